@@ -94,7 +94,7 @@ _HAIRY = ("hair", "brows", "beard")
 FACTORS: tuple[Factor, ...] = (
     _identity("face_width", _ANY, "narrow to wide head", "narrow", "wide"),
     _identity("face_height", _ANY, "short to tall head", "round", "oblong"),
-    _identity("skin", ("skin", "nose"), "pale to dark brown skin", "fair", "tan", "dark"),
+    _identity("skin", ("skin", "nose", "mouth"), "pale to dark brown skin", "fair", "tan", "dark"),
     _identity(
         "eye_distance", ("eyes", "brows", "glasses", "skin"), "eyes close together to far apart",
         "closeset", "wideset",
