@@ -1,0 +1,95 @@
+"""The interface of every benchmark: a protocol that turns an editor and data into samples."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from latentbench.cache import Cache
+from latentbench.data.dataset import Dataset
+from latentbench.editor import Editor
+from latentbench.models.base import LatentModel
+from latentbench.streams import Streams
+from latentbench.types import Edit, Samples
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a protocol works with.
+
+    Args:
+        editor: the method, attached to the model and fitted.
+        model: the generative model.
+        dataset: the images.
+        streams: the cell's random streams.
+        cache: shared store for inversions and fits.
+        device: where networks run.
+        batch_size: images a call.
+    """
+
+    editor: Editor
+    model: LatentModel
+    dataset: Dataset
+    streams: Streams
+    cache: Cache
+    device: torch.device
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch of a protocol: the smallest thing that a killed cell does not lose.
+
+    Args:
+        group: what case it is (the edit's name, the kind of path).
+        indices: image or path numbers, always `batch_size` of them.
+        kept: how many of them count; the rest pads the batch.
+    """
+
+    group: str
+    indices: tuple[int, ...]
+    kept: int
+
+
+class Benchmark(ABC):
+    """A protocol.
+
+    The constructor takes settings only. `setup` runs once per cell (calibration, for instance)
+    and returns plain numbers that are stored beside the record; `run` makes one batch.
+
+    Class attributes:
+        question: what it answers, in one line.
+        version: raised when figures change meaning; part of every cell's id.
+        verbs: editor verbs that it calls.
+        needs: what the data set must provide.
+        main_score: the column that its table is sorted by.
+    """
+
+    question: ClassVar[str]
+    version: ClassVar[int] = 1
+    verbs: ClassVar[frozenset[str]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    main_score: ClassVar[str]
+
+    n: int
+
+    def edits(self, dataset: Dataset) -> Sequence[Edit]:
+        """Return the edits that it will ask for, which a method may fit on; none by default."""
+        del dataset
+        return ()
+
+    def groups(self, dataset: Dataset) -> Sequence[str]:
+        """Return the cases, in a fixed order."""
+        del dataset
+        return ("all",)
+
+    def setup(self, bench: Bench) -> dict[str, Any]:
+        """Return what must be known before the first batch, as plain JSON values."""
+        del bench
+        return {}
+
+    @abstractmethod
+    def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
+        """Return the samples of one batch, one row per index, padding included."""

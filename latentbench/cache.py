@@ -1,0 +1,89 @@
+"""A content-addressed store of tensors: what a hash says is known is never computed again."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+def content_hash(*parts: Any) -> str:
+    """Return a sha256 over tensors (bytes, shape, dtype), bytes and JSON values.
+
+    Example:
+        >>> content_hash(1, "a") == content_hash(1, "a")
+        True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{tuple(part.shape)}{part.dtype}".encode())
+            digest.update(
+                part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
+        elif isinstance(part, bytes):
+            digest.update(part)
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    Path(name).replace(path)
+
+
+class Cache:
+    """Tensors by key, in a folder; every entry carries its own hash and is checked on read.
+
+    Args:
+        folder: where entries live, or None to compute always.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get_or_make(
+        self, kind: str, key: str, make: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return the entry, made by `make` if it is missing or damaged.
+
+        Args:
+            kind: folder name, such as "inversion" or "fit".
+            key: hash of all that the entry depends on.
+            make: returns the tensors by name.
+        """
+        if self.folder is None:
+            return dict(make())
+        path = self.folder / kind / key[:2] / f"{key}.safetensors"
+        found = self._read(path)
+        if found is not None:
+            return found
+        made = {name: value.detach().cpu().contiguous() for name, value in make().items()}
+        body = save(made)
+        write_atomically(path, hashlib.sha256(body).digest() + body)
+        return made
+
+    def _read(self, path: Path) -> dict[str, Tensor] | None:
+        if not path.is_file():
+            return None
+        data = path.read_bytes()
+        if hashlib.sha256(data[32:]).digest() == data[:32]:
+            return load(data[32:])
+        log.warning("cache entry %s is damaged; making it again", path)
+        path.unlink(missing_ok=True)
+        return None

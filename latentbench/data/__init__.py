@@ -1,0 +1,1 @@
+"""Data sets: procedural faces with known factors, and folders of images."""

@@ -1,0 +1,50 @@
+"""The interface of every data set."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.types import Batch
+
+
+class Dataset(ABC):
+    """Images in named splits, each a deterministic function of (split, index).
+
+    Class attributes:
+        version: raised when an image changes; part of every cell's id.
+        provides: what it has beside images: "labels", "prompts", "masks", "counterfactuals".
+        splits: names of its splits; methods fit on "generator", judges never leave "judge".
+    """
+
+    version: ClassVar[int] = 1
+    provides: ClassVar[frozenset[str]] = frozenset()
+    splits: ClassVar[tuple[str, ...]] = ("generator", "judge", "calibration", "test")
+    factor_names: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()  # factors that an edit may ask for
+
+    @abstractmethod
+    def size(self, split: str) -> int:
+        """Return how many images the split holds."""
+
+    @abstractmethod
+    def batch(self, split: str, indices: Sequence[int]) -> Batch:
+        """Return the images of these indices, with ids ``split/index`` and all that is known."""
+
+    def counterfactual(
+        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the exact image that a perfect edit of one factor would give."""
+        raise NotImplementedError(f"{type(self).__name__} does not know true counterfactuals")
+
+    def edited_prompts(
+        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    ) -> tuple[str, ...]:
+        """Return the captions of the counterfactual images."""
+        raise NotImplementedError(f"{type(self).__name__} has no captions of edits")
+
+    def fingerprint(self) -> str:
+        """Return a hash of the content, for data that are not a function of the config."""
+        return ""

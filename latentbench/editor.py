@@ -1,0 +1,102 @@
+"""The one interface that every method implements."""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.cache import Cache
+from latentbench.data.dataset import Dataset
+from latentbench.errors import Incompatible
+from latentbench.models.base import LatentModel
+from latentbench.streams import Streams
+from latentbench.types import Batch, Edit, Endpoint, Latent, Space
+
+VERBS = ("generate", "invert", "edit", "interpolate")
+
+
+class Editor(ABC):
+    """A latent-space method.
+
+    The constructor takes hyper-parameters only, keyword-only and typed. `attach` gives the model;
+    `fit` learns (learned things end in ``_``); the verbs act. A method has a verb when its class
+    overrides it: the runner reads that on the class, before any weight is loaded.
+
+    Class attributes:
+        paper: title and section that the file follows.
+        version: raised when a fix changes figures; part of every cell's id.
+        requires: spaces that the model must have.
+        needs: what the data or benchmark must give: "labels", "prompts", "masks", "references".
+        scope: "image" (one image at a time), "global" (one direction for all), "model".
+    """
+
+    paper: ClassVar[str]
+    version: ClassVar[int] = 1
+    requires: ClassVar[frozenset[Space]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[str] = "image"
+
+    max_strength: float = 1.0  # native strength at the end of a benchmark's curve
+    model: Any
+    streams: Streams
+    cache: Cache
+
+    @classmethod
+    def verbs(cls) -> frozenset[str]:
+        """Return the verbs that this class overrides."""
+        return frozenset(v for v in VERBS if getattr(cls, v) is not getattr(Editor, v))
+
+    @classmethod
+    def required_spaces(cls, config: dict[str, Any]) -> frozenset[Space]:
+        """Return the spaces that a configured instance requires; by default the class's."""
+        del config
+        return cls.requires
+
+    def attach(self, model: LatentModel, streams: Streams, cache: Cache) -> None:
+        """Give the editor its model, its random streams and the shared cache."""
+        self.model, self.streams, self.cache = model, streams, cache
+
+    def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
+        """Learn what the verbs need, from the generators' split; nothing by default.
+
+        Args:
+            data: images with labels or prompts, as `needs` says.
+            edits: what will be asked for, without prompts: name, attribute, sign.
+        """
+        del data, edits
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `fit` learned, as tensors, to be cached as safetensors."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` returned; edits are then equal."""
+        del state
+
+    def generate(self, ids: Sequence[str], prompts: Sequence[str] | None) -> Tensor:
+        """Return one fresh image per id ``[b, 3, h, w]``."""
+        raise self._cannot("generate")
+
+    def invert(self, batch: Batch) -> Latent:
+        """Return the latent code of each image; `decode` gives the images back."""
+        raise self._cannot("invert")
+
+    def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of latent codes made by `invert`: the method's own reconstruction."""
+        raise self._cannot("invert")
+
+    def edit(
+        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the edited images; strength 0 is the method's own reconstruction."""
+        raise self._cannot("edit")
+
+    def interpolate(self, a: Endpoint, b: Endpoint, steps: int) -> Float[Tensor, "b t 3 h w"]:
+        """Return `steps` frames from `a` to `b`, ends included."""
+        raise self._cannot("interpolate")
+
+    def _cannot(self, verb: str) -> Incompatible:
+        has = ", ".join(sorted(self.verbs())) or "none"
+        return Incompatible(f"{type(self).__name__} has no verb {verb!r}; it has: {has}")

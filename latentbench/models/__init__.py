@@ -1,0 +1,1 @@
+"""Model families: one file each, built from components, never from a method's pipeline."""

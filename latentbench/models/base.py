@@ -1,0 +1,215 @@
+"""What a generative model offers to methods, whatever its family."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from latentbench.errors import BadInput
+from latentbench.parameterization import Grid
+from latentbench.types import Space
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the network is told beside x_t and t: its keyword tensors, one row per image.
+
+    Args:
+        tensors: keyword of the network's forward -> tensor ``[b, ...]``, for instance
+            ``encoder_hidden_states``. Empty for an unconditional model.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Condition":
+        """Return the condition with every tensor changed by the function."""
+        return Condition({name: function(value) for name, value in self.tensors.items()})
+
+    def repeat(self, times: int) -> "Condition":
+        """Return each row `times` times, neighbours together: the layout of images x strengths."""
+        return self.map(lambda value: value.repeat_interleave(times, 0))
+
+    def lerp(self, other: "Condition", weight: Float[Tensor, " b"]) -> "Condition":
+        """Return ``(1 - weight) self + weight other``, one weight per row."""
+        pairs = {}
+        for name, a in self.tensors.items():
+            w = weight.to(a).reshape((-1,) + (1,) * (a.dim() - 1))
+            pairs[name] = (1 - w) * a + w * other.tensors[name]
+        return Condition(pairs)
+
+    @staticmethod
+    def concat(conditions: Sequence["Condition"]) -> "Condition":
+        """Return the rows of all conditions under each other."""
+        names = conditions[0].tensors
+        return Condition({k: torch.cat([c.tensors[k] for c in conditions]) for k in names})
+
+
+class Taps(Protocol):
+    """What may be changed inside one forward pass of the network.
+
+    `bottleneck` gets the middle block's output; `attend` replaces an attention layer; either may
+    be None. Interventions of the sampling loop are compiled to this.
+    """
+
+    @property
+    def bottleneck(self) -> "Callable[[Tensor], Tensor] | None":
+        """Middle block's output -> what the network goes on with."""
+
+    @property
+    def attend(self) -> "Callable[[AttentionCall], Tensor] | None":
+        """One attention layer's call -> its output, heads still apart."""
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One attention layer at work.
+
+    Args:
+        layer: the module's name, in the network's own words.
+        cross: whether keys and values come from the condition.
+        query: ``[rows, heads, tokens, width]``.
+        key: ``[rows, heads, context tokens, width]``.
+        value: same shape as key.
+        scale: factor on the dot product before the softmax.
+        project: recomputes (key, value) from another context ``[rows, tokens, d]``.
+        context: what keys and values were projected from, ``[rows, tokens, d]``.
+    """
+
+    layer: str
+    cross: bool
+    query: Float[Tensor, "r h n d"]
+    key: Float[Tensor, "r h m d"]
+    value: Float[Tensor, "r h m d"]
+    scale: float
+    project: Callable[[Tensor], tuple[Tensor, Tensor]]
+    context: Float[Tensor, "r m e"]
+
+    def attend(
+        self,
+        query: Tensor | None = None,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+    ) -> Float[Tensor, "r h n d"]:
+        """Return softmax attention, with any of the three replaced."""
+        q = self.query if query is None else query
+        k = self.key if key is None else key
+        v = self.value if value is None else value
+        return nn.functional.scaled_dot_product_attention(q, k, v, scale=self.scale)
+
+    def probabilities(self) -> Float[Tensor, "r h n m"]:
+        """Return the attention map."""
+        return (self.query @ self.key.transpose(-1, -2) * self.scale).softmax(-1)
+
+
+@dataclass
+class Evaluations:
+    """How often the network ran, counted in rows (one image at one timestep is one)."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+class LatentModel(ABC):
+    """A generative model with at least one latent space.
+
+    Class attributes:
+        spaces: what a method may work in; compared with `Editor.requires` before loading.
+        provides: further abilities: "prompts" (takes captions).
+        version: raised when a fix changes figures; part of every cell's id.
+    """
+
+    spaces: ClassVar[frozenset[Space]]
+    provides: ClassVar[frozenset[str]] = frozenset()
+    version: ClassVar[int] = 1
+
+    image_size: int
+    latent_shape: tuple[int, ...]  # of x_T, one image
+    device: torch.device
+    evaluations: Evaluations
+
+    @abstractmethod
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b ..."]:
+        """Return the clean latent z_0 (the images themselves for a pixel model)."""
+
+    @abstractmethod
+    def decode(self, latent: Float[Tensor, "b ..."]) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of clean latents, differentiable, not clamped."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a hash of the weights and of every setting that changes an image."""
+
+
+class DiffusionModel(LatentModel):
+    """A denoiser with its noise levels; everything a sampling loop or a method asks of it."""
+
+    network: nn.Module
+    prediction_type: str
+    steps: int  # default number of sampling steps
+    guidance: float  # default classifier-free guidance; 1 is off
+
+    @abstractmethod
+    def grid(self, steps: int | None = None) -> Grid:
+        """Return the levels of a sampler with this many steps (default: the model's own)."""
+
+    @abstractmethod
+    def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
+        """Return the condition of captions; None stands for the empty condition."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Float[Tensor, "r ..."],
+        timesteps: Int[Tensor, " r"],
+        condition: Condition,
+        taps: Taps | None = None,
+    ) -> Float[Tensor, "r ..."]:
+        """Return the network's raw output; rows may stand at different timesteps.
+
+        Counts evaluations: one forward per row, and one backward per row when a gradient passes.
+        Raises `HookNeverFired` when a tap was given and the network did not call it.
+        """
+
+    @abstractmethod
+    def attention_layers(self) -> tuple[str, ...]:
+        """Return the names of the attention layers, in the order in which they run."""
+
+    @contextmanager
+    def differentiable_attention(self) -> Iterator[None]:
+        """Use the plain attention kernel, which has double backward and forward derivatives."""
+        kernels = torch.nn.attention
+        with kernels.sdpa_kernel(kernels.SDPBackend.MATH):
+            yield
+
+    @contextmanager
+    def adapter_scales(self, scales: Mapping[str, float]) -> Iterator[None]:
+        """Run with these peft adapters at these scales; none given means the bare network."""
+        network: Any = self.network
+        if not scales:
+            yield
+            return
+        network.set_adapters(list(scales), list(scales.values()))
+        network.enable_adapters()
+        try:
+            yield
+        finally:
+            network.disable_adapters()
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuse images of another shape or range before any work."""
+        size = (3, self.image_size, self.image_size)
+        if images.dim() != 4 or tuple(images.shape[1:]) != size:
+            raise BadInput(
+                f"{type(self).__name__} takes images [b, {size[0]}, {size[1]}, {size[2]}], got "
+                f"{tuple(images.shape)}; resize them or choose another model"
+            )
+        if float(images.abs().amax()) > 1.001:
+            raise BadInput(
+                f"images must lie in [-1, 1], got [{float(images.min()):.3f}, "
+                f"{float(images.max()):.3f}]; map 0..255 by x / 127.5 - 1"
+            )

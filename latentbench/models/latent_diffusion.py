@@ -1,0 +1,97 @@
+"""Text-conditional latent diffusion, from the components of a Stable Diffusion checkpoint."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from latentbench.errors import BadInput
+from latentbench.models.base import Condition
+from latentbench.models.unet import UNetDiffusion, load_component
+from latentbench.types import Space
+
+
+class LatentDiffusion(UNetDiffusion):
+    """A latent diffusion model with prompts, in the folder layout of `StableDiffusionPipeline`.
+
+    Source: "High-Resolution Image Synthesis with Latent Diffusion Models". The latent z_0 is the
+    mode of the autoencoder's posterior, shifted and scaled by the VAE's own config; the empty
+    condition is the prompt "".
+
+    Example:
+        >>> model = LatentDiffusion(path="faces_ldm", steps=50, guidance=3.0)  # doctest: +SKIP
+    """
+
+    spaces: ClassVar[frozenset[Space]] = frozenset(
+        {
+            Space.NOISE,
+            Space.NOISE_MAPS,
+            Space.BOTTLENECK,
+            Space.ATTENTION,
+            Space.WEIGHTS,
+            Space.VAE,
+            Space.TEXT,
+        }
+    )
+    provides: ClassVar[frozenset[str]] = frozenset({"prompts"})
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        steps: int = 50,
+        guidance: float = 3.0,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
+        self.network = self.component(UNet2DConditionModel, "unet")
+        self.vae = self.component(AutoencoderKL, "vae")
+        self.text_encoder = self.component(CLIPTextModel, "text_encoder")
+        self.tokenizer = load_component(CLIPTokenizer, self.folder, "tokenizer")
+        side = int(self.network.config.sample_size)
+        self.latent_shape = (int(self.network.config.in_channels), side, side)
+        self.image_size = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self._embedded: dict[str, Tensor] = {}
+
+    def networks(self) -> Sequence[nn.Module]:
+        """Return U-Net, autoencoder and text encoder."""
+        return (self.network, self.vae, self.text_encoder)
+
+    def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
+        """Return the prompts' embeddings; None stands for the empty prompt in every row."""
+        texts = [""] * rows if prompts is None else list(prompts)
+        if len(texts) != rows:
+            raise BadInput(f"got {len(texts)} prompts for {rows} images; give one per image")
+        for text in set(texts) - self._embedded.keys():
+            self._embedded[text] = self.embed(text)
+        return Condition({"encoder_hidden_states": torch.stack([self._embedded[t] for t in texts])})
+
+    def embed(self, prompt: str) -> Float[Tensor, "m d"]:
+        """Return one prompt's token embeddings, refusing prompts that would be cut."""
+        limit = self.tokenizer.model_max_length
+        tokens = self.tokenizer(prompt, padding="max_length", max_length=limit, truncation=False)
+        ids = tokens.input_ids
+        if len(ids) > limit:
+            raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")
+        with torch.no_grad():
+            return self.text_encoder(torch.tensor([ids], device=self.device))[0][0].float()
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+        """Return the scaled mode of the autoencoder's posterior."""
+        self.check_images(images)
+        mode = self.vae.encode(images.to(self.device, self.dtype)).latent_dist.mode().float()
+        return (mode - self._shift) * self.vae.config.scaling_factor
+
+    def decode(self, latent: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Return the decoded images, differentiable, not clamped."""
+        z = latent / self.vae.config.scaling_factor + self._shift
+        return self.vae.decode(z.to(self.dtype)).sample.float()
+
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.shift_factor or 0.0

@@ -1,0 +1,114 @@
+"""Noise levels and what a network predicts: eps, x0, v or flow velocity.
+
+One convention for every family: x_t = alpha_t x_0 + sigma_t eps. Variance-preserving models have
+alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar); flow models have alpha = 1 - t, sigma = t.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latentbench.errors import BadInput, unknown
+
+KINDS = ("epsilon", "sample", "v_prediction", "flow")
+
+
+def split_prediction(
+    kind: str,
+    output: Float[Tensor, "b ..."],
+    x: Float[Tensor, "b ..."],
+    alpha: Float[Tensor, "b ..."],
+    sigma: Float[Tensor, "b ..."],
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    """Return (x0, eps) of a network's output.
+
+    Args:
+        kind: "epsilon", "sample" (x0), "v_prediction" (alpha eps - sigma x0) or "flow"
+            (eps - x0), the words of diffusers' scheduler configs.
+        output: what the network returned.
+        x: its input x_t.
+        alpha: signal level, broadcastable to x.
+        sigma: noise level, broadcastable to x.
+    """
+    if kind == "epsilon":
+        return (x - sigma * output) / alpha, output
+    if kind == "sample":
+        return output, (x - alpha * output) / sigma
+    if kind == "v_prediction":
+        scale = alpha**2 + sigma**2
+        return (alpha * x - sigma * output) / scale, (sigma * x + alpha * output) / scale
+    if kind == "flow":
+        scale = alpha + sigma
+        return (x - sigma * output) / scale, (x + alpha * output) / scale
+    raise unknown("prediction type", kind, KINDS)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The levels that a sampler visits, noisiest first; level n is the clean end.
+
+    Args:
+        timesteps: what the network is told at level i, for i = 0..n-1.
+        alpha: signal level at 0..n, float64.
+        sigma: noise level at 0..n, float64.
+    """
+
+    timesteps: Int[Tensor, " n"]
+    alpha: Float[Tensor, " n1"]
+    sigma: Float[Tensor, " n1"]
+
+    @property
+    def n(self) -> int:
+        """Number of steps."""
+        return len(self.timesteps)
+
+    def levels(
+        self, index: int | Int[Tensor, " b"], x: Tensor
+    ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+        """Return (alpha, sigma) at one level, or one level per row, shaped to broadcast over x."""
+        index = torch.as_tensor(index, device="cpu").reshape(-1)
+        shape = (-1,) + (1,) * (x.dim() - 1)
+        alpha, sigma = self.alpha[index].reshape(shape), self.sigma[index].reshape(shape)
+        return alpha.to(x), sigma.to(x)
+
+    def noise_std(
+        self, i: int | Int[Tensor, " b"], eta: float, x: Tensor
+    ) -> Float[Tensor, "b ..."]:
+        """Return s_i, the fresh noise of the step from level i to i + 1.
+
+        "Denoising Diffusion Implicit Models", equation 16:
+        s = eta sqrt((1 - a') / (1 - a)) sqrt(1 - a / a'), with a the squared alpha; written with
+        sigma, so that it holds for flow levels as well.
+        """
+        index = torch.as_tensor(i, device="cpu").reshape(-1)
+        a, s, a_next, s_next = (
+            self.alpha[index],
+            self.sigma[index],
+            self.alpha[index + 1],
+            self.sigma[index + 1],
+        )
+        inner = (s**2 - (a / a_next) ** 2 * s_next**2).clamp(min=0)
+        std = eta * s_next / s * inner.sqrt()
+        return std.reshape((-1,) + (1,) * (x.dim() - 1)).to(x)
+
+
+def variance_preserving_grid(
+    alphas_cumprod: Float[Tensor, " T"], timesteps: Sequence[int], final_alpha_cumprod: float
+) -> Grid:
+    """Return the grid of a DDPM/DDIM model on the given timesteps.
+
+    Args:
+        alphas_cumprod: the model's training schedule, noise rising with the index.
+        timesteps: falling training indices.
+        final_alpha_cumprod: alpha_bar of the clean end: 1, or that of index 0 for models with
+            `set_alpha_to_one=False`.
+    """
+    steps = torch.as_tensor(list(timesteps), dtype=torch.long)
+    if len(steps) == 0 or bool((steps.diff() >= 0).any()):
+        raise BadInput(f"timesteps must fall and not be empty, got {steps.tolist()[:8]}")
+    final = torch.tensor([final_alpha_cumprod], dtype=torch.float64)
+    a = torch.cat([alphas_cumprod.double().cpu()[steps], final])
+    return Grid(steps, a.sqrt(), (1 - a).sqrt())

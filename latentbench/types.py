@@ -1,0 +1,208 @@
+"""The nouns that travel between data, editors, benchmarks and metrics: frozen dataclasses.
+
+Axis names in shapes: b images, s strengths or path frames, c h w image, f factors, n steps.
+Images are float32 RGB in [-1, 1] everywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.errors import BadInput, NotFinite
+
+
+class Space(StrEnum):
+    """Where a method works. A model class lists the spaces it has, a method those it requires."""
+
+    NOISE = "noise"  # x_T
+    NOISE_MAPS = "noise_maps"  # x_T and z_1..T of a stochastic sampler
+    VAE = "vae"  # z_0, the autoencoder's latent
+    BOTTLENECK = "bottleneck"  # h_t, output of the network's middle block
+    TEXT = "text"  # prompt embedding, per layer and step where needed
+    ATTENTION = "attention"  # queries, keys, values and maps inside the network
+    SEMANTIC = "semantic"  # z_sem of a diffusion autoencoder
+    STYLE = "style"  # w of a style-based GAN
+    WEIGHTS = "weights"  # adapter coefficients
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with what is known of them.
+
+    Args:
+        ids: one name per image; randomness is drawn per id, so a row never depends on its
+            neighbours.
+        images: float32 RGB in [-1, 1].
+        prompts: one caption per image, where the data set has them.
+        factors: known factors in [0, 1], where the data set has them.
+        masks: part name -> 1 inside the part, where the data set has them.
+    """
+
+    ids: tuple[str, ...]
+    images: Float[Tensor, "b 3 h w"]
+    prompts: tuple[str, ...] | None = None
+    factors: Float[Tensor, "b f"] | None = None
+    masks: Mapping[str, Float[Tensor, "b h w"]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A code in one or more spaces, one row per image.
+
+    Args:
+        parts: tensors by space, each ``[b, ...]``; noise maps are ``[b, n, ...]``.
+        start: grid index at which ``parts[NOISE]`` lives; 0 is the noisiest level.
+        prompts: captions that the code was made with, where there were any.
+    """
+
+    parts: Mapping[Space, Tensor]
+    start: int = 0
+    prompts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One end of each path: a noise (with a prompt where the model takes one), or a real image.
+
+    Args:
+        ids: one name per path.
+        noise: x_T of this end, for paths between generated images.
+        prompts: one caption per path, where the model takes prompts.
+        images: real images, for paths between inverted images.
+    """
+
+    ids: tuple[str, ...]
+    noise: Float[Tensor, "b c hn wn"] | None = None
+    prompts: tuple[str, ...] | None = None
+    images: Float[Tensor, "b 3 h w"] | None = None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a benchmark asks for, in the user's terms.
+
+    Args:
+        name: what the edit is called in tables, for instance ``glasses+``.
+        attribute: the factor to change, or None for a free edit.
+        sign: +1 raises the attribute, -1 lowers it.
+        source_prompts: one caption per image before the edit, where there are prompts.
+        target_prompts: one caption per image after the edit, where there are prompts.
+        masks: 1 where the image may change, for local edits.
+        references: one image per row that shows the wanted look.
+    """
+
+    name: str
+    attribute: str | None = None
+    sign: int = 1
+    source_prompts: tuple[str, ...] | None = None
+    target_prompts: tuple[str, ...] | None = None
+    masks: Float[Tensor, "b h w"] | None = None
+    references: Float[Tensor, "b 3 h w"] | None = None
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What a direction method learned: a shift per space, with what is needed to use it again.
+
+    Args:
+        shift: one tensor per step grid index for the bottleneck ``[n, c, h, w]``, or one for
+            the noise ``[c, h, w]``.
+        space: where the shift is added.
+        steps: number of sampling steps that it was fitted with.
+        unit: what a strength of 1 means, in words.
+        metadata: model hash, data hash and the like; only strings, numbers and lists.
+    """
+
+    shift: Tensor
+    space: Space
+    steps: int
+    unit: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a benchmark yields and metrics read; row k of every field belongs to ``ids[k]``.
+
+    Args:
+        ids: image or path name; the resampling unit (cluster) of every interval.
+        outputs: edits over strengths, frames of a path, or one image per row (s = 1).
+        groups: what the row is a case of (the edit's name, the kind of path), one per row.
+        sources: the image before the edit.
+        truths: the exact image that a perfect method would give, per output.
+        reconstructions: the method's own output at strength 0.
+        strengths: native strength of each output.
+        main: index into s of the outputs that the headline scores are made of; None: all.
+        factors: known factors of the source.
+        wanted: factors that a perfect output would have, per output.
+        noise: the inverted x_T, for the statistics of the latent.
+    """
+
+    ids: tuple[str, ...]
+    outputs: Float[Tensor, "b s 3 h w"]
+    groups: tuple[str, ...]
+    sources: Float[Tensor, "b 3 h w"] | None = None
+    truths: Float[Tensor, "b s 3 h w"] | None = None
+    reconstructions: Float[Tensor, "b 3 h w"] | None = None
+    strengths: Float[Tensor, "b s"] | None = None
+    main: int | None = None
+    factors: Float[Tensor, "b f"] | None = None
+    wanted: Float[Tensor, "b s f"] | None = None
+    noise: Float[Tensor, "b c hn wn"] | None = None
+
+    def __post_init__(self) -> None:
+        b = len(self.ids)
+        for name, value in self.tensors().items():
+            if value.shape[0] != b:
+                raise BadInput(
+                    f"Samples.{name} has {value.shape[0]} rows, ids has {b}; give one row per id"
+                )
+            if not torch.isfinite(value).all():
+                bad = ~torch.isfinite(value).flatten(1).all(1)
+                names = [i for i, x in zip(self.ids, bad.tolist(), strict=True) if x]
+                raise NotFinite(f"Samples.{name} holds NaN or infinity for images {names[:5]}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensor fields that are present, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def rows(self, index: Sequence[int]) -> "Samples":
+        """Return the given rows, in the given order."""
+        picked = {name: value[list(index)] for name, value in self.tensors().items()}
+        ids = tuple(self.ids[k] for k in index)
+        return replace(self, ids=ids, groups=tuple(self.groups[k] for k in index), **picked)
+
+    def headline(self) -> Float[Tensor, "b s 3 h w"]:
+        """Return the outputs that headline scores are made of."""
+        return self.outputs if self.main is None else self.outputs[:, self.main : self.main + 1]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure with its uncertainty.
+
+    Args:
+        value: the figure, or None where n is too small or nothing could be measured.
+        n: number of independent units (images, paths) behind it.
+        low: lower end of the 95% interval, or None where no valid interval exists.
+        high: upper end of the 95% interval.
+        note: why the value or interval is missing, or what the floor is.
+    """
+
+    value: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
