@@ -1,7 +1,7 @@
 """The one interface that every method implements."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -27,15 +27,15 @@ class Editor(ABC):
     Class attributes:
         paper: title and section that the file follows.
         version: raised when a fix changes figures; part of every cell's id.
-        requires: spaces that the model must have.
-        needs: what the data or benchmark must give: "labels", "prompts", "masks", "references".
+        requires: verb -> spaces that the model must have for it.
+        needs: verb -> what the data must give for it: "labels", "prompts", "masks".
         scope: "image" (one image at a time), "global" (one direction for all), "model".
     """
 
     paper: ClassVar[str]
     version: ClassVar[int] = 1
-    requires: ClassVar[frozenset[Space]] = frozenset()
-    needs: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {}
+    needs: ClassVar[Mapping[str, frozenset[str]]] = {}
     scope: ClassVar[str] = "image"
 
     max_strength: float = 1.0  # native strength at the end of a benchmark's curve
@@ -49,10 +49,16 @@ class Editor(ABC):
         return frozenset(v for v in VERBS if getattr(cls, v) is not getattr(Editor, v))
 
     @classmethod
-    def required_spaces(cls, config: dict[str, Any]) -> frozenset[Space]:
-        """Return the spaces that a configured instance requires; by default the class's."""
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[str]]:
+        """Return (spaces, data needs) of these verbs, for an instance with this config.
+
+        Override it where a hyper-parameter decides, as the space of a direction does.
+        """
         del config
-        return cls.requires
+        spaces = frozenset(s for verb in verbs for s in cls.requires.get(verb, ()))
+        return spaces, frozenset(n for verb in verbs for n in cls.needs.get(verb, ()))
 
     def attach(self, model: LatentModel, streams: Streams, cache: Cache) -> None:
         """Give the editor its model, its random streams and the shared cache."""

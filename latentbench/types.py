@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latentbench.errors import BadInput, NotFinite
@@ -141,6 +141,8 @@ class Samples:
         reconstructions: the method's own output at strength 0.
         strengths: native strength of each output.
         main: index into s of the outputs that the headline scores are made of; None: all.
+        matched: whether the row's headline output is at the matched effect; rows that could not
+            reach it are left out of headline scores. None: all rows count.
         factors: known factors of the source.
         wanted: factors that a perfect output would have, per output.
         noise: the inverted x_T, for the statistics of the latent.
@@ -154,6 +156,7 @@ class Samples:
     reconstructions: Float[Tensor, "b 3 h w"] | None = None
     strengths: Float[Tensor, "b s"] | None = None
     main: int | None = None
+    matched: Bool[Tensor, " b"] | None = None
     factors: Float[Tensor, "b f"] | None = None
     wanted: Float[Tensor, "b s f"] | None = None
     noise: Float[Tensor, "b c hn wn"] | None = None

@@ -1,0 +1,1 @@
+"""The protocols: one file each, each with its yaml in conf/benchmark."""

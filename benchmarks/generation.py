@@ -1,0 +1,39 @@
+"""How good are the model's own samples, at this number of steps?"""
+
+from typing import Any
+
+from latentbench.benchmark import Bench, Benchmark, Work
+from latentbench.data.dataset import Dataset
+from latentbench.types import Samples
+
+
+class Generation(Benchmark):
+    """Fresh samples against held-out real images, with their captions as prompts.
+
+    Args:
+        n: number of samples.
+        split: where captions come from; metrics name their own reference split.
+    """
+
+    question = "How good are the model's own samples?"
+    verbs = frozenset({"generate"})
+    main_score = "kd_zoo1"
+
+    def __init__(self, *, n: int = 256, split: str = "test") -> None:
+        self.n, self.split = n, split
+
+    def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
+        """Return one sample per index; `factors` are those that the prompt describes."""
+        batch = bench.dataset.batch(self.split, work.indices)
+        prompted = "prompts" in bench.model.provides
+        images = bench.editor.generate(batch.ids, batch.prompts if prompted else None)
+        return Samples(
+            batch.ids,
+            images.clamp(-1, 1)[:, None].cpu(),
+            (work.group,) * len(batch),
+            wanted=batch.factors[:, None] if prompted and batch.factors is not None else None,
+        )
+
+    def groups(self, dataset: Dataset) -> tuple[str, ...]:
+        """Return the one case."""
+        return ("samples",)

@@ -1,0 +1,68 @@
+"""Is the path between two latents smooth, and does it stay on the manifold?"""
+
+from typing import Any, Literal
+
+import torch
+
+from latentbench.benchmark import Bench, Benchmark, Work
+from latentbench.data.dataset import Dataset
+from latentbench.types import Batch, Endpoint, Samples
+
+
+class Interpolation(Benchmark):
+    """Paths between two generated images.
+
+    Sources: "Smooth Diffusion", section 4.1 (one prompt, two noises: kind "noise"), and "AID"
+    (two prompts, one noise: kind "prompt").
+
+    Args:
+        n: number of paths.
+        frames: images per path, ends included; 11 as in the ISTD protocol.
+        kind: "noise" or "prompt".
+        split: where the prompts come from.
+    """
+
+    question = "Is the path between two latents smooth, and on the manifold?"
+    verbs = frozenset({"interpolate"})
+    main_score = "istd_cv"
+
+    def __init__(
+        self,
+        *,
+        n: int = 32,
+        frames: int = 11,
+        kind: Literal["noise", "prompt"] = "noise",
+        split: str = "test",
+    ) -> None:
+        self.n, self.frames, self.kind, self.split = n, frames, kind, split
+        self.needs = frozenset({"prompts"}) if kind == "prompt" else frozenset()
+
+    def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
+        """Return the frames; path k runs between the captions of images 2k and 2k + 1."""
+        a, b = (bench.dataset.batch(self.split, [2 * k + j for k in work.indices]) for j in (0, 1))
+        left = self._end(bench, a, a)
+        right = self._end(bench, a, b) if self.kind == "prompt" else self._end(bench, b, a)
+        frames = bench.editor.interpolate(left, right, self.frames)
+        return Samples(
+            a.ids,
+            frames.clamp(-1, 1).cpu(),
+            (work.group,) * len(a),
+            factors=a.factors if self.kind == "prompt" else None,
+            wanted=self._wanted(a, b) if self.kind == "prompt" else None,
+        )
+
+    def groups(self, dataset: Dataset) -> tuple[str, ...]:
+        """Return the kind of path."""
+        return (self.kind,)
+
+    def _end(self, bench: Bench, noise: Batch, prompts: Batch) -> Endpoint:
+        shape = bench.model.latent_shape
+        x = bench.streams.normal("prior", noise.ids, shape, bench.device)
+        prompted = "prompts" in bench.model.provides
+        return Endpoint(noise.ids, x, prompts.prompts if prompted else None)
+
+    def _wanted(self, a: Batch, b: Batch) -> torch.Tensor | None:
+        if a.factors is None or b.factors is None:
+            return None
+        t = torch.linspace(0, 1, self.frames).reshape(1, -1, 1)
+        return (1 - t) * a.factors[:, None] + t * b.factors[:, None]

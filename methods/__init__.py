@@ -1,0 +1,1 @@
+"""The methods that the suite compares: one file each, each with its yaml in conf/method."""

@@ -1,0 +1,28 @@
+"""Spherical interpolation of noise."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench import linear
+from methods.lerp import LinearInterpolation
+
+
+class SphericalInterpolation(LinearInterpolation):
+    """Great-circle path between two noises, each flattened to one vector, in float64.
+
+    Source: "Denoising Diffusion Implicit Models", section 5.3 and appendix D.5. Keeps the norm of
+    the noise, so frames stay where the model was trained; prompts as in `lerp`.
+
+    Args:
+        steps: sampling steps; default: the model's.
+        guidance: guidance scale; default: the model's.
+
+    Example:
+        >>> path = SphericalInterpolation(steps=20)  # path.interpolate(a, b, steps=11)
+    """
+
+    paper = "Denoising Diffusion Implicit Models, section 5.3"
+
+    def mix(self, a: Tensor, b: Tensor, w: Float[Tensor, " t"]) -> Float[Tensor, "b t ..."]:
+        """Return the arc between two noises."""
+        return linear.slerp(a, b, w)
