@@ -70,7 +70,7 @@ class Benchmark(ABC):
     question: ClassVar[str]
     version: ClassVar[int] = 1
     verbs: ClassVar[frozenset[str]]
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()  # a setting may decide
     main_score: ClassVar[str]
 
     n: int

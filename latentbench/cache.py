@@ -47,15 +47,27 @@ def write_atomically(path: Path, data: bytes) -> None:
     Path(name).replace(path)
 
 
+COST = "latentbench.cost"  # name under which an entry keeps what it cost to make
+
+
 class Cache:
     """Tensors by key, in a folder; every entry carries its own hash and is checked on read.
 
+    An entry also keeps how many denoiser evaluations it cost, so that a method's whole cost is
+    known when another cell has already done part of the work: `saved` sums what hits spared.
+
     Args:
         folder: where entries live, or None to compute always.
+        meter: returns the (forward, backward) evaluations done so far.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, meter: Callable[[], tuple[int, int]] | None = None):
+        self.folder, self.saved = folder, torch.zeros(2, dtype=torch.int64)
+        self._meter = meter or (lambda: (0, 0))
+
+    def cost(self) -> Tensor:
+        """Return (forward, backward) evaluations so far, done and spared together."""
+        return torch.tensor(self._meter()) + self.saved
 
     def get_or_make(
         self, kind: str, key: str, make: Callable[[], Mapping[str, Tensor]]
@@ -72,9 +84,11 @@ class Cache:
         path = self.folder / kind / key[:2] / f"{key}.safetensors"
         found = self._read(path)
         if found is not None:
+            self.saved += found.pop(COST)
             return found
+        before = self.cost()
         made = {name: value.detach().cpu().contiguous() for name, value in make().items()}
-        body = save(made)
+        body = save({**made, COST: self.cost() - before})
         write_atomically(path, hashlib.sha256(body).digest() + body)
         return made
 

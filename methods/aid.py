@@ -105,7 +105,8 @@ class AttentionInterpolation(LinearInterpolation):
         guidance: float | None = None,
     ) -> None:
         super().__init__(steps=steps, guidance=guidance)
-        self.mode, self.fused, self.warmup = mode, fused, warmup
+        self.mode: Literal["inner", "outer"] = mode
+        self.fused, self.warmup = fused, warmup
         self.alpha, self.beta = alpha, beta
 
     def coefficients(self, frames: int) -> Float[Tensor, " t"]:

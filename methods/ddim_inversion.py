@@ -50,7 +50,8 @@ class DDIMInversion(Editor):
         guidance: float = 3.0,
         max_strength: float = 1.0,
     ) -> None:
-        self.steps, self.convention, self.forward_steps = steps, convention, forward_steps
+        self.steps, self.forward_steps = steps, forward_steps
+        self.convention: Literal["next", "matched"] = convention
         self.guidance, self.max_strength = guidance, max_strength
 
     def invert(self, batch: Batch) -> Latent:

@@ -184,7 +184,7 @@ class HSpaceDirections(Editor):
 
     def _class_differences(self, codes: Tensor, labels: Float[Tensor, "n a"]) -> list[Tensor]:
         """Return mean(q+) - mean(q-) of each label."""
-        order = labels.argsort(0, stable=True).to(codes.device)
+        order = labels.argsort(dim=0, stable=True).to(codes.device)
         low, high = order[: self.extremes], order[-self.extremes :]
         return [
             codes[high[:, a]].mean(0) - codes[low[:, a]].mean(0) for a in range(labels.shape[1])

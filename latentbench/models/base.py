@@ -148,7 +148,7 @@ class LatentModel(ABC):
 class DiffusionModel(LatentModel):
     """A denoiser with its noise levels; everything a sampling loop or a method asks of it."""
 
-    network: nn.Module
+    network: Any  # torch.nn.Module; diffusers adds config and adapters
     prediction_type: str
     steps: int  # default number of sampling steps
     guidance: float  # default classifier-free guidance; 1 is off
@@ -189,7 +189,7 @@ class DiffusionModel(LatentModel):
     @contextmanager
     def adapter_scales(self, scales: Mapping[str, float]) -> Iterator[None]:
         """Run with these peft adapters at these scales; none given means the bare network."""
-        network: Any = self.network
+        network = self.network
         if not scales:
             yield
             return

@@ -1,7 +1,7 @@
 """Text-conditional latent diffusion, from the components of a Stable Diffusion checkpoint."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -50,8 +50,8 @@ class LatentDiffusion(UNetDiffusion):
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
         self.network = self.component(UNet2DConditionModel, "unet")
-        self.vae = self.component(AutoencoderKL, "vae")
-        self.text_encoder = self.component(CLIPTextModel, "text_encoder")
+        self.vae: Any = self.component(AutoencoderKL, "vae")
+        self.text_encoder: Any = self.component(CLIPTextModel, "text_encoder")
         self.tokenizer = load_component(CLIPTokenizer, self.folder, "tokenizer")
         side = int(self.network.config.sample_size)
         self.latent_shape = (int(self.network.config.in_channels), side, side)

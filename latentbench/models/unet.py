@@ -84,7 +84,7 @@ class UNetDiffusion(DiffusionModel):
         return (self.network,)
 
     @cached_property
-    def _attention(self) -> dict[str, Attention]:
+    def _attention(self) -> dict[str, Any]:
         found = {n: m for n, m in self.network.named_modules() if isinstance(m, Attention)}
         return dict(sorted(found.items(), key=lambda item: DEPTH.get(item[0].split(".")[0], 3)))
 
@@ -166,7 +166,7 @@ class _Tapped:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,  # diffusers' Attention
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -193,7 +193,7 @@ class _Tapped:
             out = out + residual
         return out / attn.rescale_output_factor
 
-    def _call(self, attn: Attention, hidden: Tensor, context: Tensor, cross: bool) -> AttentionCall:
+    def _call(self, attn: Any, hidden: Tensor, context: Tensor, cross: bool) -> AttentionCall:
         def heads(rows: Tensor) -> Tensor:
             return rows.unflatten(2, (attn.heads, -1)).transpose(1, 2)
 
