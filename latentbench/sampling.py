@@ -359,6 +359,28 @@ def transition(
     return alpha * x0 + (sigma**2 - std**2).clamp(min=0).sqrt() * eps, std
 
 
+def denoise(
+    model: DiffusionModel,
+    x: Float[Tensor, "b ..."],
+    terms: Sequence[Term],
+    *,
+    grid: Grid,
+    level: int,
+    interventions: Sequence[Intervention] = (),
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    """Return (x0, eps) of one step with its interventions: what a `fit` optimises.
+
+    Gradients flow to x, to conditions and to the interventions' own parameters.
+    """
+    loop = _Loop(model, grid, terms, interventions)
+    step, active, all_terms = loop.step(level, level + 1, int(grid.timesteps[level]))
+    for v in active:
+        x = v.before_step(step, x)
+    x0, eps = loop.predict(step, active, all_terms, x)
+    loop.finish(x0)
+    return x0, eps
+
+
 def generate(
     model: DiffusionModel,
     x: Float[Tensor, "b ..."],

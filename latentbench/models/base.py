@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
+from peft import PeftConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from latentbench.errors import BadInput
@@ -186,19 +188,38 @@ class DiffusionModel(LatentModel):
         with kernels.sdpa_kernel(kernels.SDPBackend.MATH):
             yield
 
+    def add_adapter(self, name: str, config: PeftConfig) -> list[nn.Parameter]:
+        """Add a peft adapter, switched off, and return its parameters.
+
+        `adapter_scales`, or `Intervention.adapters` within the loop, switches it on.
+        """
+        inject_adapter_in_model(config, self.network, name)
+        self._switch_adapters({})
+        own = [p for key, p in self.network.named_parameters() if f".{name}." in key]
+        return [p.requires_grad_() for p in own]
+
     @contextmanager
     def adapter_scales(self, scales: Mapping[str, float]) -> Iterator[None]:
-        """Run with these peft adapters at these scales; none given means the bare network."""
-        network = self.network
+        """Run with these adapters at these scales; none given means the bare network."""
         if not scales:
             yield
             return
-        network.set_adapters(list(scales), list(scales.values()))
-        network.enable_adapters()
+        self._switch_adapters(scales)
         try:
             yield
         finally:
-            network.disable_adapters()
+            self._switch_adapters({})
+
+    def _switch_adapters(self, scales: Mapping[str, float]) -> None:
+        trained = [(p, p.requires_grad) for p in self.network.parameters()]
+        for layer in (m for m in self.network.modules() if isinstance(m, LoraLayer)):
+            layer.enable_adapters(bool(scales))
+            if scales:
+                layer.set_adapter([name for name in scales if name in layer.lora_A])
+            for name in scales.keys() & layer.lora_A.keys():
+                layer.set_scale(name, scales[name])
+        for parameter, flag in trained:  # peft freezes what it switches off
+            parameter.requires_grad_(flag)
 
     def check_images(self, images: Tensor) -> None:
         """Refuse images of another shape or range before any work."""

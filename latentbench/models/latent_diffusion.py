@@ -1,6 +1,6 @@
 """Text-conditional latent diffusion, from the components of a Stable Diffusion checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -80,6 +80,39 @@ class LatentDiffusion(UNetDiffusion):
             raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")
         with torch.no_grad():
             return self.text_encoder(torch.tensor([ids], device=self.device))[0][0].float()
+
+    def embed_words(
+        self, prompt: str, words: Mapping[str, Float[Tensor, " d"]]
+    ) -> Float[Tensor, "m d"]:
+        """Return a prompt's embeddings with own vectors for made-up words, differentiable in them.
+
+        Args:
+            prompt: words apart by spaces, some of them keys of `words`.
+            words: token embedding of each made-up word ("<smile>").
+        """
+        ids, vectors = [self.tokenizer.bos_token_id], {}
+        for word in prompt.split():
+            if word in words:
+                vectors[len(ids)] = words[word]
+                ids.append(self.tokenizer.eos_token_id)
+            else:
+                ids += self.tokenizer(word, add_special_tokens=False).input_ids
+        limit = self.tokenizer.model_max_length
+        if len(ids) >= limit:
+            raise BadInput(f"prompt of {len(ids) + 1} tokens, at most {limit}: {prompt!r}")
+        ids += [self.tokenizer.eos_token_id] + [self.tokenizer.pad_token_id] * (
+            limit - len(ids) - 1
+        )
+
+        def splice(module: nn.Module, args: Any, rows: Float[Tensor, "1 m d"]) -> Tensor:
+            own = [vectors.get(k, rows[0, k]) for k in range(limit)]
+            return torch.stack(own)[None]
+
+        handle = self.text_encoder.get_input_embeddings().register_forward_hook(splice)
+        try:
+            return self.text_encoder(torch.tensor([ids], device=self.device))[0][0].float()
+        finally:
+            handle.remove()
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         """Return the scaled mode of the autoencoder's posterior."""
