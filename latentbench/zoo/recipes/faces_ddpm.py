@@ -1,0 +1,108 @@
+"""``faces_ddpm``: an unconditional pixel DDPM on 32-pixel faces, in DDPMPipeline's layout."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.data import faces
+from latentbench.zoo import training
+from latentbench.zoo.judges import Judge
+from latentbench.zoo.measures import set_distance
+
+NAME = "faces_ddpm"
+VERSION = 1
+SIZE = 32
+PLAN = training.Plan(name=NAME, steps=2600, batch=32, lr=1e-3, flat=0.55, seed=11)
+
+
+def network() -> UNet2DModel:
+    """U-Net with attention at 8x8 and in the middle."""
+    return UNet2DModel(
+        sample_size=SIZE,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(32, 64, 96),
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        attention_head_dim=16,
+        norm_num_groups=8,
+    )
+
+
+def scheduler() -> DDPMScheduler:
+    """Linear betas, 1000 steps, eps-prediction; no clipping, so that inversion stays exact."""
+    return DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", clip_sample=False)
+
+
+def _loss(unet: torch.nn.Module, plan: training.Plan, device: torch.device) -> training.Loss:
+    noising = scheduler()
+
+    def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
+        images = faces.render(training.batch_factors(plan, "generator", step, device), SIZE)
+        noise = torch.randn(images.shape, generator=generator).to(device)
+        t = (training.stratified_uniforms(plan.batch, generator) * 1000).long().to(device)
+        with training.autocast(device):
+            predicted = unet(noising.add_noise(images, noise, t), t).sample
+        return (predicted.float() - noise).square().mean()
+
+    return loss
+
+
+def train(
+    plan: training.Plan, device: torch.device, root: Path, *, stop_after: int | None = None
+) -> tuple[UNet2DModel, float]:
+    """Train, or go on training; gives the averaged network and the seconds spent."""
+    torch.manual_seed(plan.seed)
+    unet = training.plain_attention(network()).to(device)
+    weights, seconds = training.train(
+        unet, _loss(unet, plan, device), plan, root=root, stop_after=stop_after
+    )
+    unet.load_state_dict(weights)
+    return unet.eval(), seconds
+
+
+def save(unet: UNet2DModel, folder: Path) -> None:
+    """Write the pipeline's folder with float16 weights."""
+    pipeline = DDPMPipeline(unet=unet.half(), scheduler=scheduler())
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+@torch.no_grad()
+def sample(
+    folder: Path, n: int, device: torch.device, *, steps: int = 50, seed: int = 0, batch: int = 64
+) -> Float[Tensor, "n 3 32 32"]:
+    """Deterministic DDIM samples of the saved model, in [-1, 1]."""
+    unet = UNet2DModel.from_pretrained(folder / "unet").to(device).eval()
+    ddim = DDIMScheduler.from_pretrained(folder / "scheduler")
+    ddim.set_timesteps(steps)
+    noise = torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    out = []
+    for x in noise.to(device).split(batch):
+        for t in ddim.timesteps:
+            with training.autocast(device):
+                eps = unet(x, t).sample
+            x = ddim.step(eps.float(), t, x).prev_sample
+        out.append(x.clamp(-1, 1).float())
+    return torch.cat(out)
+
+
+def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> dict[str, object]:
+    """Train (or go on training) and write the pipeline's folder; gives the facts for the card."""
+    plan = training.shortened(PLAN, share)
+    unet, seconds = train(plan, device, root)
+    save(unet, folder)
+    return {"unet": training.facts(plan, "generator", seconds)}
+
+
+def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:
+    """Frechet distance of n samples at 50 DDIM steps, with the floor at the same n."""
+    images = sample(folder, n, device).cpu()
+    return {
+        "sampler": "DDIM, 50 steps, eta 0, bfloat16 autocast",
+        "sets": [set_distance(judge, images, SIZE) for judge in judges],
+    }
