@@ -1,0 +1,67 @@
+"""Options and fixtures that all tests share. Imports are late: shape checks hook into them."""
+
+from pathlib import Path
+
+import pytest
+
+CHECKED = ("latentbench", "methods", "metrics")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--jaxtyping", action="store_true", help="check tensor shapes and types")
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--jaxtyping"):
+        from jaxtyping import install_import_hook
+
+        install_import_hook(CHECKED, "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of all toy pipelines: pixel, pixel_v, pixel_bare, latent, latent_eps."""
+    import toy
+
+    folder = tmp_path_factory.mktemp("zoo")
+    toy.save_pixel(folder / "pixel")
+    toy.save_pixel(folder / "pixel_v", "v_prediction")
+    toy.save_pixel(folder / "pixel_bare", attention=False)
+    toy.save_latent(folder / "latent", "v_prediction")
+    toy.save_latent(folder / "latent_eps")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pixel(zoo: Path):
+    """An unconditional pixel model, 16 px, epsilon, 5 steps. Shared: leave it as it was."""
+    from latentbench.models.pixel_diffusion import PixelDiffusion
+
+    return PixelDiffusion(path=str(zoo / "pixel"), steps=5)
+
+
+@pytest.fixture(scope="session")
+def latent(zoo: Path):
+    """A text-conditional latent model, 16 px, v-prediction, 5 steps. Shared: leave it as it was."""
+    from latentbench.models.latent_diffusion import LatentDiffusion
+
+    return LatentDiffusion(path=str(zoo / "latent"), steps=5, guidance=3.0)
+
+
+@pytest.fixture
+def gaussian():
+    """The exact denoiser of Gaussian images, 8 px, 50 steps."""
+    import toy
+
+    return toy.GaussianModel()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_gradients():
+    """No gradients unless a test asks for them, and one CPU thread: tests run side by side."""
+    import torch
+
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
