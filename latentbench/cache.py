@@ -84,7 +84,7 @@ class Cache:
         path = self.folder / kind / key[:2] / f"{key}.safetensors"
         found = self._read(path)
         if found is not None:
-            self.saved += found.pop(COST)
+            self.saved += found.pop(COST, torch.zeros(2, dtype=torch.int64))
             return found
         before = self.cost()
         made = {name: value.detach().cpu().contiguous() for name, value in make().items()}

@@ -1,0 +1,54 @@
+"""What a command line says, without loading anything heavy: wrong names, number of cells."""
+
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+
+from latentbench.errors import unknown
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@dataclass
+class Outcome:
+    """Whether a cell of this command failed; set when the command ends."""
+
+    failed: bool = False
+
+
+outcome = Outcome()
+
+
+def count_cells(hydra: DictConfig) -> int:
+    """Return how many cells a sweep has: the product of its choices."""
+    given = {text.split("=", 1)[0]: text for text in hydra.overrides.task}
+    params = hydra.sweeper.get("params") or {}
+    lines = {str(key): f"{key}={value}" for key, value in params.items()} | given
+    parsed = OverridesParser.create().parse_overrides(list(lines.values()))
+    return math.prod(len(list(o.sweep_string_iterator())) for o in parsed if o.is_sweep_override())
+
+
+def explain(error: Exception, words: Sequence[str] = tuple(sys.argv[1:])) -> str:
+    """Return a wrong command's error in a line or two: what came, near matches, what there is."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, name = str(error.missing_cfg_file).rsplit("/", 1)
+        return str(unknown(group, name, error.options))
+    setting = re.match(r"Could not override '(.+?)\.?([^.']+)'", str(error))
+    if setting is not None:
+        return _explain_setting(*setting.groups(), words) or str(error)
+    return str(error).split("\n    full_key")[0]
+
+
+def _explain_setting(parent: str, name: str, words: Sequence[str]) -> str | None:
+    choices = [w for w in words if re.fullmatch(r"\w+=[\w\[\]-]+", w)]
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        known = OmegaConf.select(compose("config", choices), parent)
+    return None if known is None else str(unknown(f"setting of {parent}", name, map(str, known)))

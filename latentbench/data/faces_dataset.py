@@ -1,0 +1,62 @@
+"""`dataset=faces`: procedural faces through the interface of every data set."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.data import faces
+from latentbench.data.dataset import Dataset
+from latentbench.types import Batch
+
+
+class FacesDataset(Dataset):
+    """Procedural faces, see `latentbench.data.faces`.
+
+    Args:
+        size: pixels per side, 64 or a divisor of it; None is 64.
+        correlation: ties between factors, 0 (independent) to 1.
+
+    Example:
+        >>> FacesDataset(size=32).batch("test", [0]).images.shape
+        torch.Size([1, 3, 32, 32])
+    """
+
+    version = faces.Faces.version
+    provides = frozenset({"labels", "prompts", "masks", "counterfactuals"})
+
+    def __init__(self, *, size: int | None = None, correlation: float = 0.0) -> None:
+        self.image_size, self.correlation = size or faces.NATIVE_SIZE, correlation
+        self.factor_names, self.attributes = faces.FACTOR_NAMES, faces.ATTRIBUTES
+        self._split("test")  # refuses a wrong size or correlation now
+
+    def size(self, split: str) -> int:
+        """Return how many faces the split holds."""
+        del split
+        return faces.SPLIT_SIZE
+
+    def batch(self, split: str, indices: Sequence[int]) -> Batch:
+        """Return faces with captions, factors and part masks."""
+        data, index = self._split(split), torch.as_tensor(list(indices))
+        factors = data.factors(index)
+        masks = {name: mask.float() for name, mask in data.masks(index).items()}
+        ids = tuple(f"{split}/{i}" for i in indices)
+        return Batch(ids, data.images(index), tuple(faces.caption(factors)), factors, masks)
+
+    def counterfactual(
+        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the same faces with one factor set."""
+        index = torch.as_tensor(list(indices))
+        return self._split(split).counterfactual(index, factor, values)
+
+    def edited_prompts(
+        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    ) -> tuple[str, ...]:
+        """Return the captions of the same faces with one factor set."""
+        factors = self._split(split).factors(torch.as_tensor(list(indices)))
+        return tuple(faces.caption(faces.with_factor(factors, factor, values)))
+
+    def _split(self, split: str) -> faces.Faces:
+        return faces.Faces(split=split, size=self.image_size, correlation=self.correlation)

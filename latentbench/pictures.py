@@ -1,0 +1,166 @@
+"""The few images of a cell that are kept: one parquet for tools, one picture for people."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from latentbench.cache import write_atomically
+from latentbench.types import Samples
+
+FILE = "images.parquet"
+GRID = "grid.webp"
+GRID_ROWS = 8
+SMALLEST = 96  # pixels per tile in the grid; smaller images are enlarged
+MARGIN = 20  # pixels for words
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image with all that was made of it, as uint8 pixels.
+
+    Args:
+        id: its name.
+        group: what it is a case of.
+        source: before the edit, where there was one.
+        reconstruction: the method's own output at strength 0.
+        outputs: what the method made.
+        truths: what a perfect method would have made, per output.
+        strengths: native strength per output.
+        main: which output headline scores are made of.
+    """
+
+    id: str
+    group: str
+    source: UInt8[np.ndarray, "h w 3"] | None
+    reconstruction: UInt8[np.ndarray, "h w 3"] | None
+    outputs: Sequence[UInt8[np.ndarray, "h w 3"]]
+    truths: Sequence[UInt8[np.ndarray, "h w 3"]]
+    strengths: Sequence[float]
+    main: int | None
+
+
+class Pictures:
+    """Keeps the first rows of each group.
+
+    Args:
+        rows: rows to keep per cell.
+        groups: the cell's groups, which share the rows evenly.
+    """
+
+    def __init__(self, rows: int, groups: Sequence[str]) -> None:
+        self._share = -(-rows // max(1, len(groups)))
+        self.rows: list[Row] = []
+
+    def update(self, samples: Samples) -> None:
+        """Take what is still wanted of a chunk."""
+        for k, group in enumerate(samples.groups):
+            if sum(row.group == group for row in self.rows) < self._share:
+                self.rows.append(_row(samples, k))
+
+    def save(self, folder: Path) -> None:
+        """Write `images.parquet` and `grid.webp`."""
+        if self.rows:
+            buffer = io.BytesIO()
+            pd.DataFrame([_encoded(row) for row in self.rows]).to_parquet(buffer, index=False)
+            write_atomically(folder / FILE, buffer.getvalue())
+            write_atomically(folder / GRID, _webp(grid(self._spread())))
+
+    def _spread(self) -> list[Row]:
+        """Return rows for the grid, the groups in turn."""
+        groups = list(dict.fromkeys(row.group for row in self.rows))
+        share = max(1, GRID_ROWS // len(groups))
+        return [r for g in groups for r in [x for x in self.rows if x.group == g][:share]]
+
+
+def grid(rows: Sequence[Row]) -> UInt8[np.ndarray, "h w 3"]:
+    """Return one picture: a line per row with source, outputs and truth, words above."""
+    lines = [_line(row) for row in rows]
+    width = max(line.shape[1] for line in lines)
+    parts = []
+    for row, line in zip(rows, lines, strict=True):
+        parts += [_words(f"{row.group}   {row.id}   {_legend(row)}", width), _widen(line, width)]
+    return np.concatenate(parts)
+
+
+def pixels(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Return an image in [-1, 1] as uint8 pixels."""
+    scaled = ((image.float() + 1) * 127.5).round().clamp(0, 255)
+    return scaled.byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _row(samples: Samples, k: int) -> Row:
+    def one(images: Tensor | None) -> UInt8[np.ndarray, "h w 3"] | None:
+        return None if images is None else pixels(images[k])
+
+    strengths = [] if samples.strengths is None else samples.strengths[k].tolist()
+    truths = [] if samples.truths is None else [pixels(image) for image in samples.truths[k]]
+    return Row(
+        samples.ids[k],
+        samples.groups[k],
+        one(samples.sources),
+        one(samples.reconstructions),
+        [pixels(image) for image in samples.outputs[k]],
+        truths,
+        strengths,
+        samples.main,
+    )
+
+
+def _encoded(row: Row) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "group": row.group,
+        "source": None if row.source is None else _webp(row.source),
+        "reconstruction": None if row.reconstruction is None else _webp(row.reconstruction),
+        "outputs": [_webp(image) for image in row.outputs],
+        "truths": [_webp(image) for image in row.truths],
+        "strengths": list(row.strengths),
+        "main": -1 if row.main is None else row.main,
+    }
+
+
+def _webp(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", lossless=True, method=2)
+    return buffer.getvalue()
+
+
+def _tiles(row: Row) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
+    tiles = [(n, t) for n, t in (("source", row.source), ("strength 0", row.reconstruction))]
+    strengths = row.strengths or [None] * len(row.outputs)
+    tiles += [
+        ("output" if s is None else f"{s:.3g}", image)
+        for s, image in zip(strengths, row.outputs, strict=True)
+    ]
+    if row.truths:
+        tiles.append(("truth", row.truths[row.main if row.main is not None else -1]))
+    return [(name, tile) for name, tile in tiles if tile is not None]
+
+
+def _line(row: Row) -> UInt8[np.ndarray, "h w 3"]:
+    tiles = [tile for _, tile in _tiles(row)]
+    times = -(-SMALLEST // tiles[0].shape[0])
+    return np.concatenate(tiles, 1).repeat(times, 0).repeat(times, 1)
+
+
+def _legend(row: Row) -> str:
+    names = [name for name, _ in _tiles(row)]
+    same = set(names) <= {"source", "output", "truth"}
+    return " | ".join(dict.fromkeys(names) if same else names)
+
+
+def _words(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    strip = Image.new("RGB", (width, MARGIN), "white")
+    ImageDraw.Draw(strip).text((4, 4), text, fill="black")
+    return np.asarray(strip)
+
+
+def _widen(line: UInt8[np.ndarray, "h w 3"], width: int) -> UInt8[np.ndarray, "h w 3"]:
+    return np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0)), constant_values=255)

@@ -1,0 +1,31 @@
+"""Third-party methods, models, data sets and metrics: a package announces its folder of yamls.
+
+A package that declares the entry point ``[project.entry-points."latentbench.conf"]`` with value
+``acme.conf`` adds ``acme/conf/method/acme.yaml`` to the choices of ``method=``.
+"""
+
+from importlib.metadata import entry_points
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from latentbench.config import RunConfig
+
+GROUP = "latentbench.conf"
+
+
+class ConfFolders(SearchPathPlugin):
+    """Appends the conf folder of every installed plug-in to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append ``pkg://acme.conf`` for each entry point, in the order of their names."""
+        for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
+            search_path.append(provider=point.name, path=f"pkg://{point.value}")
+
+
+def register() -> None:
+    """Make the typed root and all plug-ins known to Hydra; calling it again changes nothing."""
+    ConfigStore.instance().store(name="run_config", node=RunConfig)
+    Plugins.instance().register(ConfFolders)

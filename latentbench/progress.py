@@ -1,0 +1,76 @@
+"""What the terminal shows while cells run: two bars, and one line per finished cell.
+
+Where the output is no terminal there are only the lines.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from latentbench.records import Record, Status
+
+T = TypeVar("T")
+COLOURS = {Status.OK: "green", Status.SKIPPED: "yellow", Status.FAILED: "red"}
+
+
+class Display:
+    """Progress over the cells of one process and over the batches of the current cell."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._bars: Progress | None = None
+        self._done = 0
+        self._total: int | None = None
+
+    def start(self, total: int | None) -> None:
+        """Begin; `total` is the number of cells where it is known."""
+        self._done, self._total = 0, total
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._bars = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+        self._cells = self._bars.add_task("cells", total=total)
+        self._batches = self._bars.add_task("", visible=False)
+        if self.console.is_terminal:
+            self._bars.start()
+
+    def stop(self) -> None:
+        """Take the bars away."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = None
+
+    def phase(self, words: str) -> None:
+        """Say what the current cell is doing."""
+        if self._bars is not None:
+            self._bars.reset(self._batches, total=None, description=f"  {words}", visible=True)
+
+    def batches(self, items: Iterable[T], total: int, words: str) -> Iterator[T]:
+        """Yield the items and move the bar after each."""
+        self.phase(words)
+        for item in items:
+            yield item
+            if self._bars is not None:
+                self._bars.update(self._batches, total=total, advance=1)
+
+    def finished(self, record: Record, note: str) -> None:
+        """Print one line about a finished cell."""
+        self._done += 1
+        if self._bars is not None:
+            self._bars.update(self._cells, advance=1)
+            self._bars.update(self._batches, visible=False)
+        count = f"{self._done}/{self._total}" if self._total else str(self._done)
+        status = f"[{COLOURS[record.status]}]{record.status:7}[/]"
+        self.console.print(f"{count:>7} {status} {title(record)} {note}", highlight=False)
+        if record.reason:
+            self.console.print(" " * 9 + record.reason, style="dim", markup=False, highlight=False)
+
+
+def title(record: Record) -> str:
+    """Return the cell in words: method on model, benchmark."""
+    words = f"{record.label('method')} on {record.label('model')}, {record.label('benchmark')}"
+    words += "" if record.names["dataset"] == "faces" else f", {record.label('dataset')}"
+    return words if record.seed == 0 else f"{words}, seed {record.seed}"
+
+
+display = Display()

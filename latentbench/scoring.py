@@ -1,0 +1,156 @@
+"""From finished samples to scores and to a table with one row per image and output."""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from latentbench.cache import write_atomically
+from latentbench.errors import BadInput
+from latentbench.metric import Figure, Metric, Surroundings
+from latentbench.records import ScoreEntry
+from latentbench.statistics import mean_score
+from latentbench.types import Samples, Score
+
+FILE = "samples.parquet"
+CHUNK = 32  # rows a metric sees at once
+
+
+class Scorer:
+    """Feeds samples to metrics, then gives scores, group scores and the table.
+
+    Args:
+        metrics: metrics by name.
+        surroundings: what they may look at.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        self.switched_off: dict[str, str] = {}
+        self.metrics = self._on(metrics, lambda m: m.missing(surroundings.weights_dir))
+        self._chunks: list[Samples] = []
+        self.scores: dict[str, ScoreEntry] = {}
+
+    def update(self, samples: Samples) -> None:
+        """Give the metrics a chunk of samples, all of one group."""
+        if not self._chunks:
+            self.metrics = self._on(self.metrics, lambda m: _lacking(m, samples))
+            for metric in self.metrics.values():
+                metric.prepare(self.surroundings)
+        for metric in self.metrics.values():
+            metric.update(samples)
+        self._chunks.append(_light(samples))
+
+    def finish(self, folder: Path) -> None:
+        """Compute `scores` and write the table."""
+        self.scores = self._all_scores()
+        buffer = io.BytesIO()
+        self.table().to_parquet(buffer, index=False)
+        write_atomically(folder / FILE, buffer.getvalue())
+
+    def _all_scores(self) -> dict[str, ScoreEntry]:
+        """Return every figure, and for means over images those of each group as well."""
+        found: dict[str, ScoreEntry] = {}
+        for metric in self.metrics.values():
+            entries = {k: _entry(v, metric.figures[k]) for k, v in metric.compute().items()}
+            clash = entries.keys() & found.keys()
+            if clash:
+                raise BadInput(f"two metrics give {sorted(clash)}; leave one of them out")
+            found |= entries
+        return found | self._group_scores()
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per image and output, with every per-sample value.
+
+        A value of a whole row stands at each of its outputs.
+        """
+        if not self._chunks:
+            return pd.DataFrame()
+        parts = [_frame(samples) for samples in self._chunks]
+        frame, outputs = pd.concat(parts, ignore_index=True), self._outputs()
+        for metric in self.metrics.values():
+            for name, values in metric.table().items():
+                frame[name] = values.expand(-1, outputs).reshape(-1).numpy()
+        return frame
+
+    def _outputs(self) -> int:
+        return self._chunks[0].outputs.shape[1]
+
+    def _on(
+        self, metrics: Mapping[str, Metric], why_not: Callable[[Metric], str | None]
+    ) -> dict[str, Metric]:
+        reasons = {name: why_not(metric) for name, metric in metrics.items()}
+        self.switched_off |= {name: reason for name, reason in reasons.items() if reason}
+        return {name: metric for name, metric in metrics.items() if not reasons[name]}
+
+    def _group_scores(self) -> dict[str, ScoreEntry]:
+        groups = np.array([g for samples in self._chunks for g in samples.groups])
+        names = [i for samples in self._chunks for i in samples.ids]
+        if len(set(groups)) < 2:
+            return {}
+        found = {}
+        for metric in self.metrics.values():
+            for figure, values in metric.table().items():
+                headline = self._headline(values)
+                for group in dict.fromkeys(groups.tolist()):
+                    rows = np.flatnonzero(groups == group)
+                    score = mean_score(headline[rows], [names[k] for k in rows])
+                    found[f"{figure}/{group}"] = _entry(score, metric.figures[figure])
+        return found
+
+    def _headline(self, values: Tensor) -> Tensor:
+        main = self._chunks[0].main
+        picked = values if main is None or values.shape[1] == 1 else values[:, [main]]
+        counts = torch.cat([_matched(samples) for samples in self._chunks])
+        return torch.where(counts[:, None], picked, torch.nan)
+
+
+def _lacking(metric: Metric, samples: Samples) -> str | None:
+    lacking = metric.needs - samples.tensors().keys()
+    return (
+        f"needs {', '.join(sorted(lacking))}, which this cell's samples lack" if lacking else None
+    )
+
+
+def _light(samples: Samples) -> Samples:
+    """Return the samples without what fills memory."""
+    b, s = samples.outputs.shape[:2]
+    return Samples(
+        samples.ids,
+        torch.zeros(b, s, 3, 0, 0),
+        samples.groups,
+        strengths=samples.strengths,
+        main=samples.main,
+        matched=samples.matched,
+    )
+
+
+def _matched(samples: Samples) -> Tensor:
+    everyone = torch.ones(len(samples), dtype=torch.bool)
+    return everyone if samples.matched is None else samples.matched
+
+
+def _frame(samples: Samples) -> pd.DataFrame:
+    b, s = samples.outputs.shape[:2]
+    strengths = torch.full((b, s), torch.nan) if samples.strengths is None else samples.strengths
+    column = np.tile(np.arange(s), b)
+    main = np.ones(b * s, bool) if samples.main is None else column == samples.main
+    return pd.DataFrame(
+        {
+            "id": np.repeat(np.array(samples.ids, object), s),
+            "group": np.repeat(np.array(samples.groups, object), s),
+            "output": column,
+            "strength": strengths.reshape(-1).numpy(),
+            "headline": main & np.repeat(_matched(samples).numpy(), s),
+        }
+    )
+
+
+def _entry(score: Score, figure: Figure) -> ScoreEntry:
+    direction = figure.higher_is_better
+    return ScoreEntry(**asdict(score), unit=figure.unit, higher_is_better=direction)

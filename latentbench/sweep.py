@@ -1,0 +1,74 @@
+"""Between Hydra and cells: one job is one cell; at the end, table and leaderboard."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from latentbench import commandline, leaderboard, records
+from latentbench.progress import display
+from latentbench.records import Status
+
+NOTE = "cell"  # file in a job's folder that names its cell
+
+
+def run_job(config: DictConfig, hydra: DictConfig) -> str:
+    """Compute the cell of one Hydra job, tell the tracker, and return the cell's id."""
+    from latentbench.cell import cells_folder, run_cell
+    from latentbench.identity import GROUPS
+    from latentbench.tracking import track
+
+    names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
+    settings = [text for text in hydra.overrides.task if _changes_a_part(text)]
+    record, new = run_cell(config, names, settings)
+    folder = cells_folder(config) / record.id
+    if new:
+        track(config.tracker, folder, Path(config.results.dir))
+    display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
+    (Path(hydra.runtime.output_dir) / NOTE).write_text(str(folder))
+    return record.id
+
+
+class Ending(Callback):
+    """Shows progress while cells run; at the end, what came out and where it lies."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Begin with one cell."""
+        self._start(1)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Begin with as many cells as the sweep has."""
+        self._start(commandline.count_cells(config.hydra))
+
+    def on_run_end(self, config: DictConfig, **kwargs: object) -> None:
+        """Show the cell's scores."""
+        self._end(config, Path(config.hydra.run.dir).glob(NOTE))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
+        """Show the table of the sweep, and write the leaderboard."""
+        notes = Path(config.hydra.sweep.dir).glob(f"*/{NOTE}")
+        self._end(config, sorted(notes, key=lambda path: int(path.parent.name)))
+
+    def _start(self, total: int) -> None:
+        display.start(total)
+
+    def _end(self, config: DictConfig, notes: Iterable[Path]) -> None:
+        display.stop()
+        found = [records.read(Path(note.read_text())) for note in notes]
+        ended = [record for record in found if record is not None]
+        commandline.outcome.failed = any(r.status is Status.FAILED for r in ended)
+        results = Path(config.results.dir)
+        leaderboard.show(ended, display.console)
+        pages = leaderboard.write([r for _, r in records.list_records(results)], results)
+        say = lambda words: display.console.print(words, soft_wrap=True, highlight=False)  # noqa: E731
+        say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
+        if (results / "wandb").is_dir():
+            say(
+                f"W&B runs:    {results / 'wandb'}  (upload: wandb sync {results / 'wandb'}/*run-*)"
+            )
+
+
+def _changes_a_part(text: str) -> bool:
+    key = text.split("=", 1)[0].lstrip("+~")
+    return "." in key and key.split(".")[0] in ("benchmark", "method", "model", "dataset", "metric")

@@ -1,0 +1,47 @@
+"""Run one cell, or a sweep of cells.
+
+    python runner.py method=slerp model=faces_ddpm benchmark=interpolation
+    python runner.py -m method=lerp,slerp model=faces_ddpm,faces_ldm benchmark=interpolation
+    python runner.py -m sweep=demo
+
+Exit code: 0 when every cell is ok or skipped, 1 when a cell failed, 2 when the command is wrong.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+os.chdir(HERE)  # methods, metrics and benchmarks import from here, in every launcher's workers
+os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `run`, which prints them in a few lines
+
+import hydra  # noqa: E402
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.errors import HydraException  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+
+from latentbench import commandline, plugins  # noqa: E402
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> str:
+    """Compute one composed cell and return its id."""
+    from latentbench.sweep import run_job  # late: --help needs no torch
+
+    return run_job(config, HydraConfig.get())
+
+
+def run() -> int:
+    """Run the command line and return the exit code."""
+    plugins.register()
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(commandline.explain(error), file=sys.stderr)
+        return 2
+    return int(commandline.outcome.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,1 @@
+"""A package of somebody else, which brings a method, a model, data, a metric and a benchmark."""
