@@ -32,10 +32,18 @@ def split_prediction(
         x: its input x_t.
         alpha: signal level, broadcastable to x.
         sigma: noise level, broadcastable to x.
+
+    Raises:
+        BadInput: unknown kind, or eps asked of an x0 where sigma is 0.
     """
     if kind == "epsilon":
         return (x - sigma * output) / alpha, output
     if kind == "sample":
+        if bool((sigma == 0).any()):
+            raise BadInput(
+                "a model that predicts x0 says nothing of eps where sigma is 0; start an inversion "
+                "at a level with noise (forward_steps of 1 or more)"
+            )
         return output, (x - alpha * output) / sigma
     if kind == "v_prediction":
         scale = alpha**2 + sigma**2

@@ -237,25 +237,31 @@ class _Loop:
         self.fired: set[tuple[int, str]] = set()
         self.was_active: dict[int, Intervention] = {}
 
-    def step(
-        self, level: int, reaches: int, timestep: int
-    ) -> tuple[Step, list[Intervention], tuple[Term, ...]]:
-        """Return the step, the interventions that act in it, and all its terms."""
+    def begin(
+        self, level: int, reaches: int, timestep: int, x: Tensor
+    ) -> tuple[Step, list[Intervention], tuple[Term, ...], Tensor]:
+        """Return the step, the interventions that act in it, all its terms, and x as they want it.
+
+        `before_step` knows the branches of the loop's own terms; later hooks know all.
+        """
         i = min(level, reaches)
         share = i / self.grid.n
         base = tuple(t for t in self.base if t.window[0] <= share < t.window[1])
         names = tuple(t.branch for t in base)
 
-        def plain(x: Tensor, level: int) -> tuple[Tensor, Tensor]:
-            return predict(self.model, x, self.grid, level, base)
+        def plain(x: Tensor, at: int) -> tuple[Tensor, Tensor]:
+            told = timestep if at == level else None
+            return predict(self.model, x, self.grid, at, base, told)
 
         step = Step(i, level, reaches, self.grid.n, timestep, names, self.grid, plain)
         active = [v for v in self.interventions if v.active(step)]
         self.was_active.update({id(v): v for v in active})
+        for v in active:
+            x = v.before_step(step, x)
         terms = base + tuple(
             t for v in active for t in v.terms(step) if t.window[0] <= share < t.window[1]
         )
-        return replace(step, branches=tuple(t.branch for t in terms)), active, terms
+        return replace(step, branches=tuple(t.branch for t in terms)), active, terms, x
 
     def predict(
         self,
@@ -373,9 +379,7 @@ def denoise(
     Gradients flow to x, to conditions and to the interventions' own parameters.
     """
     loop = _Loop(model, grid, terms, interventions)
-    step, active, all_terms = loop.step(level, level + 1, int(grid.timesteps[level]))
-    for v in active:
-        x = v.before_step(step, x)
+    step, active, all_terms, x = loop.begin(level, level + 1, int(grid.timesteps[level]), x)
     x0, eps = loop.predict(step, active, all_terms, x)
     loop.finish(x0)
     return x0, eps
@@ -418,9 +422,7 @@ def generate(
         raise BadInput(f"eta {eta} needs noise: pass `noise`, a function of the step index")
     loop = _Loop(model, grid, terms, interventions)
     for i in range(start, grid.n if stop is None else stop):
-        step, active, all_terms = loop.step(i, i + 1, int(grid.timesteps[i]))
-        for v in active:
-            x = v.before_step(step, x)
+        step, active, all_terms, x = loop.begin(i, i + 1, int(grid.timesteps[i]), x)
         x0, eps = loop.predict(step, active, all_terms, x)
         x, std = transition(grid, i, x0, eps, eta)
         if noise is not None and eta > 0:
@@ -457,9 +459,8 @@ def invert(
     grid = grid or model.grid()
     loop = _Loop(model, grid, terms, interventions)
     for i in reversed(range(stop, grid.n if start is None else start)):
-        step, active, all_terms = loop.step(i + 1, i, _inverse_timestep(grid, i, convention))
-        for v in active:
-            x = v.before_step(step, x)
+        timestep = _inverse_timestep(grid, i, convention)
+        step, active, all_terms, x = loop.begin(i + 1, i, timestep, x)
         x0, eps = loop.predict(step, active, all_terms, x)
         alpha, sigma = grid.levels(i, x)
         x = alpha * x0 + sigma * eps
