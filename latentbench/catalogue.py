@@ -13,8 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from latentbench import plugins
 from latentbench.environment import ROOT
 
-GROUPS = ("method", "model", "dataset", "metric", "benchmark")
-
 
 @dataclass(frozen=True)
 class Option:
@@ -30,6 +28,10 @@ class Option:
     cls: type[Any]
     config: Mapping[str, Any]
 
+    def build(self) -> Any:
+        """Build it; metrics and benchmarks read no weight then."""
+        return self.cls(**self.config)
+
 
 @functools.cache
 def options(group: str) -> Mapping[str, Option]:
@@ -42,12 +44,12 @@ def options(group: str) -> Mapping[str, Option]:
 
 
 def _option(group: str, name: str) -> Option:
-    choice = f"metric=[{name}]" if group == "metric" else f"{group}={name}"
-    config = compose("config", [choice])[group]
+    choice = f"metric=[{name}]" if group == "metric" else f"+{group}={name}"
+    config = compose(plugins.EMPTY, [choice])[group]
     return _read(name, config[name] if group == "metric" else config)
 
 
 def _read(name: str, config: DictConfig) -> Option:
-    given = {key: None if OmegaConf.is_missing(config, key) else config[key] for key in config}
-    values = {str(k): v for k, v in given.items()}
+    given: Any = OmegaConf.to_container(config, resolve=True)
+    values = {str(k): None if v == "???" else v for k, v in given.items()}
     return Option(name, get_class(values.pop("_target_")), values)

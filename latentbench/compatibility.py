@@ -65,7 +65,7 @@ def suggestions(parts: Parts) -> str:
         "method": lambda o: replace(parts, editor=o.cls, settings=o.config),
         "model": lambda o: replace(parts, model=o.cls),
         "dataset": lambda o: replace(parts, dataset=o.cls),
-        "benchmark": lambda o: replace(parts, benchmark=o.cls),
+        "benchmark": lambda o: replace(parts, benchmark=o.build()),
     }
     found = []
     for group, swap in swaps.items():

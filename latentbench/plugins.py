@@ -14,6 +14,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from latentbench.config import RunConfig
 
 GROUP = "latentbench.conf"
+EMPTY = "empty"  # a root without choices, to read one option alone
 
 
 class ConfFolders(SearchPathPlugin):
@@ -27,5 +28,7 @@ class ConfFolders(SearchPathPlugin):
 
 def register() -> None:
     """Make the typed root and all plug-ins known to Hydra; calling it again changes nothing."""
-    ConfigStore.instance().store(name="run_config", node=RunConfig)
+    store = ConfigStore.instance()
+    store.store(name="run_config", node=RunConfig)
+    store.store(name=EMPTY, node={"defaults": [{"metric": []}, "_self_"]})
     Plugins.instance().register(ConfFolders)

@@ -104,10 +104,12 @@ class Scorer:
         return found
 
     def _headline(self, values: Tensor) -> Tensor:
+        """Return the values that count, as `SampleMetric.compute` does; NaN for the others."""
         main = self._chunks[0].main
-        picked = values if main is None or values.shape[1] == 1 else values[:, [main]]
+        if main is None or values.shape[1] < self._outputs():  # all outputs, or whole rows
+            return values
         counts = torch.cat([_matched(samples) for samples in self._chunks])
-        return torch.where(counts[:, None], picked, torch.nan)
+        return torch.where(counts[:, None], values[:, [main]], torch.nan)
 
 
 def _lacking(metric: Metric, samples: Samples) -> str | None:

@@ -1,0 +1,43 @@
+# The two commands that matter: `make demo` and `make test`. Both install what they need first.
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+RUN := .venv/bin/python
+SOURCES := latentbench methods metrics benchmarks tests perf runner.py
+
+.PHONY: setup demo test test-slow check format lock clean
+
+setup: .venv/installed ## install everything from the lock file into .venv
+
+.venv/installed: uv.lock pyproject.toml | $(UV)
+	$(UV) sync --frozen --python $(PYTHON)
+	touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
+
+demo: setup ## several methods x two models x three benchmarks, then the leaderboard
+	$(RUN) runner.py -m sweep=demo
+
+test: setup ## all quick tests
+	$(RUN) -m pytest -n 2
+
+test-slow: setup ## those that take more than a few seconds each
+	$(RUN) -m pytest -n 2 -m slow
+
+check: setup ## format, lint, types
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/pyright
+
+format: setup
+	.venv/bin/ruff format $(SOURCES)
+	.venv/bin/ruff check --fix $(SOURCES)
+
+lock: | $(UV) ## resolve anew after a change of pyproject.toml
+	$(UV) lock
+
+clean: ## remove caches; results stay
+	rm -rf .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,138 @@
+"""The `latentbench` command: what there is, and what was found. Runs are started by runner.py."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["zoo"]:
+        from latentbench.zoo.__main__ import main as zoo
+
+        return zoo(words[1:]) or 0
+    arguments = _parser().parse_args(words)
+    return arguments.run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("latentbench", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    results = {"type": Path, "default": ROOT / "results", "help": "folder of the records"}
+
+    board = commands.add_parser("leaderboard", help="write Markdown, CSV and HTML from records")
+    board.add_argument("--results", **results)
+    board.add_argument("--out", type=Path, help="where to write; default: beside the records")
+    board.set_defaults(run=_leaderboard)
+
+    listing = commands.add_parser("list", help="what there is, and which parts go together")
+    listing.add_argument("--dataset", default="faces", help="data set of the last table")
+    listing.set_defaults(run=_list)
+
+    track = commands.add_parser("track", help="log existing records to Weights & Biases")
+    track.add_argument("--results", **results)
+    track.add_argument("--project", default="latentbench")
+    track.add_argument("--mode", choices=("auto", "online", "offline"), default="auto")
+    track.set_defaults(run=_track)
+
+    commands.add_parser("zoo", help="train, check and show embedded models", add_help=False)
+    return parser
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from latentbench import leaderboard, records
+
+    found = [record for _, record in records.list_records(arguments.results)]
+    if not found:
+        print(f"no record below {arguments.results / 'cells'}; run some cells first: make demo")
+        return 1
+    for path in leaderboard.write(found, arguments.out or arguments.results):
+        print(path)
+    return 0
+
+
+def _track(arguments: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    from latentbench import records
+    from latentbench.tracking import track
+
+    target = "latentbench.tracking.WandbTracker"
+    settings = {"_target_": target, "project": arguments.project, "mode": arguments.mode}
+    config = OmegaConf.create(settings)
+    found = [folder for folder, _ in records.list_records(arguments.results)]
+    taken = sum(track(config, folder, arguments.results) for folder in found)
+    print(f"{taken} of {len(found)} records logged; offline runs lie in {arguments.results}/wandb")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from latentbench.catalogue import options
+
+    known = {group: options(group).values() for group in ("method", "model", "dataset")}
+    print_table = Console().print
+    print_table(_table("methods", ("method", "verbs", "scope", "paper"), (
+        (o.name, _words(o.cls.verbs()), o.cls.scope, o.cls.paper) for o in known["method"]
+    )))  # fmt: skip
+    print_table(_table("models", ("model", "spaces", "takes"), (
+        (o.name, _words(o.cls.spaces), _words(o.cls.provides)) for o in known["model"]
+    )))  # fmt: skip
+    print_table(_table("data sets", ("data set", "gives"), (
+        (o.name, _words(o.cls.provides) or "what its table says") for o in known["dataset"]
+    )))  # fmt: skip
+    print_table(_table("metrics", ("metric", "figures", "needs"), (
+        (o.name, _words(o.build().figures), _words(o.cls.needs)) for o in options("metric").values()
+    )))  # fmt: skip
+    print_table(_table("benchmarks", ("benchmark", "question", "verbs", "main score"), (
+        (o.name, o.cls.question, _words(o.cls.verbs), o.cls.main_score)
+        for o in options("benchmark").values()
+    )))  # fmt: skip
+    print_table(_together(arguments.dataset))
+    return 0
+
+
+def _together(dataset: str):  # noqa: ANN202
+    """Return the table of methods by benchmarks; each entry lists the models that fit."""
+    from latentbench.catalogue import options
+    from latentbench.compatibility import Parts
+    from latentbench.errors import unknown
+
+    if dataset not in options("dataset"):
+        raise SystemExit(str(unknown("dataset", dataset, options("dataset"))))
+    data, benchmarks = options("dataset")[dataset].cls, options("benchmark").values()
+    rows = []
+    for method in options("method").values():
+        fits = [
+            [
+                model.name
+                for model in options("model").values()
+                if not Parts(method.cls, method.config, model.cls, data, benchmark.build()).misfit()
+            ]
+            for benchmark in benchmarks
+        ]
+        rows.append((method.name, *(_words(names) or "-" for names in fits)))
+    heads = ("method", *(benchmark.name for benchmark in benchmarks))
+    return _table(f"what goes together, on {dataset}: models for method and benchmark", heads, rows)
+
+
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]):  # noqa: ANN202
+    from rich.table import Table
+
+    table = Table(*heads, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _words(values: Iterable[object]) -> str:
+    return ", ".join(sorted(str(value) for value in values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
