@@ -1,7 +1,7 @@
 """The interface of every metric, and the base of those that give one value per image."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,8 +12,13 @@ from torch import Tensor
 
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
-from latentbench.statistics import mean_score
+from latentbench.errors import BadInput
+from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
+from latentbench.zoo.judges import Judge, load_judge
+
+IMAGES = ("outputs", "sources", "truths", "reconstructions")
+SLACK = 1e-4  # by how much float rounding may leave [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -44,27 +49,32 @@ class Surroundings:
         device: where networks run.
         cache: shared store for reference features.
         weights_dir: folder of published weights, or None.
+        judge: gives the judge of a name, on a device.
     """
 
     dataset: Dataset
     device: torch.device
     cache: Cache
     weights_dir: Path | None = None
+    judge: Callable[[str, torch.device], Judge] = load_judge
 
 
 class Metric(torchmetrics.Metric):
     """A metric: `prepare` once, `update` with samples, `compute` the scores, `table` the values.
 
-    Class attributes:
+    A subclass gives `figures`, `add` and `compute`. No score may depend on the order of the rows
+    or on how they are split over updates: networks are called in fixed-size batches only.
+
+    Attributes:
         version: raised when a fix changes figures; part of every cell's id.
-        needs: fields of `Samples` beside `outputs` that must be there.
+        needs: fields of `Samples` beside `outputs` that must be there; a setting may decide.
         figures: name -> what that column is. A metric trained in this suite carries its
             extractor's id in each name; a bare published name means published weights.
         source: title and section of the definition.
     """
 
     version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()
     source: ClassVar[str] = ""
     full_state_update = False
 
@@ -82,9 +92,18 @@ class Metric(torchmetrics.Metric):
         """Load networks and reference statistics; called once, before the first update."""
         self.surroundings = surroundings
 
-    @abstractmethod
     def update(self, samples: Samples) -> None:
-        """Take samples in; they come sorted by id, in chunks."""
+        """Take samples in.
+
+        Raises:
+            BadInput: a field is missing, or images are not float32 in [-1, 1].
+        """
+        self.check(samples)
+        self.add(samples)
+
+    @abstractmethod
+    def add(self, samples: Samples) -> None:
+        """Take checked samples in."""
 
     @abstractmethod
     def compute(self) -> dict[str, Score]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -94,35 +113,52 @@ class Metric(torchmetrics.Metric):
         """Return per-sample values ``[rows, s]`` by figure name, in the order of the updates."""
         return {}
 
+    def check(self, samples: Samples) -> None:
+        """Raise BadInput, naming metric and field, when samples cannot be measured."""
+        name, found = type(self).__name__, samples.tensors()
+        for field in sorted(self.needs - found.keys()):
+            raise BadInput(
+                f"{name} needs Samples.{field}, got None; take a benchmark that gives it, or leave "
+                f"the metric out"
+            )
+        for field in IMAGES:
+            if field in found and (what := _wrong(found[field])):
+                raise BadInput(f"{name}: Samples.{field} must be float32 in [-1, 1], got {what}")
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        return compute  # torchmetrics would try to write into the frozen scores
+
 
 class SampleMetric(Metric):
     """A metric with one value per image or per output; its score is a mean over images.
 
     A subclass gives `figures`, `needs` and `values`. The interval is the percentile bootstrap
-    over ids, so all outputs of one image stay together.
+    over ids, so all outputs of one image stay together. Values per output count at the headline
+    output only, and only for rows that reach the matched effect; values of whole rows always do.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._values: dict[str, list[Tensor]] = {}
-        self._ids: list[str] = []
-        self._main: int | None = None
+        self.reset()
 
     @abstractmethod
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return float values ``[b]`` or ``[b, s]`` by figure name; NaN where undefined."""
 
-    def update(self, samples: Samples) -> None:
+    def add(self, samples: Samples) -> None:
         """Measure the samples and keep every value."""
         for name, value in self.values(samples).items():
             kept = value.detach().double().cpu()
             self._values.setdefault(name, []).append(kept.reshape(len(samples), -1))
+            self._whole_rows |= {name} if value.ndim == 1 else set()
+        everyone = torch.ones(len(samples), dtype=torch.bool)
+        self._counts.append(everyone if samples.matched is None else samples.matched.cpu())
         self._ids += samples.ids
         self._main = samples.main
 
     def compute(self) -> dict[str, Score]:
         """Return the mean over images of each figure, at the headline output."""
-        return {name: mean_score(self._headline(v), self._ids) for name, v in self.table().items()}
+        return {name: self._score(name, values) for name, values in self.table().items()}
 
     def table(self) -> dict[str, Tensor]:
         """Return every value, ``[rows, s]`` (s = 1 for values of a whole row)."""
@@ -131,8 +167,28 @@ class SampleMetric(Metric):
     def reset(self) -> None:
         """Forget all samples."""
         super().reset()
-        self._values, self._ids = {}, []
+        self._values: dict[str, list[Tensor]] = {}
+        self._whole_rows: set[str] = set()
+        self._counts: list[Tensor] = []
+        self._ids: list[str] = []
+        self._main: int | None = None
 
-    def _headline(self, values: Tensor) -> Tensor:
-        whole_row = values.shape[1] == 1 or self._main is None
-        return values if whole_row else values[:, [self._main]]
+    def _score(self, name: str, values: Tensor) -> Score:
+        if name in self._whole_rows or self._main is None:
+            return mean_score(values, self._ids)
+        rows = torch.cat(self._counts).nonzero().flatten().tolist()
+        score = mean_score(values[rows][:, [self._main]], [self._ids[k] for k in rows])
+        left_out = len(values) - len(rows)
+        reason = f"{left_out} of {len(values)} rows did not reach the matched effect"
+        return add_note(score, reason if left_out else "")
+
+
+def _wrong(images: Tensor) -> str:
+    """Return what is wrong with images, or an empty string."""
+    if images.dtype != torch.float32:
+        return str(images.dtype)
+    if not images.numel():
+        return ""
+    low, high = float(images.min()), float(images.max())
+    inside = low >= -1 - SLACK and high <= 1 + SLACK  # false for NaN as well
+    return "" if inside else f"values in [{low:g}, {high:g}]"
