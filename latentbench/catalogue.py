@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from latentbench import plugins
-from latentbench.environment import ROOT
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,7 @@ class Option:
 @functools.cache
 def options(group: str) -> Mapping[str, Option]:
     """Return every choice of a group by name, without loading a weight."""
-    plugins.register()
-    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+    with plugins.conf():
         loader = GlobalHydra.instance().config_loader()
         names = loader.get_group_options(group)
         return {name: _option(group, name) for name in sorted(names)}

@@ -97,7 +97,7 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _together(dataset: str):  # noqa: ANN202
+def _together(dataset: str):
     """Return the table of methods by benchmarks; each entry lists the models that fit."""
     from latentbench.catalogue import options
     from latentbench.compatibility import Parts
@@ -121,7 +121,7 @@ def _together(dataset: str):  # noqa: ANN202
     return _table(f"what goes together, on {dataset}: models for method and benchmark", heads, rows)
 
 
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]):  # noqa: ANN202
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]):
     from rich.table import Table
 
     table = Table(*heads, title=title, title_justify="left")

@@ -5,16 +5,14 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
+from latentbench import plugins
 from latentbench.errors import unknown
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @dataclass
@@ -44,11 +42,12 @@ def explain(error: Exception, words: Sequence[str] = tuple(sys.argv[1:])) -> str
     setting = re.match(r"Could not override '(.+?)\.?([^.']+)'", str(error))
     if setting is not None:
         return _explain_setting(*setting.groups(), words) or str(error)
-    return str(error).split("\n    full_key")[0]
+    causes = [error] if error.__cause__ is None else [error, error.__cause__]
+    return ": ".join(str(e).split("\n    full_key")[0].strip() for e in causes)
 
 
 def _explain_setting(parent: str, name: str, words: Sequence[str]) -> str | None:
     choices = [w for w in words if re.fullmatch(r"\w+=[\w\[\]-]+", w)]
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+    with plugins.conf():
         known = OmegaConf.select(compose("config", choices), parent)
     return None if known is None else str(unknown(f"setting of {parent}", name, map(str, known)))

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -40,12 +41,21 @@ def build(config: DictConfig, **extra: Any) -> Any:
 
 
 def settings(config: DictConfig) -> dict[str, Any]:
-    """Return a part's settings with its class's defaults filled in."""
+    """Return a part's settings as JSON values, with its class's defaults filled in."""
     given: Any = OmegaConf.to_container(config, resolve=True)
     parameters = inspect.signature(part_class(config)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     merged = {**defaults, **given}
-    return {name: value for name, value in merged.items() if name not in ELSEWHERE}
+    return {name: _plain(value) for name, value in merged.items() if name not in ELSEWHERE}
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as a JSON value: numbers that are not finite in words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def identity(config: DictConfig, dataset: Dataset, metrics: Sequence[str]) -> dict[str, Any]:

@@ -4,16 +4,22 @@ A package that declares the entry point ``[project.entry-points."latentbench.con
 ``acme.conf`` adds ``acme/conf/method/acme.yaml`` to the choices of ``method=``.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+from pathlib import Path
 
+from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from latentbench.config import RunConfig
 
 GROUP = "latentbench.conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
 EMPTY = "empty"  # a root without choices, to read one option alone
 
 
@@ -32,3 +38,16 @@ def register() -> None:
     store.store(name="run_config", node=RunConfig)
     store.store(name=EMPTY, node={"defaults": [{"metric": []}, "_self_"]})
     Plugins.instance().register(ConfFolders)
+
+
+@contextmanager
+def conf() -> Iterator[None]:
+    """Compose from conf/ and all plug-ins inside the block, also within a running Hydra job."""
+    register()
+    state = GlobalHydra.instance()
+    running, state.hydra = state.hydra, None
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            yield
+    finally:
+        state.hydra = running

@@ -131,17 +131,18 @@ class Record:
         """
         try:
             data = json.loads(text)
-            if data.get("schema") != SCHEMA:
-                raise BadInput(f"record of schema {data.get('schema')!r}, this code reads {SCHEMA}")
             known = {f.name for f in fields(cls)}
             values = {name: value for name, value in data.items() if name in known}
             values["status"] = Status(values["status"])
             values["overrides"] = tuple(values["overrides"])
             values["failed_samples"] = tuple(values["failed_samples"])
             values["scores"] = {k: ScoreEntry(**v) for k, v in values["scores"].items()}
-            return cls(**values)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            record = cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"not a record: {type(error).__name__}: {error}") from error
+        if record.schema != SCHEMA:
+            raise BadInput(f"record of schema {record.schema!r}, this code reads {SCHEMA}")
+        return record
 
 
 def write(record: Record, folder: Path) -> None:

@@ -79,9 +79,8 @@ class Folder(Dataset):
         ids = tuple(files[i] for i in indices)
         images = torch.stack([self._image(name) for name in ids])
         prompts = None if self._prompts is None else tuple(str(self._prompts[i]) for i in ids)
-        values = self._factors.loc[list(ids)].to_numpy(np.float32)
-        factors = torch.from_numpy(values) if self.factor_names else None
-        return Batch(ids, images, prompts, factors)
+        factors = torch.tensor(self._factors.loc[list(ids)].to_numpy(np.float32))
+        return Batch(ids, images, prompts, factors if self.factor_names else None)
 
     def fingerprint(self) -> str:
         """Return a hash of all images and of the table."""
@@ -157,7 +156,8 @@ def _read_table(path: Path, images: Mapping[str, str]) -> pd.DataFrame:
     rows = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
     if FILE not in rows:
         raise BadInput(f"{path} has no column {FILE!r}; it has {', '.join(map(str, rows.columns))}")
-    rows = rows.set_index(rows[FILE].astype(str)).drop(columns=FILE)
+    index = [c for c in rows if str(c).startswith("Unnamed:")]  # pandas' row numbers in a csv
+    rows = rows.set_index(rows[FILE].astype(str)).drop(columns=[FILE, *index])
     for what, names in (
         ("rows twice for", rows.index[rows.index.duplicated()]),
         ("rows without an image for", sorted(set(rows.index) - images.keys())),

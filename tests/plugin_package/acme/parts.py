@@ -2,6 +2,8 @@
 
 import os
 import time
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -62,7 +64,7 @@ class Shift(Editor):
     """Adds strength x (a learned shift) to the latent."""
 
     paper = "none"
-    requires = {"edit": frozenset({Space.NOISE}), "invert": frozenset({Space.NOISE})}
+    requires: ClassVar = {"edit": frozenset({Space.NOISE}), "invert": frozenset({Space.NOISE})}
 
     def __init__(self, *, gain: float = 1.0, misbehave: str = "", seconds: float = 0.0):
         self.gain, self.misbehave, self.seconds = gain, misbehave, seconds
@@ -95,7 +97,7 @@ class Shift(Editor):
             raise ValueError("this method always breaks")
         if self.misbehave == "idle":
             self.shift_ = self.shift_ * 0
-        if self.misbehave == "nan" and "test/3" in batch.ids:
+        if self.misbehave == "not_finite" and "test/3" in batch.ids:
             batch.images[list(batch.ids).index("test/3")] = torch.nan
         if self.misbehave == "memory" and len(batch) > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -104,7 +106,7 @@ class Shift(Editor):
 class Attending(Shift):
     """Needs attention, which Waves has not."""
 
-    requires = {"edit": frozenset({Space.ATTENTION})}
+    requires: ClassVar = {"edit": frozenset({Space.ATTENTION})}
 
 
 class Brighten(Benchmark):
@@ -126,13 +128,13 @@ class Brighten(Benchmark):
 
     def setup(self, bench):
         if log := os.environ.get("ACME_LOG"):
-            with open(log, "a") as file:
+            with Path(log).open("a") as file:
                 file.write("setup\n")
         return {"strengths": [1.0, 2.0]}
 
     def run(self, work, bench, setup):
         if log := os.environ.get("ACME_LOG"):
-            with open(log, "a") as file:
+            with Path(log).open("a") as file:
                 file.write(f"{work.group} {work.indices} {work.kept}\n")
         batch = bench.dataset.batch("test", work.indices)
         edit = next(e for e in self.edits(bench.dataset) if e.name == work.group)

@@ -1,0 +1,121 @@
+"""Every yaml in conf/ composes, its class exists and takes its settings, and it is documented."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose
+from omegaconf import OmegaConf
+
+from latentbench import plugins
+from latentbench.benchmark import Benchmark
+from latentbench.catalogue import options
+from latentbench.data.dataset import Dataset
+from latentbench.editor import VERBS, Editor
+from latentbench.metric import Metric
+from latentbench.models.base import LatentModel
+from latentbench.types import Space
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+BASES = {
+    "method": Editor,
+    "model": LatentModel,
+    "dataset": Dataset,
+    "metric": Metric,
+    "benchmark": Benchmark,
+}
+NEEDS = {"labels", "prompts", "masks", "counterfactuals"}
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def pairs(*groups: str) -> list[tuple[str, str]]:
+    return [(group, name) for group in groups for name in names(group)]
+
+
+@pytest.mark.parametrize(("group", "name"), pairs(*BASES))
+def test_its_class_exists_and_takes_its_settings(group, name):
+    option = options(group)[name]
+    assert issubclass(option.cls, BASES[group])
+    assert not inspect.isabstract(option.cls)
+    parameters = inspect.signature(option.cls).parameters
+    assert set(option.config) <= set(parameters)
+    for parameter in parameters.values():
+        assert parameter.kind is parameter.KEYWORD_ONLY, f"{parameter} is not keyword-only"
+        assert parameter.annotation is not parameter.empty, f"{parameter} has no type"
+
+
+@pytest.mark.parametrize(("group", "name"), pairs("method", "benchmark", "metric"))
+def test_light_parts_are_built_from_settings_alone(group, name):
+    assert options(group)[name].build()
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_a_method_names_its_paper_verbs_and_needs(name):
+    cls = options("method")[name].cls
+    assert cls.paper
+    assert cls.verbs() <= set(VERBS)
+    assert cls.verbs()
+    assert cls.requires.keys() <= cls.verbs()
+    assert {s for spaces in cls.requires.values() for s in spaces} <= set(Space)
+    assert {n for needs in cls.needs.values() for n in needs} <= NEEDS
+    assert inspect.getdoc(cls)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("methods/*.py")), ids=lambda p: p.stem)
+def test_a_method_file_has_a_yaml_and_a_test(path):
+    if path.stem == "__init__":
+        return
+    targets = {option.cls.__module__ for option in options("method").values()}
+    assert f"methods.{path.stem}" in targets, "no yaml in conf/method names it"
+    tests = "".join(p.read_text() for p in ROOT.glob("tests/**/test_*.py"))
+    assert f"methods.{path.stem}" in tests or f"methods import {path.stem}" in tests, "no test"
+
+
+@pytest.mark.parametrize("name", names("metric"))
+def test_a_metric_says_where_its_definition_stands(name):
+    metric = options("metric")[name].build()
+    assert type(metric).source
+    assert metric.figures
+    for figure in metric.figures.values():
+        assert figure.description
+
+
+@pytest.mark.parametrize("name", names("benchmark"))
+def test_a_benchmark_names_known_verbs_and_metrics_that_give_its_main_score(name):
+    cls = options("benchmark")[name].cls
+    assert cls.question.endswith("?")
+    assert cls.verbs <= set(VERBS)
+    assert cls.needs <= NEEDS
+    with plugins.conf():
+        config = compose(plugins.EMPTY, [f"+benchmark={name}"])
+    figures = {
+        f for metric in config.metric for f in options("metric")[str(metric)].build().figures
+    }
+    assert cls.main_score in figures
+
+
+@pytest.mark.parametrize(("group", "name"), pairs("launch", "sweep", "tracker"))
+def test_ways_to_run_compose(group, name):
+    with plugins.conf():
+        config = compose("config", [f"{group}={name}"], return_hydra_config=True)
+    if group == "sweep" and name != "none":
+        for key, choices in config.hydra.sweeper.params.items():
+            assert {c.strip() for c in choices.split(",")} <= set(names(key)), f"{name}: {key}"
+
+
+def test_nothing_is_unset_but_what_the_user_must_say():
+    missing = {
+        (group, name)
+        for group, name in pairs(*BASES)
+        if OmegaConf.missing_keys(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    }
+    assert missing == {("dataset", "folder")}
+
+
+def test_every_file_in_conf_belongs_to_a_group():
+    groups = {*BASES, "launch", "sweep", "tracker"}
+    assert {p.name for p in CONF.iterdir() if p.is_dir()} == groups

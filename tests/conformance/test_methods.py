@@ -1,0 +1,372 @@
+"""Laws that every method keeps: these tests run over every yaml in conf/method."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import safetensors.torch
+import torch
+import toy
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from latentbench.cache import Cache
+from latentbench.compatibility import Parts
+from latentbench.editor import VERBS, Editor
+from latentbench.errors import BadInput, Incompatible
+from latentbench.streams import Streams
+from latentbench.types import Batch, Edit, Endpoint, Samples
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
+STEPS, SIZE = 5, 3
+# what a cell spends on fitting, cut down
+SMALL = {"images": 12, "extremes": 4, "components": 4, "steps": STEPS}
+
+
+@cache
+def config(name: str) -> dict[str, Any]:
+    """The method's settings as a run would compose them. Shared: leave it as it is."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        settings = OmegaConf.to_container(compose(f"method/{name}").method)
+    assert isinstance(settings, dict)
+    return {str(k): v for k, v in settings.items()}
+
+
+def editor_class(name: str) -> type[Editor]:
+    return get_class(config(name)["_target_"])
+
+
+def having(*verbs: str) -> list[str]:
+    """Names of the methods that have one of these verbs."""
+    return [n for n in NAMES if set(verbs) & editor_class(n).verbs()]
+
+
+@dataclass
+class Bench:
+    """A toy model with its data and what a benchmark would ask for."""
+
+    model: Any
+    data: toy.ToyData
+    cache: Cache  # fits and inversions are shared, as in a sweep
+
+    def editor(self, name: str, seed: int = 0, **settings) -> Editor:
+        """Build a fitted editor."""
+        settings = {k: v for k, v in SMALL.items() if k in config(name)} | settings
+        editor = instantiate({**config(name), **settings})
+        editor.attach(self.model, Streams(seed), self.cache)
+        editor.fit(self.data, self.asked())
+        return editor
+
+    def asked(self) -> list[Edit]:
+        return [Edit(f"{n}+", n) for n in self.data.attributes]
+
+    def edits(self, indices: list[int]) -> tuple[Batch, Edit]:
+        batch = self.data.batch("test", indices)
+        targets = self.data.edited_prompts("test", indices, "hat", torch.ones(len(indices)))
+        # captions that differ from the source's, also where the hat is on already
+        targets = tuple(f"{t} glasses" if t == s else t
+                        for t, s in zip(targets, batch.prompts or (), strict=True))  # fmt: skip
+        return batch, Edit("hat+", "hat", 1, batch.prompts, targets)
+
+    def ends(self, ids: tuple[str, ...]) -> tuple[Endpoint, Endpoint]:
+        shape = self.model.latent_shape
+        prompts = {"a": "a face with hat", "b": "smile", "c": "a face"}
+        return tuple(
+            Endpoint(
+                ids,
+                Streams(seed).normal("prior", ids, shape),
+                tuple(f"{prompts[i]} {word}" for i in ids) if self.model.provides else None,
+            )
+            for seed, word in ((0, "glasses"), (1, "smile"))
+        )  # type: ignore[return-value]
+
+
+@pytest.fixture(params=["pixel", "latent"])
+def bench(request, tmp_path_factory) -> Bench:
+    store = Cache(tmp_path_factory.getbasetemp() / f"conformance-{request.param}")
+    return Bench(request.getfixturevalue(request.param), toy.ToyData(), store)
+
+
+@pytest.fixture
+def able(bench: Bench, request) -> Bench:
+    """The bench, where the method under test can work on this model."""
+    name, verb = request.node.callspec.params["name"], request.node.callspec.params["verb"]
+    cls = editor_class(name)
+    if verb not in cls.verbs():
+        pytest.skip(f"{name} has no verb {verb}")
+    spaces, needs = cls.required([verb], config(name))
+    lacking = (spaces - bench.model.spaces) | (needs - {"labels"} - bench.model.provides)
+    if lacking:
+        pytest.skip(f"{name} needs {sorted(lacking)} of the model")
+    return bench
+
+
+def act(bench: Bench, editor: Editor, verb: str, order: list[int]) -> torch.Tensor:
+    """Do what the verb does for rows in this order; one result per row."""
+    ids = tuple("abc"[k] for k in order)
+    if verb == "generate":
+        words = {"a": "a face with hat", "b": "smile", "c": "glasses"}
+        return editor.generate(ids, [words[i] for i in ids] if bench.model.provides else None)
+    if verb == "interpolate":
+        return editor.interpolate(*bench.ends(ids), 4)
+    batch, edit = bench.edits(order)
+    if verb == "invert":
+        return editor.decode(editor.invert(batch))
+    return editor.edit(batch, edit, torch.tensor([0.0, editor.max_strength]))
+
+
+every = pytest.mark.parametrize("name", NAMES)
+verbs = pytest.mark.parametrize("verb", VERBS)
+
+
+# ---------------------------------------------------------------- what is said about a method
+
+
+@every
+def test_a_method_names_its_paper_and_explains_its_settings(name):
+    cls = editor_class(name)
+    assert cls.paper and cls.scope in ("image", "global", "model")
+    assert cls.verbs(), f"{cls.__name__} overrides no verb"
+    documented = set(re.findall(r"^\s+(\w+): ", inspect.getdoc(cls).split("Args:")[1], re.M))
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    own = {p.name for p in parameters} - {"self"}
+    assert own - documented == set(), f"undocumented in {cls.__name__}"
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters if p.name != "self")
+    assert all(p.annotation is not p.empty for p in parameters if p.name != "self")
+
+
+@every
+def test_the_yaml_names_every_setting(name):
+    """The yaml is what users read: nothing hidden, nothing that the constructor lacks."""
+    cls = editor_class(name)
+    parameters = set(inspect.signature(cls.__init__).parameters) - {"self"}
+    assert set(config(name)) - {"_target_"} == parameters
+
+
+@every
+def test_the_yamls_values_are_the_constructors_defaults(name):
+    """One truth; a variant (a yaml on top of another) may differ."""
+    if (CONF / "method" / f"{name}.yaml").read_text().count("defaults:"):
+        pytest.skip("a variant")
+    parameters = inspect.signature(editor_class(name).__init__).parameters
+    settings = {k: v for k, v in config(name).items() if k != "_target_"}
+    assert settings == {k: parameters[k].default for k in settings}
+
+
+@every
+def test_a_method_has_a_test_file(name):
+    module = editor_class(name).__module__.split(".")[-1]
+    assert (ROOT / "tests" / "unit" / "methods" / f"test_{module}.py").is_file()
+
+
+def test_every_method_file_has_a_yaml():
+    """A file whose class no yaml names cannot be run."""
+    files = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
+    assert files == {editor_class(n).__module__.split(".")[-1] for n in NAMES}
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@every
+def test_a_model_that_lacks_a_required_space_is_refused(name, latent):
+    cls = editor_class(name)
+    for verb in sorted(cls.verbs()):
+        spaces, needs = cls.required([verb], config(name))
+        assert spaces, f"{name} says nothing of what {verb} requires"
+        for space in spaces:
+
+            class Lacking(type(latent)):
+                spaces: ClassVar = frozenset(type(latent).spaces - {space})
+
+            reason = parts(cls, name, verb, Lacking).misfit()
+            assert reason is not None and str(space) in reason
+        assert parts(cls, name, verb, type(latent)).misfit() is None
+        for need in needs:
+
+            class Poor(toy.ToyData):
+                provides: ClassVar = frozenset(toy.ToyData.provides - {need})
+
+            poor = replace(parts(cls, name, verb, type(latent)), dataset=Poor())
+            assert need in (poor.misfit() or "")
+
+
+def parts(cls: type[Editor], name: str, verb: str, model: type) -> Parts:
+    class Asks:
+        verbs: ClassVar = frozenset({verb})
+        needs: ClassVar = frozenset()
+
+    settings: Mapping[str, Any] = config(name)
+    return Parts(cls, settings, model, toy.ToyData(), Asks)  # type: ignore[arg-type]
+
+
+@every
+def test_a_missing_verb_says_which_there_are(name, latent):
+    editor = instantiate(config(name))
+    calls = {
+        "generate": lambda: editor.generate(("a",), None),
+        "invert": lambda: editor.invert(None),
+        "edit": lambda: editor.edit(None, None, None),
+        "interpolate": lambda: editor.interpolate(None, None, 2),
+    }
+    for verb in set(VERBS) - editor.verbs():
+        with pytest.raises(
+            Incompatible, match=f"no verb '{verb}'; it has: {sorted(editor.verbs())[0]}"
+        ):
+            calls[verb]()
+
+
+# ---------------------------------------------------------------- laws
+
+
+@every
+@verbs
+def test_results_have_a_row_per_image_and_are_finite(able, name, verb):
+    found = act(able, able.editor(name), verb, [0, 1, 2])
+    size = able.model.image_size
+    middle = {"generate": (), "invert": (), "edit": (2,), "interpolate": (4,)}[verb]
+    assert found.shape == (3, *middle, 3, size, size) and found.dtype == torch.float32
+    outputs = found if middle else found[:, None]
+    Samples(("a", "b", "c"), outputs, ("all",) * 3)  # raises on NaN
+
+
+@every
+@verbs
+def test_the_same_call_gives_the_same_bytes(able, name, verb):
+    one, two = (act(able, able.editor(name), verb, [0, 1, 2]) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+@every
+@verbs
+def test_the_global_seed_decides_nothing(able, name, verb):
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(act(replace(able, cache=Cache(None)), able.editor(name), verb, [0, 1, 2]))
+    assert torch.equal(*found)
+
+
+@every
+@verbs
+def test_a_row_does_not_depend_on_its_neighbours(able, name, verb):
+    """An image alone in a padded batch has the same bytes as among others."""
+    editor = able.editor(name)
+    together = act(able, editor, verb, [0, 1, 2])
+    for k in (0, 2):
+        assert torch.equal(act(able, editor, verb, [k] * SIZE)[0], together[k])
+
+
+@every
+@verbs
+def test_the_order_of_rows_changes_nothing(able, name, verb):
+    editor = able.editor(name)
+    first, second = (act(able, editor, verb, order) for order in ([0, 1, 2], [2, 0, 1]))
+    assert torch.equal(second, first[[2, 0, 1]])
+
+
+@every
+@verbs
+def test_another_batch_size_differs_by_rounding(able, name, verb):
+    editor = able.editor(name)
+    alone, together = (act(able, editor, verb, order) for order in ([1], [0, 1, 2]))
+    torch.testing.assert_close(alone[0], together[1], rtol=1e-3, atol=1e-3)
+
+
+@every
+@pytest.mark.parametrize("verb", ["edit"])
+def test_strength_0_is_the_methods_own_reconstruction(able, name, verb):
+    editor = able.editor(name)
+    batch, edit = able.edits([0, 1, 2])
+    model = able.model
+    if "invert" in editor.verbs():
+        expected = editor.decode(editor.invert(batch))
+    else:
+        expected = model.decode(model.encode(batch.images))
+    top = editor.max_strength
+    for strengths in ([0.0], [0.0, top], [top, 0.0, top / 2]):
+        images = editor.edit(batch, edit, torch.tensor(strengths))
+        found = images[:, strengths.index(0.0)]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@every
+@pytest.mark.parametrize("verb", ["edit"])
+def test_an_edit_has_an_effect_that_depends_on_its_strength(able, name, verb):
+    editor = able.editor(name)
+    batch, edit = able.edits([0, 1, 2])
+    top = editor.max_strength
+    images = editor.edit(batch, edit, torch.tensor([0.0, top / 2, top]))
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        change = (images[:, a] - images[:, b]).abs().flatten(1).amax(1)
+        assert float(change.min()) > 1e-2
+
+
+@every
+@pytest.mark.parametrize("verb", ["edit"])
+def test_what_is_asked_for_matters(able, name, verb):
+    """Another attribute or another prompt gives another image."""
+    editor = able.editor(name)
+    batch, edit = able.edits([0, 1, 2])
+    other = replace(edit, attribute="smile", target_prompts=("smile",) * 3)
+    one, two = (editor.edit(batch, e, torch.tensor([editor.max_strength])) for e in (edit, other))
+    assert float((one - two).abs().flatten(1).amax(1).min()) > 1e-3
+
+
+@every
+@pytest.mark.parametrize("verb", ["edit", "interpolate"])
+def test_state_saved_and_loaded_gives_equal_results(able, name, verb):
+    fitted = able.editor(name)
+    saved = safetensors.torch.save(fitted.state()) if fitted.state() else None
+    fresh = instantiate({**config(name), **{k: v for k, v in SMALL.items() if k in config(name)}})
+    fresh.attach(able.model, Streams(0), able.cache)
+    fresh.load_state(safetensors.torch.load(saved) if saved else {})
+    found, expected = (act(able, editor, verb, [0, 1, 2]) for editor in (fresh, fitted))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if editor_class(n).fit is not Editor.fit])
+def test_a_method_that_learns_must_be_fitted_first(bench, name):
+    editor = instantiate(config(name))
+    editor.attach(bench.model, Streams(0), bench.cache)
+    batch, edit = bench.edits([0, 1, 2])
+    with pytest.raises(BadInput, match="fitted: none"):
+        editor.edit(batch, edit, torch.ones(1))
+
+
+@every
+@pytest.mark.parametrize("verb", ["interpolate"])
+def test_ends_of_a_path_are_plain_generation(able, name, verb):
+    a, b = able.ends(("a", "b", "c"))
+    frames = able.editor(name).interpolate(a, b, 4)
+    for frame, end, seed in ((0, a, 0), (-1, b, 1)):
+        plain = able.editor("plain", seed).generate(end.ids, end.prompts)
+        torch.testing.assert_close(frames[:, frame], plain, rtol=1e-3, atol=1e-3)
+
+
+@every
+@pytest.mark.parametrize("verb", ["interpolate"])
+def test_a_path_moves_in_every_frame(able, name, verb):
+    frames = able.editor(name).interpolate(*able.ends(("a", "b", "c")), 4)
+    steps = (frames[:, 1:] - frames[:, :-1]).abs().flatten(2).amax(2)
+    assert float(steps.min()) > 1e-3
+
+
+@every
+@verbs
+def test_no_trace_is_left_in_the_model(able, name, verb):
+    """Hooks, processors, adapters: plain sampling before and after is the same."""
+    plain = able.editor("plain")
+    before = act(able, plain, "generate", [0, 1, 2])
+    weights = able.model.fingerprint()
+    act(able, able.editor(name), verb, [0, 1, 2])
+    assert torch.equal(act(able, plain, "generate", [0, 1, 2]), before)
+    assert able.model.fingerprint() == weights

@@ -1,0 +1,172 @@
+"""Real command lines in subprocesses, on the plug-in package's tiny parts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "tests" / "plugin_package"
+ACME = ("benchmark=acme", "dataset=acme", "tracker=none")
+
+
+def command(results: Path, *words: str) -> list[str]:
+    places = [f"results.dir={results}", f"results.cache={results}/cache"]
+    runtime = ["runtime.batch_size=4", "runtime.threads=1", "runtime.device=cpu"]
+    many = ["-m"] if "-m" in words else []
+    rest = [word for word in words if word != "-m"]
+    return [sys.executable, "runner.py", *many, *places, *runtime, *rest]
+
+
+def environment(log: Path | None = None) -> dict[str, str]:
+    extra = {"PYTHONPATH": str(PACKAGE), "COLUMNS": "200"}
+    return os.environ | extra | ({} if log is None else {"ACME_LOG": str(log)})
+
+
+def run(results: Path, *words: str, log: Path | None = None):
+    return subprocess.run(
+        command(results, *words),
+        cwd=ROOT,
+        env=environment(log),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def cells(results: Path) -> dict[str, bytes]:
+    paths = sorted((results / "cells").glob("*/record.json"))
+    return {path.parent.name: path.read_bytes() for path in paths}
+
+
+def scores(results: Path) -> dict[str, str]:
+    found = {name: json.loads(body) for name, body in cells(results).items()}
+    return {name: json.dumps(record["scores"]) for name, record in found.items()}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory):
+    """One sweep: two good methods' cells, a broken one, one that does not fit."""
+    results = tmp_path_factory.mktemp("sweep")
+    words = ("-m", *ACME, "model=acme,acme_double", "method=acme,acme_broken,acme_attending")
+    return results, run(results, *words), words
+
+
+def test_a_failing_cell_does_not_stop_the_sweep_and_the_exit_code_tells(sweep):
+    results, done, _ = sweep
+    assert done.returncode == 1, done.stderr
+    records = [json.loads(body) for body in cells(results).values()]
+    status = {(r["names"]["model"], r["names"]["method"]): r["status"] for r in records}
+    assert status == {
+        ("acme", "acme"): "ok",
+        ("acme", "acme_broken"): "failed",
+        ("acme", "acme_attending"): "skipped",
+        ("acme_double", "acme"): "ok",
+        ("acme_double", "acme_broken"): "failed",
+        ("acme_double", "acme_attending"): "skipped",
+    }
+
+
+def test_the_sweep_ends_with_a_table_and_the_path_of_the_leaderboard(sweep):
+    results, done, _ = sweep
+    assert f"leaderboard: {results}/leaderboard.html" in done.stderr
+    assert "6/6" in done.stderr
+    assert "always breaks" in done.stderr
+    assert "requires the space attention" in done.stderr
+    assert "acme_mae" in (results / "leaderboard.md").read_text()
+
+
+def test_each_model_is_loaded_once(sweep):
+    _, done, _ = sweep
+    assert done.stdout.count("loading Waves") == 2
+
+
+def test_running_again_computes_nothing_and_changes_no_byte(sweep, tmp_path):
+    results, _, words = sweep
+    before, log = cells(results), tmp_path / "log"
+    done = run(results, *words, log=log)
+    assert done.returncode == 1  # the failed cells still stand there
+    assert cells(results) == before
+    assert not log.exists()
+    assert "loading" not in done.stdout
+
+
+def test_a_cell_alone_and_in_another_order_has_the_same_bytes(sweep, tmp_path):
+    results, _, _ = sweep
+    done = run(tmp_path, *ACME, "model=acme", "method=acme", "runtime.order=reversed")
+    assert done.returncode == 0, done.stderr
+    ((name, alone),) = scores(tmp_path).items()
+    assert scores(results)[name] == alone
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_stopped(tmp_path):
+    words = (*ACME, "model=acme", "method=acme", "method.seconds=0.5")
+    whole, cut, log = tmp_path / "whole", tmp_path / "cut", tmp_path / "log"
+    assert run(whole, *words).returncode == 0
+    process = subprocess.Popen(command(cut, *words), cwd=ROOT, env=environment(log))
+    deadline = time.monotonic() + 200
+    while len(list(cut.glob("cells/*/partial/*.safetensors"))) < 2:
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline, "no batch was finished"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not cells(cut)
+    finished = len(list(cut.glob("cells/*/partial/*.safetensors")))
+    started = log.read_text().splitlines()
+    log.unlink()
+    assert run(cut, *words, log=log).returncode == 0
+    again = log.read_text().splitlines()
+    assert len(again) == 6 - finished
+    assert "setup" in started
+    assert "setup" not in again
+    assert scores(cut) == scores(whole)
+    for name in ("leaderboard.md", "leaderboard.csv", "leaderboard.html"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_wrong_name_is_answered_with_near_matches(tmp_path):
+    done = run(tmp_path, *ACME, "model=acme", "method=slrep")
+    assert done.returncode == 2
+    assert done.stderr.startswith("unknown method 'slrep'; did you mean slerp")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_name_stops_a_sweep_before_any_cell(tmp_path):
+    done = run(tmp_path, "-m", *ACME, "model=acme", "method=acme,acmee")
+    assert done.returncode == 2
+    assert "unknown method 'acmee'; did you mean acme" in done.stderr
+    assert not cells(tmp_path)
+
+
+def test_a_wrong_setting_is_answered_with_the_settings_there_are(tmp_path):
+    done = run(tmp_path, *ACME, "model=acme", "method=acme", "method.gian=2")
+    assert done.returncode == 2
+    assert "unknown setting of method 'gian'; did you mean gain?" in done.stderr
+
+
+def test_a_wrong_value_is_answered_with_what_is_allowed(tmp_path):
+    done = run(tmp_path, *ACME, "model=acme", "method=acme", "runtime.order=random")
+    assert done.returncode == 2
+    assert "[natural, reversed]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_needs_no_torch(tmp_path):
+    code = (
+        "import sys, runpy; sys.argv = ['runner.py', '--help']\n"
+        "try: runpy.run_path('runner.py', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "method:" in done.stdout
+    assert "acme" in done.stdout

@@ -1,0 +1,83 @@
+import torch
+
+from latentbench.cache import Cache, content_hash
+
+
+class Counter:
+    """Makes a tensor, counts how often, and pretends that it cost evaluations."""
+
+    def __init__(self):
+        self.calls = self.forward = 0
+
+    def __call__(self):
+        self.calls += 1
+        self.forward += 10
+        return {"x": torch.arange(6.0).reshape(2, 3).t()}
+
+    def meter(self):
+        return self.forward, 0
+
+
+def test_an_entry_is_made_once(tmp_path):
+    make = Counter()
+    first = Cache(tmp_path).get_or_make("fit", "k", make)
+    second = Cache(tmp_path).get_or_make("fit", "k", make)
+    assert make.calls == 1
+    assert first.keys() == second.keys() == {"x"}
+    assert torch.equal(first["x"], second["x"])
+
+
+def test_without_a_folder_all_is_computed():
+    make, cache = Counter(), Cache(None)
+    assert torch.equal(
+        cache.get_or_make("a", "k", make)["x"], cache.get_or_make("a", "k", make)["x"]
+    )
+    assert make.calls == 2
+
+
+def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog):
+    make = Counter()
+    Cache(tmp_path).get_or_make("fit", "key", make)
+    path = next(tmp_path.rglob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    assert torch.equal(Cache(tmp_path).get_or_make("fit", "key", make)["x"], make()["x"])
+    assert make.calls == 3  # the last one is the line above
+    assert "damaged" in caplog.text
+
+
+def test_what_a_hit_spared_is_counted_as_cost(tmp_path):
+    make = Counter()
+    Cache(tmp_path, make.meter).get_or_make("fit", "key", make)
+    again = Cache(tmp_path, make.meter)
+    before = again.cost()
+    again.get_or_make("fit", "key", make)
+    assert (again.cost() - before).tolist() == [10, 0]
+    assert again.saved.tolist() == [10, 0]
+
+
+def test_an_inner_hit_is_part_of_the_outer_cost(tmp_path):
+    make = Counter()
+    Cache(tmp_path, make.meter).get_or_make("inversion", "i", make)
+
+    def outer_for(cache):
+        return lambda: cache.get_or_make("inversion", "i", make) | make()
+
+    cache = Cache(tmp_path, make.meter)
+    cache.get_or_make("fit", "f", outer_for(cache))
+    last = Cache(tmp_path, make.meter)
+    last.get_or_make("fit", "f", outer_for(last))
+    assert last.saved.tolist() == [20, 0]
+
+
+def test_the_hash_tells_shape_dtype_and_boundaries_apart():
+    x = torch.zeros(4)
+    hashes = [
+        content_hash(x),
+        content_hash(x.reshape(2, 2)),
+        content_hash(x.int()),
+        content_hash(x, x),
+        content_hash("ab"),
+        content_hash("a", "b"),
+    ]
+    assert len(set(hashes)) == len(hashes)
+    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})

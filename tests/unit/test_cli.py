@@ -1,0 +1,45 @@
+"""The `latentbench` command, in this process."""
+
+import cells
+import pytest
+
+from latentbench import cli
+
+
+def test_the_leaderboard_is_written_from_records_alone(tmp_path, capsys):
+    cells.run(tmp_path)
+    assert cli.main(["leaderboard", "--results", str(tmp_path), "--out", str(tmp_path / "o")]) == 0
+    names = ["leaderboard.html", "leaderboard.md", "leaderboard.csv"]
+    assert [line.rsplit("/")[-1] for line in capsys.readouterr().out.split()] == names
+    assert "acme_mae" in (tmp_path / "o" / "leaderboard.md").read_text()
+
+
+def test_without_records_it_says_what_to_do(tmp_path, capsys):
+    assert cli.main(["leaderboard", "--results", str(tmp_path)]) == 1
+    assert "make demo" in capsys.readouterr().out
+
+
+def test_list_shows_what_goes_together(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    assert cli.main(["list", "--dataset", "acme"]) == 0
+    *_, last = capsys.readouterr().out.split("what goes together")
+    heads, *rows = [[c.strip() for c in line.strip("┃│").split("│" if "│" in line else "┃")]
+                    for line in last.splitlines() if line[:1] in "┃│"]  # fmt: skip
+    fits = {row[0]: row[heads.index("acme")] for row in rows if row[0]}
+    assert fits["acme_broken"].startswith("acme, acme_double")
+    assert "acme_double" not in fits["acme_attending"]
+    assert "faces_ddpm" in fits["acme_attending"]
+    assert fits["slerp"] == "-"
+
+
+def test_a_data_set_that_is_not_there_is_answered_with_near_matches():
+    with pytest.raises(SystemExit, match="unknown dataset 'face'; did you mean faces"):
+        cli.main(["list", "--dataset", "face"])
+
+
+def test_track_logs_finished_cells_offline(tmp_path, capsys):
+    cells.run(tmp_path)
+    cells.run(tmp_path, "method=acme_broken")
+    assert cli.main(["track", "--results", str(tmp_path), "--mode", "offline"]) == 0
+    assert "1 of 2 records logged" in capsys.readouterr().out
+    assert list((tmp_path / "wandb").glob("offline-run-*"))

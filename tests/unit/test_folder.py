@@ -1,0 +1,148 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from latentbench.data.folder import SHARES, Folder
+from latentbench.errors import BadInput
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Eight images of other sizes and forms, one in a sub-folder."""
+    (tmp_path / "sub").mkdir()
+    for k in range(8):
+        pixels = np.full((20 + k, 30, 3), 30 * k, np.uint8)
+        name = f"sub/{k}.png" if k == 7 else f"{k}.png"
+        Image.fromarray(pixels).save(tmp_path / name)
+    return tmp_path
+
+
+def files(photos):
+    return sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.png"))
+
+
+def table(photos, **columns):
+    frame = pd.DataFrame({"file": files(photos), **columns})
+    frame.to_csv(photos / "labels.csv", index=False)
+    return frame
+
+
+def test_all_images_are_dealt_to_the_splits(photos):
+    data = Folder(path=str(photos), size=16)
+    sizes = {split: data.size(split) for split in data.splits}
+    assert sum(sizes.values()) == 8
+    assert set(SHARES) == set(data.splits)
+    assert data.provides == frozenset()
+
+
+def test_a_new_image_moves_no_other(photos):
+    before = {s: set(Folder(path=str(photos))._of(s)) for s in SHARES}
+    Image.new("RGB", (20, 20)).save(photos / "new.png")
+    after = {s: set(Folder(path=str(photos))._of(s)) - {"new.png"} for s in SHARES}
+    assert after == before
+
+
+def test_images_are_cropped_in_the_centre_and_scaled(tmp_path):
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    pd.DataFrame({"file": ["a.png"], "split": ["test"]}).to_csv(tmp_path / "t.csv")
+    batch = Folder(path=str(tmp_path), size=10).batch("test", [0])
+    assert batch.ids == ("a.png",)
+    assert torch.equal(batch.images, torch.ones(1, 3, 10, 10))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
+def test_every_colour_mode_becomes_rgb(tmp_path, mode):
+    Image.new(mode, (12, 12)).save(tmp_path / "a.png")
+    pd.DataFrame({"file": ["a.png"], "split": ["test"]}).to_csv(tmp_path / "t.csv")
+    assert Folder(path=str(tmp_path), size=8).batch("test", [0]).images.shape == (1, 3, 8, 8)
+
+
+def test_prompts_factors_and_splits_come_from_the_table(photos):
+    table(photos, prompt=[f"photo {k}" for k in range(8)], smile=np.linspace(0, 1, 8),
+          glasses=[True, False] * 4, split=["test"] * 6 + ["generator"] * 2)  # fmt: skip
+    data = Folder(path=str(photos), size=8)
+    assert data.provides == {"labels", "prompts"}
+    assert data.factor_names == ("smile", "glasses")
+    batch = data.batch("test", [5, 0])
+    assert batch.ids == ("5.png", "0.png")
+    assert batch.prompts == ("photo 5", "photo 0")
+    torch.testing.assert_close(batch.factors, torch.tensor([[5 / 7, 0.0], [0.0, 1.0]]))
+    assert (data.size("test"), data.size("generator"), data.size("judge")) == (6, 2, 0)
+
+
+def test_a_parquet_table_reads_the_same(photos):
+    frame = table(photos, smile=np.linspace(0, 1, 8), split=["test"] * 8)
+    from_csv = Folder(path=str(photos), size=8).batch("test", range(8)).factors
+    (photos / "labels.csv").unlink()
+    frame.to_parquet(photos / "labels.parquet")
+    assert torch.equal(Folder(path=str(photos), size=8).batch("test", range(8)).factors, from_csv)
+
+
+def test_broken_images_are_named_before_any_work(photos):
+    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:40])
+    (photos / "5.png").write_text("this is no image")
+    with pytest.raises(BadInput, match=r"2 of 8 images .* cannot be read: 3\.png .*5\.png"):
+        Folder(path=str(photos), size=8)
+
+
+def test_a_mended_image_is_read_again(photos):
+    good = (photos / "3.png").read_bytes()
+    (photos / "3.png").write_bytes(b"broken")
+    with pytest.raises(BadInput):
+        Folder(path=str(photos))
+    (photos / "3.png").write_bytes(good)
+    assert sum(Folder(path=str(photos)).size(s) for s in SHARES) == 8
+
+
+def test_the_fingerprint_follows_the_content(photos):
+    first = Folder(path=str(photos)).fingerprint()
+    assert Folder(path=str(photos), size=99).fingerprint() == first
+    Image.new("RGB", (20, 20), "red").save(photos / "0.png")
+    second = Folder(path=str(photos)).fingerprint()
+    table(photos, smile=[0.5] * 8)
+    third = Folder(path=str(photos)).fingerprint()
+    assert len({first, second, third}) == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"smile": [18.0] * 8}, r"'smile' must hold numbers in \[0, 1\]"),
+        ({"smile": [0.1] * 7 + [None]}, "1 missing"),
+        ({"split": ["train"] * 8}, "split of 0.png is 'train'; use one of generator"),
+        ({"prompt": ["x"] * 7 + [None]}, "no prompt for sub/7.png"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_the_reason(photos, columns, message):
+    table(photos, **columns)
+    with pytest.raises(BadInput, match=message):
+        Folder(path=str(photos))
+
+
+def test_a_table_that_does_not_match_the_images_is_refused(photos):
+    frame = table(photos)
+    frame[:-1].to_csv(photos / "labels.csv", index=False)
+    with pytest.raises(BadInput, match=r"no row for sub/7\.png"):
+        Folder(path=str(photos))
+    pd.concat([frame, pd.DataFrame({"file": ["ghost.png"]})]).to_csv(photos / "labels.csv")
+    with pytest.raises(BadInput, match=r"rows without an image for ghost\.png"):
+        Folder(path=str(photos))
+    frame.rename(columns={"file": "name"}).to_csv(photos / "labels.csv")
+    with pytest.raises(BadInput, match="no column 'file'"):
+        Folder(path=str(photos))
+
+
+def test_no_folder_no_image_and_too_few_images_say_so(photos, tmp_path):
+    with pytest.raises(BadInput, match="is no folder"):
+        Folder(path=str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="no image below"):
+        Folder(path=str(tmp_path / "empty"))
+    with pytest.raises(BadInput, match="image 100 was asked for"):
+        Folder(path=str(photos), size=8).batch("test", [100])
+    with pytest.raises(BadInput, match="unknown split 'tset'; did you mean test"):
+        Folder(path=str(photos), size=8).size("tset")
