@@ -54,7 +54,7 @@ class PlantedData(Dataset):
     factor_names = FACTOR_NAMES
     attributes = ATTRIBUTES
 
-    def __init__(self, count: int = 4096) -> None:
+    def __init__(self, count: int = 1024) -> None:
         self.count = count
 
     def size(self, split: str) -> int:

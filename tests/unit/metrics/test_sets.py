@@ -134,7 +134,10 @@ def test_frechet_refuses_fewer_than_two_images_per_dimension(surroundings):
 def test_note_gives_the_floor_and_warns_near_it(surroundings):
     found = score(FrechetDistance(reference_n=400), surroundings, real(0, 100))
     assert "real against real at this n" in found.note and "compare kernel" in found.note
-    assert "real against real" in score(KernelDistance(), surroundings, real(0, 100)).note
+    assert (
+        "real against real"
+        in score(KernelDistance(reference_n=400), surroundings, real(0, 100)).note
+    )
 
 
 def test_floor_is_unknown_where_the_split_is_small(surroundings):
@@ -160,7 +163,7 @@ def test_rows_that_miss_the_matched_effect_are_left_out(surroundings):
     images = real(0, 40)
     images[:10] = 1.0
     matched = torch.arange(40) >= 10
-    metric = KernelDistance()
+    metric = KernelDistance(reference_n=400)
     metric.prepare(surroundings)
     metric.update(outputs_of(images, main=0, matched=matched))
     (found,) = metric.compute().values()
@@ -169,7 +172,7 @@ def test_rows_that_miss_the_matched_effect_are_left_out(surroundings):
 
 
 def test_nothing_to_measure_is_no_figure(surroundings):
-    metric = KernelDistance()
+    metric = KernelDistance(reference_n=400)
     metric.prepare(surroundings)
     metric.update(outputs_of(real(0, 3), main=0, matched=torch.zeros(3, dtype=torch.bool)))
     (found,) = metric.compute().values()

@@ -1,0 +1,69 @@
+"""`id_<judge>` and `id_factor_error_<judge>`: is it still the same person?"""
+
+import torch
+from torch import Tensor
+
+from latentbench.metric import Figure
+from latentbench.statistics import add_note, mean_score
+from latentbench.types import Samples, Score
+from metrics.readings import FactorMetric
+
+
+class Identity(FactorMetric):
+    """How well outputs keep the identity of their source.
+
+    `id` is the mean cosine of identity embeddings of source and output. `id_factor_error` is the
+    exact alternative: the mean absolute difference between the identity factors that the judge
+    reads on the output and those that the source is known to have, in units of their range. Its
+    note gives the judge's own error on the sources, which no method can beat.
+
+    Source: Deng et al., "ArcFace", section 3 (cosine of normalised embeddings); the embedder is
+    trained in this suite, hence the name.
+
+    Args:
+        extractor: judge that reads identity.
+
+    Example:
+        >>> list(Identity().figures)
+        ['id_zoo1', 'id_factor_error_zoo1']
+    """
+
+    needs = frozenset({"sources", "factors"})
+    source = "ArcFace, section 3; absolute error of known identity factors"
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Cosine and factor error."""
+        cosine = f"cosine of identity embeddings of source and output, {self.extractor}"
+        error = f"mean error of identity factors, read by {self.extractor}"
+        return {
+            f"id_{self.extractor}": Figure(cosine, low=-1.0, high=1.0, higher_is_better=True),
+            f"id_factor_error_{self.extractor}": Figure(
+                error, low=0.0, high=1.0, higher_is_better=False
+            ),
+        }
+
+    def values(self, samples: Samples) -> dict[str, Tensor]:
+        """Return both figures of each output ``[b, s]``."""
+        assert samples.sources is not None and samples.factors is not None
+        source, outputs = self.reader.identity(samples.sources), samples.outputs
+        cosine = (self.reader.identity(outputs) * source[:, None]).sum(-1)
+        self._own.append(self._error(self.reader.factors(samples.sources), samples.factors))
+        error = self._error(self.reader.factors(outputs), samples.factors[:, None])
+        return dict(zip(self.figures, (cosine, error), strict=True))
+
+    def compute(self) -> dict[str, Score]:
+        """Return both scores."""
+        scores, error = super().compute(), f"id_factor_error_{self.extractor}"
+        own = mean_score(torch.cat(self._own), self._ids).value
+        return scores | {error: add_note(scores[error], f"the sources themselves read {own:.4g}")}
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        self._own: list[Tensor] = []
+
+    def _error(self, read: Tensor, known: Tensor) -> Tensor:
+        data = self.surroundings.dataset
+        columns = [k for k, n in enumerate(data.factor_names) if n not in data.attributes]
+        return (read[..., columns] - known[..., columns]).abs().mean(-1)

@@ -1,0 +1,170 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from planted import PlantedData, plant
+
+from latentbench.data.faces import FACTOR_NAMES
+from latentbench.errors import BadInput
+from latentbench.linear import slerp
+from latentbench.types import Samples
+from metrics.factor_path import FactorPath, ordered
+from metrics.istd import ISTD
+from metrics.kernel_inner import InnerKernelDistance
+from metrics.path import PathSmoothness, gini
+
+N, T = 12, 11
+TIMES = torch.linspace(0, 1, T)
+F = len(FACTOR_NAMES)
+
+
+def paths(frames) -> Samples:
+    ids = tuple(f"path/{k:03d}" for k in range(len(frames)))
+    return Samples(ids, frames, ("noise",) * len(ids))
+
+
+def scored(metric, frames, surroundings=None):
+    if surroundings is not None:
+        metric.prepare(surroundings)
+    metric.update(paths(frames))
+    return {name: score.value for name, score in metric.compute().items()}
+
+
+def ends(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, N, 3, 16, 16, generator=generator) * 0.15
+
+
+def blend(times):
+    a, b = ends()
+    t = times.reshape(1, -1, 1, 1, 1)
+    return ((1 - t) * a[:, None] + t * b[:, None]).clamp(-1, 1)
+
+
+class TestISTD:
+    def test_equal_arc_of_the_identity_generator_is_best(self):
+        """Of equal norms the steps are equal; of any two Gaussian noises nearly so."""
+        a, b = ends()
+        assert scored(ISTD(), slerp(a, b, TIMES).float())["istd_cv"] < 0.03
+        norms = [x.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1) for x in (a, b)]
+        values = scored(ISTD(), slerp(a, b * norms[0] / norms[1], TIMES).float())
+        assert values["istd_cv"] < 1e-5
+        assert values["step_max_ratio"] == pytest.approx(1, abs=1e-5)
+        assert values["straightness"] == pytest.approx(math.pi / 2 / math.sqrt(2), abs=0.03)
+
+    def test_a_jump_is_worst(self):
+        jump = (TIMES > 0.5).float()
+        values = scored(ISTD(), blend(jump))
+        steps = T - 1
+        assert values["istd_cv"] == pytest.approx(math.sqrt(steps - 1), rel=1e-5)
+        assert values["step_max_ratio"] == pytest.approx(steps, rel=1e-5)
+
+    def test_trap_a_constant_path_is_no_smooth_path(self):
+        values = scored(ISTD(), blend(torch.zeros(T)))
+        assert values["istd"] == values["step_mean"] == values["end_dist"] == 0
+        assert values["istd_cv"] is None and values["straightness"] is None
+
+    def test_equal_to_numpy(self):
+        frames = blend(TIMES**2)
+        x = (frames.double().numpy() + 1) / 2
+        steps = np.sqrt(((x[:, 1:] - x[:, :-1]) ** 2).reshape(N, T - 1, -1).sum(2))
+        values = scored(ISTD(), frames)
+        assert values["istd"] == pytest.approx(steps.std(1).mean(), rel=1e-9)
+        assert values["istd_rms"] == pytest.approx(steps.std(1).mean() / math.sqrt(768), rel=1e-9)
+        assert values["istd_cv"] == pytest.approx((steps.std(1) / steps.mean(1)).mean(), rel=1e-9)
+
+    def test_spread_is_inside_paths_never_pooled(self):
+        """Half of the paths have steps ten times as long; each is even."""
+        frames = blend(TIMES)
+        frames[::2] = frames[::2] * 0.1
+        assert scored(ISTD(), frames)["istd"] < 1e-6
+
+    def test_two_frames_are_no_path(self):
+        with pytest.raises(BadInput, match="at least 3 frames, got 2"):
+            ISTD().update(paths(blend(TIMES[:2])))
+
+
+class TestPathSmoothness:
+    def test_best_worst_trap(self, surroundings):
+        even = scored(PathSmoothness(), blend((torch.arange(T) % 2).float()), surroundings)
+        jump = scored(PathSmoothness(), blend((TIMES > 0.45).float()), surroundings)
+        still = scored(PathSmoothness(), blend(torch.zeros(T)), surroundings)
+        assert even["smooth_gini_zoo1"] == pytest.approx(1) == even["step_max_ratio_zoo1"]
+        assert jump["smooth_gini_zoo1"] == pytest.approx(1 / (T - 1), rel=1e-5)
+        assert jump["mid_balance_zoo1"] == pytest.approx(1)
+        assert scored(PathSmoothness(), blend(TIMES), surroundings)["mid_balance_zoo1"] < 0.1
+        assert still["consistency_zoo1"] == 0 and still["smooth_gini_zoo1"] is None
+
+    def test_a_cross_fade_washes_out_its_middle(self, surroundings):
+        a, b = ends()
+        arc = slerp(a, b, TIMES).float()
+        faded = scored(PathSmoothness(), blend(TIMES), surroundings)["mid_variance"]
+        kept = scored(PathSmoothness(), arc, surroundings)["mid_variance"]
+        assert faded == pytest.approx(0.5, abs=0.05)
+        assert kept == pytest.approx(1, abs=0.05)
+
+    def test_gini_is_that_of_a_double_loop_and_ignores_scale(self):
+        d = torch.rand(4, 6, dtype=torch.float64)
+        for value, row in zip(gini(d), d.tolist(), strict=True):
+            pairs = sum(abs(x - y) for x in row for y in row)
+            assert float(value) == pytest.approx(pairs / (2 * 36 * sum(row) / 6))
+        assert torch.allclose(gini(d), gini(1000 * d))
+        assert float(gini(torch.eye(6)[:1])[0]) == pytest.approx(5 / 6)
+
+
+class TestFactorPath:
+    def moved(self, times):
+        a, b = torch.full((N, 1, F), 0.2), torch.full((N, 1, F), 0.8)
+        return plant(a + (b - a) * times.reshape(1, -1, 1))
+
+    def test_best_worst_trap(self, surroundings):
+        even = scored(FactorPath(), self.moved(TIMES), surroundings)
+        jump = scored(FactorPath(), self.moved((TIMES > 0.5).float()), surroundings)
+        still = scored(FactorPath(), self.moved(torch.zeros(T)), surroundings)
+        assert even["istd_factor_zoo1"] < 1e-5 and even["factor_mono_zoo1"] == 1
+        assert jump["istd_factor_zoo1"] > 1
+        assert jump["factor_mono_zoo1"] == pytest.approx(30 / 55)
+        assert still["factor_mono_zoo1"] is None
+
+    def test_there_and_back_is_chance(self, surroundings):
+        wave = torch.tensor([0, 0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6, 0.4, 0.5, 1.0])
+        found = scored(FactorPath(), self.moved(wave), surroundings)
+        assert 0.4 < found["factor_mono_zoo1"] < 0.75
+
+    def test_only_changed_factors_count(self):
+        path = torch.tensor([[[0.0, 0.5], [0.5, 0.4], [1.0, 0.5]]])
+        assert ordered(path, torch.tensor([[True, False]])).tolist() == [1.0]
+
+
+class TestInnerKernelDistance:
+    def real_paths(self, n=24):
+        images = PlantedData().batch("test", range(5 * n)).images
+        return images.unflatten(0, (n, 5))
+
+    def test_best_worst_trap(self, surroundings):
+        good = self.real_paths()
+        noisy = good.clone()
+        noisy[:, 1:-1] = torch.rand_like(noisy[:, 1:-1])
+        best = scored(InnerKernelDistance(reference_n=400), good, surroundings)
+        worst = scored(InnerKernelDistance(reference_n=400), noisy, surroundings)
+        assert abs(best["kd_inner_real_zoo1"]) < 0.05 < worst["kd_inner_real_zoo1"]
+        assert abs(best["kd_inner_ends_zoo1"]) < 0.05 < worst["kd_inner_ends_zoo1"]
+
+    def test_a_cross_fade_loses(self, surroundings):
+        """It wins consistency; its middle is no image of the data."""
+        images = self.real_paths()
+        t = torch.linspace(0, 1, 5).reshape(1, -1, 1, 1, 1)
+        fade = (1 - t) * images[:, :1] + t * images[:, -1:]
+        smooth = [scored(PathSmoothness(), x, surroundings) for x in (images, fade)]
+        inner = [
+            scored(InnerKernelDistance(reference_n=400), x, surroundings) for x in (images, fade)
+        ]
+        assert smooth[1]["consistency_zoo1"] < smooth[0]["consistency_zoo1"]
+        assert inner[1]["kd_inner_real_zoo1"] > inner[0]["kd_inner_real_zoo1"]
+
+    def test_one_path_is_too_few(self, surroundings):
+        metric = InnerKernelDistance(reference_n=100)
+        metric.prepare(surroundings)
+        metric.update(paths(self.real_paths(1)))
+        assert all(s.value is None and "needs 2 of 3" in s.note for s in metric.compute().values())
