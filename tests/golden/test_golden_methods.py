@@ -1,0 +1,57 @@
+"""Four numbers per method on the toy latent model: a change of figures is seen before it ships.
+
+`pytest tests/golden --update-golden` writes them anew; a method whose figures changed for a
+reason gets a higher `version`.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import toy
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from latentbench.cache import Cache
+from latentbench.streams import Streams
+from latentbench.types import Edit, Endpoint
+
+CONF = Path(__file__).parents[2] / "conf"
+FILE = Path(__file__).with_name("methods.json")
+NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
+SMALL = {"images": 12, "extremes": 4, "components": 4, "steps": 5}
+IDS = ("a", "b")
+
+
+def output(name: str, model, cache: Cache) -> torch.Tensor:
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(overrides=[f"+method={name}"]).method
+    editor = instantiate({**config, **{k: v for k, v in SMALL.items() if k in config}})
+    data = toy.ToyData()
+    editor.attach(model, Streams(0), cache)
+    editor.fit(data, [Edit("hat+", "hat"), Edit("smile+", "smile")])
+    if "edit" in editor.verbs():
+        edit = Edit("hat+", "hat", target_prompts=("a face with hat",) * 2)
+        strengths = torch.tensor([editor.max_strength])
+        return editor.edit(data.batch("test", [0, 1]), edit, strengths)
+    if "interpolate" in editor.verbs():
+        a, b = (
+            Endpoint(IDS, Streams(k).normal("prior", IDS, model.latent_shape), (word,) * 2)
+            for k, word in enumerate(("hat", "smile"))
+        )
+        return editor.interpolate(a, b, 3)[:, 1]
+    return editor.generate(IDS, ("hat", "smile"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_what_they_were(name, latent, tmp_path_factory, request):
+    cache = Cache(tmp_path_factory.getbasetemp() / "golden")
+    x = output(name, latent, cache).double()
+    found = [float(v) for v in (x.mean(), x.std(), x.flatten()[100], x.abs().max())]
+    golden = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if request.config.getoption("--update-golden"):
+        golden[name] = [round(v, 5) for v in found]
+        FILE.write_text(json.dumps(dict(sorted(golden.items())), indent=2) + "\n")
+    assert name in golden, f"no figures of {name}: run pytest tests/golden --update-golden"
+    assert found == pytest.approx(golden[name], rel=2e-3, abs=2e-3)

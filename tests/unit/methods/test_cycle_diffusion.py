@@ -1,0 +1,80 @@
+"""CycleDiffusion's codes: Gaussian, unlike the edit-friendly ones."""
+
+import pytest
+import torch
+import toy
+
+from latentbench.cache import Cache
+from latentbench.streams import Streams
+from latentbench.types import Batch, Edit, Space
+from methods.cycle_diffusion import CycleDiffusion
+
+SOURCE, TARGET = "a face with hat", "a face with smile"
+
+
+def attached(model, **settings) -> CycleDiffusion:
+    editor = CycleDiffusion(**settings)
+    editor.attach(model, Streams(0), Cache(None))
+    return editor
+
+
+def exact_batch(model, rows: int = 32) -> Batch:
+    prompts = (SOURCE,) * rows
+    return Batch(tuple(map(str, range(rows))), model.sample(prompts), prompts)
+
+
+def test_codes_are_standard_normal_on_an_exact_model():
+    """std 1 and cosine 0 at eta 1; only the maps next to the clean end deviate."""
+    model = toy.GaussianModel(spread=0.02)
+    code = attached(model, skip=0.0, eta=1.0).invert(exact_batch(model))
+    maps = code.parts[Space.NOISE_MAPS]
+    assert float(code.parts[Space.NOISE].std()) == pytest.approx(1, abs=0.03)
+    assert maps[:, :-3].std((0, 2, 3, 4)).tolist() == pytest.approx([1.0] * 47, abs=0.03)
+    rows = maps[:, :-3].flatten(2)
+    cosines = torch.cosine_similarity(rows[:, :-1], rows[:, 1:], dim=2).mean(0)
+    assert float(cosines.abs().max()) < 0.06 and abs(float(cosines.mean())) < 0.01
+
+
+def test_a_small_eta_amplifies_the_models_error_at_the_clean_end():
+    model = toy.GaussianModel(spread=0.02)
+    batch = exact_batch(model)
+    one, tenth = (
+        attached(model, skip=0.0, eta=eta).invert(batch).parts[Space.NOISE_MAPS].std((0, 2, 3, 4))
+        for eta in (1.0, 0.1)
+    )
+    assert tenth[:30].tolist() == pytest.approx([1.0] * 30, abs=0.05)
+    assert float(tenth[-2]) > 3 * float(one[-2])
+
+
+def test_a_wrong_model_shows_as_a_std_away_from_1():
+    """Seen where noise is little: the right mean, and a model that expects another."""
+    model = toy.GaussianModel(spread=0.02)
+    right = exact_batch(model)
+    wrong = Batch(right.ids, right.images, ("",) * len(right))
+    stds = [
+        float(attached(model, skip=0.0, eta=1.0).invert(b).parts[Space.NOISE_MAPS][:, 47].std())
+        for b in (right, wrong)
+    ]
+    assert abs(stds[0] - 1) < 0.05 and stds[1] > 1.5
+
+
+def test_levels_are_a_chain_with_the_right_marginals(gaussian):
+    batch = exact_batch(gaussian)
+    editor, grid = attached(gaussian, eta=0.5), gaussian.grid()
+    x = editor.draw_levels(grid, batch.images, batch, 5)
+    assert x.shape[1] == 46 and torch.equal(x[:, -1], batch.images)
+    alpha, sigma = grid.levels(torch.arange(5, 50), batch.images)
+    n = ((x[:, :-1] - alpha * batch.images[:, None]) / sigma).flatten(2)
+    assert n.std((0, 2)).tolist() == pytest.approx([1.0] * 45, abs=0.03)
+    cosines = torch.cosine_similarity(n[:, :-1], n[:, 1:], dim=2).mean(0)
+    assert float(cosines[:30].min()) > 0.5  # a chain, not independent draws
+
+
+def test_the_edit_moves_towards_the_target(gaussian):
+    batch = exact_batch(gaussian, 4)
+    edit = Edit("smile", target_prompts=(TARGET,) * 4)
+    editor = attached(gaussian, skip=0.0, guidance_target=1.0, eta=1.0)
+    images = editor.edit(batch, edit, torch.tensor([0.0, 0.5, 1.0]))
+    way = gaussian.mean(TARGET) - gaussian.mean(SOURCE)
+    moved = ((images - batch.images[:, None]) * way).sum((-3, -2, -1)) / way.square().sum()
+    assert moved.mean(0).tolist() == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
