@@ -10,6 +10,7 @@ import torch
 import torchmetrics
 from torch import Tensor
 
+from latentbench.batching import padded_batches
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
@@ -19,6 +20,7 @@ from latentbench.zoo.judges import Judge, load_judge
 
 IMAGES = ("outputs", "sources", "truths", "reconstructions")
 SLACK = 1e-4  # by how much float rounding may leave [-1, 1]
+ROWS = 16  # rows measured at once: sums over rows of another number may round differently
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class SampleMetric(Metric):
     A subclass gives `figures`, `needs` and `values`. The interval is the percentile bootstrap
     over ids, so all outputs of one image stay together. Values per output count at the headline
     output only, and only for rows that reach the matched effect; values of whole rows always do.
+    `values` is called with 16 rows each time, the last padded, so a row's bytes never change.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -143,14 +146,18 @@ class SampleMetric(Metric):
 
     @abstractmethod
     def values(self, samples: Samples) -> dict[str, Tensor]:
-        """Return float values ``[b]`` or ``[b, s]`` by figure name; NaN where undefined."""
+        """Return float values ``[b]`` or ``[b, s]`` by figure name; NaN where undefined.
+
+        Values under names that are no figures are kept for `mean_of` and not shown.
+        """
 
     def add(self, samples: Samples) -> None:
         """Measure the samples and keep every value."""
-        for name, value in self.values(samples).items():
-            kept = value.detach().double().cpu()
-            self._values.setdefault(name, []).append(kept.reshape(len(samples), -1))
-            self._whole_rows |= {name} if value.ndim == 1 else set()
+        for index, count in padded_batches(len(samples), ROWS):
+            for name, value in self.values(samples.rows(index)).items():
+                kept = value[:count].detach().double().cpu()
+                self._values.setdefault(name, []).append(kept.reshape(count, -1))
+                self._whole_rows |= {name} if value.ndim == 1 else set()
         everyone = torch.ones(len(samples), dtype=torch.bool)
         self._counts.append(everyone if samples.matched is None else samples.matched.cpu())
         self._ids += samples.ids
@@ -158,11 +165,22 @@ class SampleMetric(Metric):
 
     def compute(self) -> dict[str, Score]:
         """Return the mean over images of each figure, at the headline output."""
-        return {name: self._score(name, values) for name, values in self.table().items()}
+        return {name: self.mean_of(name) for name in self.table()}
+
+    def mean_of(self, name: str) -> Score:
+        """Return the mean over images of the values under this name, at the headline output."""
+        values = torch.cat(self._values[name])
+        if name in self._whole_rows or self._main is None:
+            return mean_score(values, self._ids)
+        rows = torch.cat(self._counts).nonzero().flatten().tolist()
+        score = mean_score(values[rows][:, [self._main]], [self._ids[k] for k in rows])
+        left_out = len(values) - len(rows)
+        reason = f"{left_out} of {len(values)} rows did not reach the matched effect"
+        return add_note(score, reason if left_out else "")
 
     def table(self) -> dict[str, Tensor]:
         """Return every value, ``[rows, s]`` (s = 1 for values of a whole row)."""
-        return {name: torch.cat(parts) for name, parts in self._values.items()}
+        return {name: torch.cat(v) for name, v in self._values.items() if name in self.figures}
 
     def reset(self) -> None:
         """Forget all samples."""
@@ -172,15 +190,6 @@ class SampleMetric(Metric):
         self._counts: list[Tensor] = []
         self._ids: list[str] = []
         self._main: int | None = None
-
-    def _score(self, name: str, values: Tensor) -> Score:
-        if name in self._whole_rows or self._main is None:
-            return mean_score(values, self._ids)
-        rows = torch.cat(self._counts).nonzero().flatten().tolist()
-        score = mean_score(values[rows][:, [self._main]], [self._ids[k] for k in rows])
-        left_out = len(values) - len(rows)
-        reason = f"{left_out} of {len(values)} rows did not reach the matched effect"
-        return add_note(score, reason if left_out else "")
 
 
 def _wrong(images: Tensor) -> str:

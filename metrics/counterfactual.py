@@ -1,11 +1,11 @@
 """`counterfactual_*`: the distance of an edit to the exact image that a perfect edit would give."""
 
+from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.batching import map_batches
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
-from metrics.features import BATCH, Reader
+from metrics.features import Reader
 
 
 class CounterfactualError(SampleMetric):
@@ -61,8 +61,6 @@ class CounterfactualError(SampleMetric):
         return dict(zip(self.figures, (error, ratio, perceptual), strict=True))
 
 
-def _rmse(gap: Tensor) -> Tensor:
+def _rmse(gap: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "b s"]:
     """Return the root mean square of differences of images in [-1, 1], in units of [0, 1]."""
-    rows = gap.flatten(0, 1)
-    found = map_batches(lambda x: (x.double() / 2).square().mean((1, 2, 3)).sqrt(), rows, BATCH)
-    return found.unflatten(0, gap.shape[:2])
+    return (gap.double() / 2).square().mean((2, 3, 4)).sqrt()

@@ -17,7 +17,7 @@ from latentbench.types import Samples
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
-BATCH = 64  # images a network sees at once, on every machine
+BATCH = 16  # images a network sees at once, on every machine
 GROUPS = 10  # of images, left out in turn for an interval
 LOADED = 256  # reference images held in memory at once
 

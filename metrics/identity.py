@@ -1,12 +1,13 @@
 """`id_<judge>` and `id_factor_error_<judge>`: is it still the same person?"""
 
-import torch
 from torch import Tensor
 
 from latentbench.metric import Figure
-from latentbench.statistics import add_note, mean_score
+from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
 from metrics.readings import FactorMetric
+
+OWN = "factor error of the sources"
 
 
 class Identity(FactorMetric):
@@ -48,20 +49,15 @@ class Identity(FactorMetric):
         assert samples.sources is not None and samples.factors is not None
         source, outputs = self.reader.identity(samples.sources), samples.outputs
         cosine = (self.reader.identity(outputs) * source[:, None]).sum(-1)
-        self._own.append(self._error(self.reader.factors(samples.sources), samples.factors))
         error = self._error(self.reader.factors(outputs), samples.factors[:, None])
-        return dict(zip(self.figures, (cosine, error), strict=True))
+        own = self._error(self.reader.factors(samples.sources), samples.factors)
+        return dict(zip((*self.figures, OWN), (cosine, error, own), strict=True))
 
     def compute(self) -> dict[str, Score]:
         """Return both scores."""
         scores, error = super().compute(), f"id_factor_error_{self.extractor}"
-        own = mean_score(torch.cat(self._own), self._ids).value
+        own = self.mean_of(OWN).value
         return scores | {error: add_note(scores[error], f"the sources themselves read {own:.4g}")}
-
-    def reset(self) -> None:
-        """Forget all samples."""
-        super().reset()
-        self._own: list[Tensor] = []
 
     def _error(self, read: Tensor, known: Tensor) -> Tensor:
         data = self.surroundings.dataset

@@ -10,6 +10,8 @@ from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
 from metrics.readings import FactorMetric, Readings
 
+PERFECT = "leak of the true counterfactuals"
+
 
 class Leak(FactorMetric):
     """Mean absolute change of the factors that the edit does not name, in units of their range.
@@ -61,27 +63,23 @@ class Leak(FactorMetric):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each output ``[b, s]``."""
         read = self.read_edit(samples)
-        if samples.truths is not None and samples.sources is not None:
-            self._perfect.append(self._of_truths(samples.truths, samples.sources, read))
         gain, leak = read.gain().clamp_min(0), read.leak(self.blur)
         selectivity = torch.where(gain > 0, gain / (gain + leak), 0.0)
         values = (leak, read.leak(torch.zeros_like(self.blur)), selectivity)
-        return dict(zip(self.figures, values, strict=True))
+        found = dict(zip(self.figures, values, strict=True))
+        if samples.truths is not None and samples.sources is not None:
+            found[PERFECT] = self._of_truths(samples.truths, samples.sources, read)
+        return found
 
     def compute(self) -> dict[str, Score]:
         """Return the scores; the note of the leak gives what perfect edits read."""
         scores, leak = super().compute(), f"leak_{self.extractor}"
-        perfect = self._score(leak, torch.cat(self._perfect)).value if self._perfect else None
+        perfect = self.mean_of(PERFECT).value if PERFECT in self._values else None
         if perfect is not None:
             scores[leak] = add_note(scores[leak], f"true counterfactuals read {perfect:.4g}")
         return scores
 
-    def reset(self) -> None:
-        """Forget all samples."""
-        super().reset()
-        self._perfect: list[Tensor] = []
-
     def _of_truths(self, truths: Tensor, sources: Tensor, read: Readings) -> Tensor:
         """Return the leak of the true counterfactuals ``[b, s]``, relative to the sources."""
         change = self.reader.factors(truths) - self.reader.factors(sources)[:, None]
-        return replace(read, change=change).leak(self.blur).double()
+        return replace(read, change=change).leak(self.blur)

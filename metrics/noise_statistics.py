@@ -72,14 +72,19 @@ class NoiseStatistics(SampleMetric):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each map ``[b]``."""
         assert samples.noise is not None
-        self._noise.append(samples.noise.cpu().float())
-        self._keys += zip(samples.ids, samples.groups, strict=True)
         x = samples.noise.cpu().double().flatten(1)
         mean, std = x.mean(1), x.std(1, correction=0)
         kurtosis = ((x - mean[:, None]) / std[:, None]).pow(4).mean(1) - 3
         kl = (std.square() + mean.square() - 1) / 2 - std.log()
         values = (mean, std, kurtosis, kl, accepted(x))
         return dict(zip(FIGURES, values, strict=False))
+
+    def add(self, samples: Samples) -> None:
+        """Measure the maps and keep them."""
+        super().add(samples)
+        assert samples.noise is not None
+        self._noise.append(samples.noise.cpu().float())
+        self._keys += zip(samples.ids, samples.groups, strict=True)
 
     def compute(self) -> dict[str, Score]:
         """Return all scores; correlations need 8 images."""

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.batching import map_batches
 from latentbench.metric import Figure, SampleMetric
 from latentbench.types import Samples
-from metrics.features import BATCH
 
 Against = Literal["truths", "sources", "reconstructions"]
 SUFFIX = {"truths": "", "sources": "_source", "reconstructions": "_reconstruction"}
@@ -62,8 +59,8 @@ class Pairwise(SampleMetric):
     def _compare(self, samples: Samples, kind: Against) -> Float[Tensor, "b s"]:
         target = samples.tensors()[kind]
         target = target if kind == "truths" else target[:, None]
-        pairs = torch.stack([samples.outputs, target.expand_as(samples.outputs)], 2)
-        found = map_batches(lambda p: self.compare(p[:, 0], p[:, 1]), pairs.flatten(0, 1), BATCH)
+        pair = samples.outputs, target.expand_as(samples.outputs)
+        found = self.compare(*(images.flatten(0, 1) for images in pair))
         return found.unflatten(0, samples.outputs.shape[:2])
 
 

@@ -42,7 +42,7 @@ class PlantedJudge(Judge):
         return torch.nn.functional.normalize(who, dim=1)
 
     def features(self, images):
-        return images.flatten(1) @ self.projection
+        return (images.flatten(1)[:, :, None] * self.projection).sum(1)  # row by row, unlike @
 
     def pyramid(self, images):
         return [images, torch.nn.functional.avg_pool2d(images, 4)]

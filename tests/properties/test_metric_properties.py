@@ -1,0 +1,152 @@
+"""Laws of every metric: neither the order of rows nor how they are split changes a byte."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from latentbench.cache import Cache
+from latentbench.data.faces_dataset import FacesDataset
+from latentbench.metric import Surroundings
+from latentbench.types import Samples
+from metrics.counterfactual import CounterfactualError
+from metrics.factor_path import FactorPath
+from metrics.frechet import FrechetDistance
+from metrics.identity import Identity
+from metrics.istd import ISTD
+from metrics.kernel import KernelDistance
+from metrics.kernel_inner import InnerKernelDistance
+from metrics.leak import Leak
+from metrics.monotonicity import Monotonicity
+from metrics.mse import MeanSquaredError
+from metrics.noise_statistics import NoiseStatistics
+from metrics.path import PathSmoothness
+from metrics.perceptual import PerceptualDistance
+from metrics.psnr import PSNR
+from metrics.ssim import SSIM
+from metrics.target_gain import TargetGain
+
+sys.path.append(str(Path(__file__).parents[1] / "unit" / "metrics"))
+from planted import PlantedData, PlantedJudge
+
+N = 26
+MAKERS = [
+    PSNR, SSIM, MeanSquaredError, PerceptualDistance, CounterfactualError, TargetGain, Leak,
+    Monotonicity, Identity, ISTD, PathSmoothness, FactorPath, NoiseStatistics,
+    lambda: FrechetDistance(reference_n=200), lambda: KernelDistance(reference_n=200),
+    lambda: InnerKernelDistance(reference_n=200),
+]  # fmt: skip
+NAMES = [getattr(m, "__name__", "x") for m in MAKERS[:13]] + ["Frechet", "Kernel", "InnerKernel"]
+laws = settings(
+    max_examples=3,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def toy(name, device):
+    return PlantedJudge(name)
+
+
+SURROUNDINGS = Surroundings(PlantedData(), torch.device("cpu"), Cache(None), judge=toy)
+
+
+def samples(data=SURROUNDINGS.dataset, n=N) -> Samples:
+    """Return rows that have every field: five outputs of two edits, some images in both."""
+    batch = data.batch("test", range(n))
+    other = data.batch("test", range(n, 6 * n)).images.unflatten(0, (n, 5))
+    outputs = batch.images[:, None].lerp(other, 0.3).clamp(-1, 1)
+    wanted = batch.factors[:, None].repeat(1, 5, 1)
+    wanted[..., 12] = torch.where(batch.factors[:, 12] < 0.5, 1.0, 0.0)[:, None]
+    strengths = torch.tensor([1.0, 2.0, 3.0, 4.0, 2.5])
+    ids = tuple(batch.ids[k - k % 2] if k < 10 else batch.ids[k] for k in range(n))
+    noise = torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    return Samples(
+        ids, outputs, tuple(f"group{k % 2}" for k in range(n)), sources=batch.images,
+        truths=other.flip(1).contiguous(), reconstructions=outputs[:, 0] * 0.9,
+        strengths=strengths.repeat(n, 1), main=4, matched=torch.arange(n) % 7 != 0,
+        factors=batch.factors, wanted=wanted, noise=noise,
+    )  # fmt: skip
+
+
+WHOLE = samples()
+
+
+def scores(make, parts, surroundings=SURROUNDINGS):
+    metric = make()
+    metric.prepare(surroundings)
+    for part in parts:
+        metric.update(part)
+    return metric.compute()
+
+
+def cut(whole, cuts):
+    ends = [0, *sorted(cuts), len(whole)]
+    return [whole.rows(range(a, b)) for a, b in itertools.pairwise(ends) if b > a]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return {id(make): scores(make, [WHOLE]) for make in MAKERS}
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=NAMES)
+@laws
+@given(cuts=st.lists(st.integers(1, N - 1), max_size=6))
+def test_split_over_updates_changes_no_byte(make, expected, cuts):
+    assert scores(make, cut(WHOLE, cuts)) == expected[id(make)]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=NAMES)
+@laws
+@given(order=st.permutations(range(N)))
+def test_order_of_rows_changes_no_byte(make, expected, order):
+    assert scores(make, [WHOLE.rows(order)]) == expected[id(make)]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=NAMES)
+def test_every_score_has_n_and_an_interval_or_a_reason(make, expected):
+    metric = make()
+    for name, score in expected[id(make)].items():
+        assert name in metric.figures
+        assert score.n > 0
+        assert score.value is None or (score.low is not None) or score.note
+        if score.low is not None:
+            assert score.low <= score.value <= score.high
+        for limit, sign in ((metric.figures[name].low, 1), (metric.figures[name].high, -1)):
+            if limit is not None and score.value is not None:
+                assert sign * (score.value - limit) >= -1e-9
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=NAMES)
+def test_table_has_a_row_per_sample_and_reset_forgets(make):
+    metric = make()
+    metric.prepare(SURROUNDINGS)
+    for _ in range(2):
+        metric.update(WHOLE)
+        assert all(v.shape in [(N, 5), (N, 1)] for v in metric.table().values())
+        assert set(metric.table()) <= set(metric.figures)
+        metric.reset()
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=NAMES)
+def test_two_samples_never_break(make):
+    found = scores(make, [samples(n=2)])
+    assert all(s.low is None for name, s in found.items() if name != "noise_shapiro")
+
+
+@pytest.mark.parametrize("name", ["zoo1", "zoo2"])
+def test_real_judges_keep_the_law(name):
+    real = Surroundings(FacesDataset(size=32), torch.device("cpu"), Cache(None))
+    whole = samples(real.dataset, 12)
+
+    def make():
+        return PerceptualDistance(extractor=name)
+
+    assert scores(make, cut(whole, [1, 6]), real) == scores(make, [whole], real)
