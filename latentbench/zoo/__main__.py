@@ -50,7 +50,7 @@ def _measure_generator(
 def _judge(name: str) -> Recipe:
     make = functools.partial(judges.make, name)
     measure = functools.partial(_measure_judge, name)
-    return Recipe(judges.VERSION, judges.PLANS[name].steps, make, measure)
+    return Recipe(judges.VERSION, judges.PHASES[name][0].plan.steps, make, measure)
 
 
 def _generator(module: Any) -> Recipe:

@@ -56,11 +56,11 @@ class Judge(nn.Module):
         raise NotImplementedError
 
     def trunk(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Maps, Float[Tensor, "b d"]]:
-        """Feature maps and penultimate features."""
+        """Feature maps, and features of the whole image."""
         raise NotImplementedError
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """128 penultimate features, for Frechet and kernel distances."""
+        """128 features, for Frechet and kernel distances."""
         return self.trunk(_to_input_size(images))[1]
 
     def factors(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
@@ -191,7 +191,10 @@ class _MixerTrunk(nn.Module):
 
 
 class MixerJudge(Judge):
-    """``zoo2``: a supervised trunk for factors and identity, a label-free one for features."""
+    """``zoo2``: a supervised trunk for factors and identity, a label-free one for features.
+
+    ``penultimate`` is what the label-free loss sees; ``features`` reads the earlier stages.
+    """
 
     def __init__(
         self,
@@ -208,10 +211,17 @@ class MixerJudge(Judge):
         self.identity_head = nn.Linear(flat, EMBEDDING)
         self.free = _MixerTrunk(free_channels)
         self.penultimate = nn.Linear(free_channels[-1] * 16, FEATURES)
+        self.register_buffer("feature_mean", torch.zeros(sum(free_channels[:2])))
+        self.register_buffer("feature_spread", torch.ones(sum(free_channels[:2])))
+
+    @staticmethod
+    def pooled(maps: Maps) -> Float[Tensor, "b d"]:
+        """Spatial means of the first two stages: they feel blur and noise, the last hardly does."""
+        return torch.cat([stage.mean((2, 3)) for stage in maps[:2]], 1)
 
     def trunk(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Maps, Float[Tensor, "b d"]]:
         maps = self.free(images)
-        return maps, self.penultimate(maps[-1].flatten(1))
+        return maps, (self.pooled(maps) - self.feature_mean) / self.feature_spread
 
     def read(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Tensor, Tensor]:
         flat = self.supervised(images)[-1].flatten(1)

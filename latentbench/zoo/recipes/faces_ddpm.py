@@ -1,4 +1,9 @@
-"""``faces_ddpm``: an unconditional pixel DDPM on 32-pixel faces, in DDPMPipeline's layout."""
+"""``faces_ddpm``: an unconditional pixel DDPM on 32-pixel faces, in DDPMPipeline's layout.
+
+Trained in two stages: it learns the shapes by predicting the noise, then goes on with v-prediction
+(Salimans & Ho 2022, appendix D). The first stage alone draws sharp faces in wrong colours: an error
+of 0.017 in the mean of the predicted noise is multiplied by 130 on the way to the image at t = 980.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +21,12 @@ from latentbench.zoo.measures import set_distance
 NAME = "faces_ddpm"
 VERSION = 1
 SIZE = 32
-PLAN = training.Plan(name=NAME, steps=2600, batch=32, lr=1e-3, flat=0.55, seed=11)
+NOISE_PLAN = training.Plan(
+    name="faces_ddpm_noise", steps=2600, batch=32, lr=1e-3, flat=0.55, seed=11
+)
+PLAN = training.Plan(
+    name=NAME, steps=1500, batch=32, lr=8e-4, flat=0.3, seed=12, ema=0.998, fresh=4_000_000
+)
 
 
 def network() -> UNet2DModel:
@@ -34,36 +44,40 @@ def network() -> UNet2DModel:
     )
 
 
-def scheduler() -> DDPMScheduler:
-    """Linear betas, 1000 steps, eps-prediction; no clipping, so that inversion stays exact."""
-    return DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", clip_sample=False)
+def scheduler(prediction: str = "v_prediction") -> DDPMScheduler:
+    """Linear betas, 1000 steps; no clipping, so that inversion stays exact."""
+    return DDPMScheduler(
+        num_train_timesteps=1000, beta_schedule="linear", clip_sample=False,
+        prediction_type=prediction,
+    )  # fmt: skip
 
 
-def _loss(unet: torch.nn.Module, plan: training.Plan, device: torch.device) -> training.Loss:
-    noising = scheduler()
+def _loss(
+    unet: UNet2DModel, plan: training.Plan, device: torch.device, prediction: str
+) -> training.Loss:
+    noising = scheduler(prediction)
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
         images = faces.render(training.batch_factors(plan, "generator", step, device), SIZE)
         noise = torch.randn(images.shape, generator=generator).to(device)
         t = (training.stratified_uniforms(plan.batch, generator) * 1000).long().to(device)
+        velocity = prediction == "v_prediction"
+        target = noising.get_velocity(images, noise, t) if velocity else noise
         with training.autocast(device):
             predicted = unet(noising.add_noise(images, noise, t), t).sample
-        return (predicted.float() - noise).square().mean()
+        return (predicted.float() - target).square().mean()
 
     return loss
 
 
 def train(
-    plan: training.Plan, device: torch.device, root: Path, *, stop_after: int | None = None
-) -> tuple[UNet2DModel, float]:
-    """Train, or go on training; gives the averaged network and the seconds spent."""
-    torch.manual_seed(plan.seed)
-    unet = training.plain_attention(network()).to(device)
-    weights, seconds = training.train(
-        unet, _loss(unet, plan, device), plan, root=root, stop_after=stop_after
-    )
+    unet: UNet2DModel, plan: training.Plan, device: torch.device, root: Path, prediction: str
+) -> float:
+    """Train where it is, or go on training; ends with averaged weights; gives the seconds."""
+    loss = _loss(unet, plan, device, prediction)
+    weights, seconds = training.train(unet, loss, plan, root=root)
     unet.load_state_dict(weights)
-    return unet.eval(), seconds
+    return seconds
 
 
 def save(unet: UNet2DModel, folder: Path) -> None:
@@ -93,10 +107,16 @@ def sample(
 
 def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> dict[str, object]:
     """Train (or go on training) and write the pipeline's folder; gives the facts for the card."""
-    plan = training.shortened(PLAN, share)
-    unet, seconds = train(plan, device, root)
-    save(unet, folder)
-    return {"unet": training.facts(plan, "generator", seconds)}
+    first, second = (training.shortened(plan, share) for plan in (NOISE_PLAN, PLAN))
+    torch.manual_seed(first.seed)
+    unet = training.plain_attention(network()).to(device)
+    first_seconds = train(unet, first, device, root, "epsilon")
+    seconds = train(unet, second, device, root, "v_prediction")
+    save(unet.eval(), folder)
+    return {
+        "noise_prediction": training.facts(first, "generator", first_seconds),
+        "v_prediction": training.facts(second, "generator", seconds),
+    }
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:

@@ -1,8 +1,8 @@
 """``zoo1`` and ``zoo2``: the judges, trained on faces that no generator saw."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -13,16 +13,51 @@ from torch import Tensor, nn
 
 from latentbench.data import faces
 from latentbench.zoo import training
-from latentbench.zoo.judges import ARCHITECTURES, EMBEDDING, FEATURES, Judge
+from latentbench.zoo.judges import ARCHITECTURES, EMBEDDING, FEATURES, Judge, MixerJudge
 
 VERSION = 1
-PLANS = {
-    "zoo1": training.Plan(
-        name="zoo1", steps=1300, batch=64, lr=3e-3, flat=0.1, decay="cosine", seed=31, ema=0.995
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A plan, and the weight of some factors in its regression (1 for the others)."""
+
+    plan: training.Plan
+    emphasis: Mapping[str, float] = field(default_factory=dict)
+
+
+SMALL = {"brow": 5.0, "nose": 3.0, "hair_length": 2.0, "curls": 2.0, "eye_distance": 2.0}
+PHASES = {
+    "zoo1": (
+        Phase(
+            training.Plan(
+                name="zoo1", steps=1300, batch=64, lr=3e-3, flat=0.1, decay="cosine", seed=31,
+                ema=0.995,
+            ),
+        ),
+        Phase(
+            training.Plan(
+                name="zoo1_refined", steps=550, batch=64, lr=1e-3, flat=0.1, decay="cosine",
+                seed=34, ema=0.99, fresh=200_000,
+            ),
+            {"brow": 3.0, "nose": 3.0, "hair_length": 1.5, "curls": 1.5},
+        ),
     ),
-    "zoo2": training.Plan(
-        name="zoo2", steps=1100, batch=64, lr=2e-3, flat=0.1, decay="cosine", seed=32, ema=0.995,
-        fresh=20_000_000,
+    "zoo2": (
+        Phase(
+            training.Plan(
+                name="zoo2", steps=1100, batch=64, lr=2e-3, flat=0.1, decay="cosine", seed=32,
+                ema=0.995, fresh=20_000_000,
+            ),
+            SMALL,
+        ),
+        Phase(
+            training.Plan(
+                name="zoo2_refined", steps=600, batch=64, lr=1.5e-3, flat=0.1, decay="cosine",
+                seed=35, ema=0.99, fresh=21_000_000,
+            ),
+            {"nose": 3.0, "brow": 3.0, "smile": 2.0},
+        ),
     ),
 }  # fmt: skip
 FREE_PLAN = training.Plan(
@@ -37,8 +72,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     },
 }  # fmt: skip
 PEOPLE = 1500
-EMPHASIS = {"brow": 5.0, "nose": 3.0, "hair_length": 2.0, "curls": 2.0, "eye_distance": 2.0}
-"""Weight of the factors that take few pixels, in the regression; the others have 1."""
+FIRST_PERSON = {"zoo1": 10_000_000, "zoo2": 30_000_000}
 MARGIN, SCALE = 0.3, 16.0
 
 
@@ -76,19 +110,17 @@ class _WithCentres(nn.Module):
         return F.cross_entropy(SCALE * logits, people)
 
 
-def _supervised_loss(
-    model: _WithCentres, plan: training.Plan, device: torch.device
-) -> training.Loss:
+def _supervised_loss(model: _WithCentres, phase: Phase, device: torch.device) -> training.Loss:
     """Half the batch: new faces. The other half: photos of known people, for the margin loss."""
+    plan, first = phase.plan, FIRST_PERSON[model.judge.name]
     new = plan.batch // 2
-    emphasis = torch.tensor([EMPHASIS.get(name, 1.0) for name in faces.FACTOR_NAMES])
-    emphasis = emphasis.to(device)
+    emphasis = [phase.emphasis.get(name, 1.0) for name in faces.FACTOR_NAMES]
+    emphasis = torch.tensor(emphasis, device=device)
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
         fresh = training.batch_factors(replace(plan, batch=new), "judge", step, device)
         people = torch.randint(PEOPLE, (plan.batch - new,), generator=generator).to(device)
-        ids = plan.fresh + 10_000_000 + people
-        photos = faces.identity_variants("judge", ids, 1, start=step)[:, 0]
+        photos = faces.identity_variants("judge", first + people, 1, start=step)[:, 0]
         factors = torch.cat([fresh, photos])
         images = mixed_resolution(faces.render(factors), generator)
         with training.autocast(device):
@@ -136,7 +168,7 @@ def vicreg(a: Float[Tensor, "b d"], b: Float[Tensor, "b d"]) -> Float[Tensor, ""
 class _WithProjector(nn.Module):
     """The label-free trunk with the projector of its loss."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: MixerJudge) -> None:
         super().__init__()
         self.trunk, self.penultimate = judge.free, judge.penultimate
         self.projector = nn.Sequential(
@@ -159,6 +191,17 @@ def _free_loss(model: _WithProjector, plan: training.Plan, device: torch.device)
     return loss
 
 
+@torch.no_grad()
+def standardise(judge: MixerJudge, count: int = 1024) -> None:
+    """Give the label-free features mean 0 and spread 1 on faces of the judges' split."""
+    judge.eval()
+    rows = torch.arange(70_000_000, 70_000_000 + count)
+    images = faces.render(faces.sample_factors("judge", rows))
+    pooled = torch.cat([judge.pooled(judge.free(part)) for part in images.split(64)])
+    judge.feature_mean.copy_(pooled.mean(0))
+    judge.feature_spread.copy_(pooled.std(0))
+
+
 def train_free(judge: Judge, plan: training.Plan, device: torch.device, root: Path) -> float:
     """Train the label-free trunk of ``zoo2`` where it is; gives the seconds spent."""
     torch.manual_seed(plan.seed)
@@ -168,13 +211,19 @@ def train_free(judge: Judge, plan: training.Plan, device: torch.device, root: Pa
     return seconds
 
 
-def train_supervised(judge: Judge, plan: training.Plan, device: torch.device, root: Path) -> float:
-    """Train the supervised parts of a judge where they are; gives the seconds spent."""
-    torch.manual_seed(plan.seed)
+def train_supervised(
+    judge: Judge, phases: Sequence[Phase], device: torch.device, root: Path
+) -> list[float]:
+    """Train the supervised parts of a judge where they are; gives each phase's seconds."""
+    torch.manual_seed(phases[0].plan.seed)
     model = _WithCentres(judge).to(device)
-    weights, seconds = training.train(model, _supervised_loss(model, plan, device), plan, root=root)
-    model.load_state_dict(weights)
-    return seconds
+    spent = []
+    for phase in phases:
+        loss = _supervised_loss(model, phase, device)
+        weights, seconds = training.train(model, loss, phase.plan, root=root)
+        model.load_state_dict(weights)
+        spent.append(seconds)
+    return spent
 
 
 # ---------------------------------------------------------------- perceptual distance
@@ -271,18 +320,20 @@ def make(
     name: str, folder: Path, device: torch.device, root: Path, share: float = 1.0
 ) -> dict[str, object]:
     """Train a judge (or go on training) and write its folder; gives the facts for the card."""
-    plan = training.shortened(PLANS[name], share)
-    torch.manual_seed(plan.seed)
+    phases = [replace(phase, plan=training.shortened(phase.plan, share)) for phase in PHASES[name]]
+    torch.manual_seed(phases[0].plan.seed)
     judge = build(name).to(device)
     told: dict[str, object] = {}
-    if name == "zoo2":
+    if isinstance(judge, MixerJudge):
         free = training.shortened(FREE_PLAN, share)
-        told["label_free_trunk"] = training.facts(
-            free, "judge", train_free(judge, free, device, root)
-        )
-    seconds = train_supervised(judge, plan, device, root)
-    told["supervised"] = training.facts(replace(plan, batch=plan.batch), "judge", seconds)
+        seconds = train_free(judge, free, device, root)
+        told["label_free_trunk"] = training.facts(free, "judge", seconds)
+    spent = train_supervised(judge, phases, device, root)
+    for phase, seconds in zip(phases, spent, strict=True):
+        told[phase.plan.name] = training.facts(phase.plan, "judge", seconds)
     judge.cpu()
-    fit_layer_weights(judge, plan.seed)
+    if isinstance(judge, MixerJudge):
+        standardise(judge)
+    fit_layer_weights(judge, phases[0].plan.seed)
     save(judge, folder)
     return told
