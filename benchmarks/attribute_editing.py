@@ -1,6 +1,7 @@
 """Does an edit change what was asked and nothing else?"""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,16 +16,18 @@ from latentbench.errors import NoEffect
 from latentbench.types import Batch, Edit, Samples
 from latentbench.zoo.judges import load_judge
 
+REFINEMENTS = 2  # times that the matched strength is tried on the calibration split and moved
+
 
 class AttributeEditing(Benchmark):
     """Edits of one attribute on held-out images, compared at equal effect.
 
     Native strengths differ by orders of magnitude between methods. On the calibration split, a
     judge that gives no score reads the target factor along the strength curve; the strength that
-    reaches `gain` of the asked change makes the last output of every row, and headline scores are
-    made of that output alone. An attribute that a method cannot move that far counts as not
-    reached. The truth is the rendered counterfactual: at `gain` of the way for the last output, at
-    the whole change for the others.
+    reaches `gain` of the asked change (interpolated, tried, interpolated again) makes the last
+    output of every row, and headline scores are made of that output alone. An attribute that a
+    method cannot move that far counts as not reached. The truth is the rendered counterfactual: at
+    `gain` of the way for the last output, at the whole change for the others.
 
     Args:
         n: images per attribute.
@@ -104,21 +107,28 @@ class AttributeEditing(Benchmark):
     def _calibrate(self, bench: Bench, name: str) -> dict[str, Any]:
         most = bench.editor.max_strength
         strengths = torch.linspace(0, most, self.strengths + 1)
-        numbers = _untouched(bench.dataset, "calibration", name, self.calibration_n)
-        gains = []
+        points = dict(zip(strengths.tolist(), self._gains(bench, name, strengths), strict=True))
+        matched, reached = _strength_at(self.gain, points)
+        for _ in range(REFINEMENTS if reached else 0):
+            points[matched] = self._gains(bench, name, torch.tensor([0.0, matched]))[1]
+            matched, reached = _strength_at(self.gain, points)
+        curve = [points[s] for s in strengths.tolist()]
+        return {
+            "strengths": strengths[1:].tolist(),
+            "gains": curve[1:],
+            "matched": matched,
+            "reached": reached,
+        }
+
+    def _gains(self, bench: Bench, name: str, strengths: Float[Tensor, " s"]) -> list[float]:
+        """Return the mean gain of each strength on the calibration split; the first is 0."""
+        numbers, gains = _untouched(bench.dataset, "calibration", name, self.calibration_n), []
         for index, kept in padded_batches(self.calibration_n, bench.batch_size):
             chosen = [numbers[k] for k in index]
             batch, edit = self._ask(bench, "calibration", name, chosen)
             images = bench.editor.edit(batch, edit, strengths).clamp(-1, 1)
             gains.append(self._gain(bench, batch, name, images)[:kept])
-        curve = torch.cat(gains).mean(0)
-        matched, reached = _strength_at(self.gain, curve, strengths)
-        return {
-            "strengths": strengths[1:].tolist(),
-            "gains": curve[1:].tolist(),
-            "matched": matched,
-            "reached": reached,
-        }
+        return torch.cat(gains).mean(0).tolist()
 
     def _gain(
         self, bench: Bench, batch: Batch, name: str, images: Float[Tensor, "b s 3 h w"]
@@ -179,14 +189,16 @@ def _check_effect(batch: Batch, edit: Edit, outputs: Tensor, reconstructions: Te
         )
 
 
-def _strength_at(gain: float, curve: Tensor, strengths: Tensor) -> tuple[float, bool]:
-    """Return where the curve first reaches the gain (linear between points), and whether it does.
+def _strength_at(gain: float, points: Mapping[float, float]) -> tuple[float, bool]:
+    """Return where a curve first reaches the gain (linear between points), and whether it does.
 
-    A curve that stays below gives its largest strength and False.
+    Args:
+        gain: what to reach.
+        points: strength -> gain; a curve that stays below gives its largest strength and False.
     """
-    for k in range(1, len(curve)):
-        low, high = float(curve[k - 1]), float(curve[k])
+    strengths = sorted(points)
+    for left, right in itertools.pairwise(strengths):
+        low, high = points[left], points[right]
         if high >= gain:
-            share = (gain - low) / (high - low)
-            return float(strengths[k - 1] + share * (strengths[k] - strengths[k - 1])), True
-    return float(strengths[-1]), False
+            return left + (gain - low) / (high - low) * (right - left), True
+    return strengths[-1], False

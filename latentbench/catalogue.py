@@ -50,4 +50,4 @@ def _option(group: str, name: str) -> Option:
 def _read(name: str, config: DictConfig) -> Option:
     given: Any = OmegaConf.to_container(config, resolve=True)
     values = {str(k): None if v == "???" else v for k, v in given.items()}
-    return Option(name, get_class(values.pop("_target_")), values)
+    return Option(name, get_class(str(values.pop("_target_"))), values)

@@ -41,7 +41,7 @@ def explain(error: Exception, words: Sequence[str] = tuple(sys.argv[1:])) -> str
         return str(unknown(group, name, error.options))
     setting = re.match(r"Could not override '(.+?)\.?([^.']+)'", str(error))
     if setting is not None:
-        return _explain_setting(*setting.groups(), words) or str(error)
+        return _explain_setting(setting[1], setting[2], words) or str(error)
     causes = [error] if error.__cause__ is None else [error, error.__cause__]
     return ": ".join(str(e).split("\n    full_key")[0].strip() for e in causes)
 

@@ -73,10 +73,10 @@ def markdown(records: Iterable[Record]) -> str:
 def csv_text(records: Iterable[Record]) -> str:
     """Return one row per cell and figure; skipped and failed cells have one row."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for record in records:
-        who = {group: record.label(group) for group in CSV_COLUMNS[:4]}
+        who: dict[str, object] = {group: record.label(group) for group in CSV_COLUMNS[:4]}
         who |= {"seed": record.seed, "cell": record.id, "status": str(record.status)}
         who |= {"reason": record.reason}
         writer.writerows(who | row for row in _figures(record) or [{}])

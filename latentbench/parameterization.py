@@ -20,8 +20,8 @@ def split_prediction(
     kind: str,
     output: Float[Tensor, "b ..."],
     x: Float[Tensor, "b ..."],
-    alpha: Float[Tensor, "b ..."],
-    sigma: Float[Tensor, "b ..."],
+    alpha: Float[Tensor, "..."],
+    sigma: Float[Tensor, "..."],
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
     """Return (x0, eps) of a network's output.
 
@@ -75,7 +75,7 @@ class Grid:
 
     def levels(
         self, index: int | Int[Tensor, " b"], x: Tensor
-    ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    ) -> tuple[Float[Tensor, "#b ..."], Float[Tensor, "#b ..."]]:
         """Return (alpha, sigma) at one level, or one level per row, shaped to broadcast over x."""
         index = torch.as_tensor(index, device="cpu").reshape(-1)
         shape = (-1,) + (1,) * (x.dim() - 1)

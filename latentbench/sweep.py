@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -13,7 +14,7 @@ from latentbench.records import Status
 NOTE = "cell"  # file in a job's folder that names its cell
 
 
-def run_job(config: DictConfig, hydra: DictConfig) -> str:
+def run_job(config: DictConfig, hydra: Any) -> str:
     """Compute the cell of one Hydra job, tell the tracker, and return the cell's id."""
     from latentbench.cell import cells_folder, run_cell
     from latentbench.identity import GROUPS

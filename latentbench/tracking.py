@@ -15,6 +15,7 @@ from latentbench import pictures, records, scoring
 from latentbench.progress import title
 from latentbench.records import Record, Status
 
+Mode = Literal["auto", "online", "offline"]
 log = logging.getLogger(__name__)
 
 
@@ -45,18 +46,15 @@ class WandbTracker:
         mode: "auto" is online when logged in, else offline; "online"; "offline".
     """
 
-    def __init__(
-        self, *, project: str = "latentbench", mode: Literal["auto", "online", "offline"] = "auto"
-    ) -> None:
+    def __init__(self, *, project: str = "latentbench", mode: Mode = "auto") -> None:
         self.project, self.mode = project, mode
 
     def log(self, record: Record, folder: Path, results: Path) -> None:
         """Write one run: settings, scores in the summary, a table of samples, the grid."""
         import wandb
 
-        mode = self.mode
-        if mode == "auto":
-            mode = "online" if wandb.setup().settings.api_key else "offline"
+        logged_in = bool(wandb.setup().settings.api_key)
+        mode = self.mode if self.mode != "auto" else "online" if logged_in else "offline"
         run = wandb.init(
             project=self.project,
             group=record.names["benchmark"],

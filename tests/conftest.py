@@ -65,3 +65,10 @@ def no_gradients():
     torch.set_num_threads(1)
     with torch.no_grad():
         yield
+
+
+@pytest.fixture
+def unchecked(request: pytest.FixtureRequest) -> None:
+    """For tests of refusals that a shape check would refuse first."""
+    if request.config.getoption("--jaxtyping"):
+        pytest.skip("shape checks refuse it first")

@@ -20,7 +20,7 @@ class Dataset(ABC):
     """
 
     version: ClassVar[int] = 1
-    provides: ClassVar[frozenset[str]] = frozenset()
+    provides: frozenset[str] = frozenset()  # a setting may decide
     splits: ClassVar[tuple[str, ...]] = ("generator", "judge", "calibration", "test")
     factor_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()  # factors that an edit may ask for

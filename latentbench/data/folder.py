@@ -165,8 +165,9 @@ def _read_table(path: Path, images: Mapping[str, str]) -> pd.DataFrame:
     ):
         if len(names):
             raise BadInput(f"{path} has {what} {', '.join(names[:5])} ({len(names)} in all)")
-    if PROMPT in rows and rows[PROMPT].isna().any():
-        raise BadInput(f"{path} has no prompt for {rows.index[rows[PROMPT].isna()][0]}")
+    empty = [i for i, text in rows.get(PROMPT, pd.Series()).items() if pd.isna(text)]
+    if empty:
+        raise BadInput(f"{path} has no prompt for {empty[0]}")
     return rows.sort_index()
 
 
@@ -177,12 +178,13 @@ def _factors(rows: pd.DataFrame) -> pd.DataFrame:
     ignored = [str(c) for c in others if c not in numbers]
     if ignored:
         log.warning("table columns without numbers are ignored: %s", ", ".join(ignored))
-    for name in numbers:
-        low, high = numbers[name].min(), numbers[name].max()
-        if numbers[name].isna().any() or low < 0 or high > 1:
+    for name, column in numbers.items():
+        values = column.to_numpy()
+        missing, known = int(np.isnan(values).sum()), values[~np.isnan(values)]
+        if missing or known.min() < 0 or known.max() > 1:
             raise BadInput(
-                f"column {name!r} must hold numbers in [0, 1] for every image, it runs from "
-                f"{low:g} to {high:g} with {int(numbers[name].isna().sum())} missing; rescale it"
+                f"column {name!r} must hold numbers in [0, 1] for every image; it has {missing} "
+                f"missing, and the others are {', '.join(f'{v:g}' for v in known[:5])}...; rescale"
             )
     return numbers
 

@@ -96,7 +96,7 @@ def test_pixels_are_their_own_latent(pixel, images):
 
 
 @pytest.mark.parametrize("name", ["pixel", "latent"])
-def test_images_of_another_shape_or_range_are_refused(name, request, images):
+def test_images_of_another_shape_or_range_are_refused(name, request, images, unchecked):
     model = request.getfixturevalue(name)
     with pytest.raises(BadInput, match="resize them"):
         model.encode(images[..., :8])

@@ -6,6 +6,7 @@ import toy
 
 from latentbench import noise_maps
 from latentbench.cache import Cache
+from latentbench.models.base import Condition
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.sampling import generate, guided
 from latentbench.streams import Streams
@@ -50,7 +51,7 @@ def test_maps_are_the_noise_that_the_sampler_would_need(pixel, cls):
     """Feeding x and the maps to the stochastic loop itself, without the last residual."""
     batch = toy.ToyData().batch("test", range(2))
     code = attached(cls(skip=0.0), pixel).invert(batch)
-    maps, terms = code.parts[Space.NOISE_MAPS], guided(pixel.condition(None, 2), None, 1.0)
+    maps, terms = code.parts[Space.NOISE_MAPS], guided(Condition(), Condition(), 1.0)
     eta = cls().eta
     x = generate(pixel, code.parts[Space.NOISE], terms, eta=eta, noise=lambda i: maps[:, i])
     torch.testing.assert_close(x + maps[:, -1], batch.images, rtol=1e-4, atol=1e-4)

@@ -103,7 +103,7 @@ def test_matched_inversion_tells_the_level_where_x_is(pixel):
     torch.testing.assert_close(one, alpha * x0 + sigma * eps)
 
 
-def test_unknown_convention_is_refused(pixel):
+def test_unknown_convention_is_refused(pixel, unchecked):
     with pytest.raises(BadInput, match="did you mean next"):
         invert(pixel, noise(pixel), FREE, convention="nexxt")  # type: ignore[arg-type]
 
