@@ -107,39 +107,36 @@ class AttributeEditing(Benchmark):
     def _calibrate(self, bench: Bench, name: str) -> dict[str, Any]:
         most = bench.editor.max_strength
         strengths = torch.linspace(0, most, self.strengths + 1)
-        points = dict(zip(strengths.tolist(), self._gains(bench, name, strengths), strict=True))
+        reads, asked = self._read(bench, name, strengths)
+        gains = ((reads - reads[:, :1]) / asked).mean(0).tolist()
+        points = dict(zip(strengths.tolist(), gains, strict=True))
         matched, reached = _strength_at(self.gain, points)
         for _ in range(REFINEMENTS if reached else 0):
-            points[matched] = self._gains(bench, name, torch.tensor([0.0, matched]))[1]
+            tried, _ = self._read(bench, name, torch.tensor([matched]))
+            points[matched] = float(((tried - reads[:, :1]) / asked).mean())
             matched, reached = _strength_at(self.gain, points)
-        curve = [points[s] for s in strengths.tolist()]
         return {
             "strengths": strengths[1:].tolist(),
-            "gains": curve[1:],
+            "gains": gains[1:],
             "matched": matched,
             "reached": reached,
         }
 
-    def _gains(self, bench: Bench, name: str, strengths: Float[Tensor, " s"]) -> list[float]:
-        """Return the mean gain of each strength on the calibration split; the first is 0."""
-        numbers, gains = _untouched(bench.dataset, "calibration", name, self.calibration_n), []
-        for index, kept in padded_batches(self.calibration_n, bench.batch_size):
-            chosen = [numbers[k] for k in index]
-            batch, edit = self._ask(bench, "calibration", name, chosen)
-            images = bench.editor.edit(batch, edit, strengths).clamp(-1, 1)
-            gains.append(self._gain(bench, batch, name, images)[:kept])
-        return torch.cat(gains).mean(0).tolist()
-
-    def _gain(
-        self, bench: Bench, batch: Batch, name: str, images: Float[Tensor, "b s 3 h w"]
-    ) -> Float[Tensor, "b s"]:
-        """Return the share of the asked change that the judge reads, relative to strength 0."""
-        judge = load_judge(self.judge, bench.device)
+    def _read(
+        self, bench: Bench, name: str, strengths: Float[Tensor, " s"]
+    ) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b 1"]]:
+        """Return the judge's reading of the target factor, and the change that was asked."""
+        judge, reads, asked = load_judge(self.judge, bench.device), [], []
         column = bench.dataset.factor_names.index(str(_edit(name).attribute))
-        read = map_batches(judge.factors, images.flatten(0, 1))[:, column].cpu()
-        read = read.unflatten(0, images.shape[:2])
-        assert batch.factors is not None
-        return (read - read[:, :1]) / (_goal(name) - batch.factors[:, column, None])
+        numbers = _untouched(bench.dataset, "calibration", name, self.calibration_n)
+        for index, kept in padded_batches(self.calibration_n, bench.batch_size):
+            batch, edit = self._ask(bench, "calibration", name, [numbers[k] for k in index])
+            images = bench.editor.edit(batch, edit, strengths).clamp(-1, 1)
+            read = map_batches(judge.factors, images.flatten(0, 1))[:, column].cpu()
+            assert batch.factors is not None
+            reads.append(read.unflatten(0, images.shape[:2])[:kept])
+            asked.append(_goal(name) - batch.factors[:kept, column, None])
+        return torch.cat(reads), torch.cat(asked)
 
     def _truth(
         self, bench: Bench, name: str, index: Sequence[int], batch: Batch, outputs: int

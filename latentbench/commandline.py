@@ -47,6 +47,11 @@ def explain(error: Exception, words: Sequence[str] = tuple(sys.argv[1:])) -> str
 
 
 def _explain_setting(parent: str, name: str, words: Sequence[str]) -> str | None:
+    if any(re.match(rf"{parent}=.+,", w) for w in words):
+        return (
+            f"{parent}.{name} is not a setting that every {parent} has; in a sweep over {parent}, "
+            f"write ++{parent}.{name}=..., which gives it to each of them"
+        )
     choices = [w for w in words if re.fullmatch(r"\w+=[\w\[\]-]+", w)]
     with plugins.conf():
         known = OmegaConf.select(compose("config", choices), parent)

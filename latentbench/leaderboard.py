@@ -16,6 +16,7 @@ from latentbench.records import Record, ScoreEntry, Status
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 SHOWN = 5  # figures per cell on the terminal
+NAMES_WIDTH, FIGURE_WIDTH = 58, 20  # characters, on a terminal
 CSV_COLUMNS = (
     "benchmark", "model", "dataset", "method", "seed", "cell", "status", "reason", "figure",
     "value", "low", "high", "n", "unit", "higher_is_better", "main", "note",
@@ -109,7 +110,8 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
 def show(records: Sequence[Record], console: Console) -> None:
     """Print one table per benchmark: the main score and the figures next to it."""
     for board in boards(records):
-        columns = list(board.columns)[:SHOWN]
+        room = max(1, (console.width - NAMES_WIDTH) // FIGURE_WIDTH)
+        columns = list(board.columns)[: min(SHOWN, room)]
         table = Table(title=board.benchmark, title_justify="left", highlight=False)
         for head in ("model", "method"):
             table.add_column(head, no_wrap=True)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from latentbench.records import Record, Status
 
+WIDTH = 140  # where the output is a file
 T = TypeVar("T")
 COLOURS = {Status.OK: "green", Status.SKIPPED: "yellow", Status.FAILED: "red"}
 
@@ -20,6 +21,8 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
+        if not self.console.is_terminal:
+            self.console = Console(stderr=True, width=WIDTH)
         self._bars: Progress | None = None
         self._done = 0
         self._total: int | None = None
@@ -63,7 +66,9 @@ class Display:
         status = f"[{COLOURS[record.status]}]{record.status:7}[/]"
         self.console.print(f"{count:>7} {status} {title(record)} {note}", highlight=False)
         if record.reason:
-            self.console.print(" " * 9 + record.reason, style="dim", markup=False, highlight=False)
+            short = record.status is Status.SKIPPED and self._total != 1
+            reason = record.reason.split(". What fits")[0] if short else record.reason
+            self.console.print(" " * 9 + reason, style="dim", markup=False, highlight=False)
 
 
 def title(record: Record) -> str:

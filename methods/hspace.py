@@ -107,6 +107,8 @@ class HSpaceDirections(Editor):
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn one direction per attribute that will be asked for."""
         names = sorted({e.attribute for e in edits if e.attribute is not None})
+        if not names:
+            return
         codes, labels = self._codes(data, names)
         learn = self._class_differences if self.variant == "supervised" else self._components
         found = learn(codes, labels)
