@@ -23,8 +23,8 @@ class ArcFaceIdentity(Pairwise):
     """Mean cosine of ArcFace embeddings of source and output.
 
     Images are average-pooled to 256, cropped to rows 35:223 and columns 32:220, and average-pooled
-    to 112: the fixed crop of FFHQ-aligned faces, without a detector. On other faces the figure means
-    little.
+    to 112: the fixed crop of FFHQ-aligned faces, without a detector. On other faces the figure
+    means little.
 
     Source: Deng et al., "ArcFace"; crop and network as in the identity loss of Richardson et al.,
     "Encoding in Style" (pSp).

@@ -1,4 +1,4 @@
-"""Published weights: a published name is switched on by the right file, and by nothing else."""
+"""Published weights: a published name is switched on by the right file, by nothing else."""
 
 from dataclasses import dataclass
 from pathlib import Path

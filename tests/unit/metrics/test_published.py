@@ -1,14 +1,15 @@
 import hashlib
+from pathlib import Path
 
 import lpips
 import numpy as np
 import pytest
 import torch
+import torchmetrics.functional.image.lpips as functional_lpips
 import torchvision
 from cleanfid.fid import get_folder_features
 from PIL import Image
 from planted import outputs_of
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from latentbench.errors import MissingWeights
 from metrics.arcface_id import IRSE50, ArcFaceIdentity, face_crop
@@ -34,9 +35,8 @@ def test_off_without_weights_and_says_what_to_do(metric, tmp_path, surroundings)
 
 @pytest.mark.parametrize("metric", NAMED)
 def test_off_with_a_file_of_another_hash(metric, tmp_path):
-    name = metric().missing(tmp_path).split(" does not exist")[0]
-    with open(name, "wb") as file:
-        file.write(b"something else")
+    path = Path(metric().missing(tmp_path).split(" does not exist")[0])
+    path.write_bytes(b"something else")
     assert hashlib.sha256(b"something else").hexdigest() in metric().missing(tmp_path)
 
 
@@ -55,7 +55,7 @@ def test_a_file_with_code_in_it_is_refused(tmp_path):
 
     torch.save({"w": Code()}, tmp_path / "net.pth")
     digest = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         PublishedWeights("net.pth", digest, "here").state(tmp_path)
 
 
@@ -79,15 +79,11 @@ def test_lpips_equals_the_package_with_the_same_trunk(alexnet, surroundings):
     assert torch.allclose(found, theirs(a, b).flatten().double(), atol=1e-6)
 
 
-def test_lpips_equals_torchmetrics_with_the_same_trunk(alexnet, surroundings, monkeypatch):
-    import torchmetrics.functional.image.lpips as functional
-
-    trunk = torchvision.models.alexnet(weights=None)
-    trunk.load_state_dict(alexnet)
-    monkeypatch.setattr(functional, "_get_net", lambda net, pretrained: trunk.features)
-    theirs = LearnedPerceptualImagePatchSimilarity(net_type="alex")
+def test_lpips_equals_torchmetrics_with_the_same_trunk(alexnet):
+    theirs = functional_lpips._LPIPS(net="alex", pnet_rand=True)
+    theirs.net.load_state_dict(lpips_with(alexnet).net.state_dict())
     a, b = images(), images(seed=1)
-    assert float(lpips_with(alexnet)(a, b).mean()) == pytest.approx(float(theirs(a, b)), abs=1e-6)
+    assert torch.allclose(lpips_with(alexnet)(a, b), theirs(a, b), atol=1e-6)
 
 
 def test_lpips_of_small_images_is_that_of_enlarged_ones(alexnet, surroundings):
@@ -135,12 +131,18 @@ class TestArcFace:
         x[:, :, 35:223, 32:220] = 1
         assert face_crop(x).min() == 1 and face_crop(1 - x).max() == 0
 
-    def test_best_and_other(self, surroundings):
-        metric = ArcFaceIdentity()
-        metric.network, metric.surroundings = IRSE50().eval(), surroundings
+    def test_embeddings_have_unit_length(self):
+        found = IRSE50().eval()(images(1, size=112))
+        assert found.shape == (1, 512) and float(found.norm()) == pytest.approx(1, abs=1e-5)
+
+    def test_best_and_worst(self, surroundings):
+        class Colours(torch.nn.Module):
+            def forward(self, x):
+                return torch.nn.functional.normalize(x.mean((2, 3)), dim=1)
+
         x = images(2)
-        metric.update(outputs_of(x, sources=x))
-        assert metric.compute()["arcface_id"].value == pytest.approx(1, abs=1e-5)
-        metric.reset()
-        metric.update(outputs_of(x, sources=-x))
-        assert metric.compute()["arcface_id"].value < 1 - 1e-5
+        for source, cosine in ((x, 1), (-x, -1)):
+            metric = ArcFaceIdentity()
+            metric.network, metric.surroundings = Colours(), surroundings
+            metric.update(outputs_of(x, sources=source))
+            assert metric.compute()["arcface_id"].value == pytest.approx(cosine, abs=1e-5)
