@@ -47,14 +47,16 @@ class WandbTracker:
     """
 
     def __init__(self, *, project: str = "latentbench", mode: Mode = "auto") -> None:
-        self.project, self.mode = project, mode
+        self.project = project
+        self.mode: Mode = mode
 
     def log(self, record: Record, folder: Path, results: Path) -> None:
         """Write one run: settings, scores in the summary, a table of samples, the grid."""
         import wandb
 
         logged_in = bool(wandb.setup().settings.api_key)
-        mode = self.mode if self.mode != "auto" else "online" if logged_in else "offline"
+        automatic: Literal["online", "offline"] = "online" if logged_in else "offline"
+        mode = automatic if self.mode == "auto" else self.mode
         run = wandb.init(
             project=self.project,
             group=record.names["benchmark"],

@@ -56,7 +56,7 @@ class Folder(Dataset):
         if found is not None:
             rows = _read_table(found, self._hashes)
         self._table_hash = "" if found is None else hashlib.sha256(found.read_bytes()).hexdigest()
-        self._prompts = rows[PROMPT].to_dict() if PROMPT in rows else None
+        self._prompts = rows[PROMPT].to_dict() if PROMPT in list(rows.columns) else None
         self._factors = _factors(rows)
         self.factor_names = self.attributes = tuple(map(str, self._factors.columns))
         self.provides = frozenset({"labels"} if self.factor_names else ())
@@ -165,7 +165,8 @@ def _read_table(path: Path, images: Mapping[str, str]) -> pd.DataFrame:
     ):
         if len(names):
             raise BadInput(f"{path} has {what} {', '.join(names[:5])} ({len(names)} in all)")
-    empty = [i for i, text in rows.get(PROMPT, pd.Series()).items() if pd.isna(text)]
+    prompts = rows[PROMPT] if PROMPT in list(rows.columns) else pd.Series()
+    empty = [i for i, text in prompts.items() if pd.isna(text)]
     if empty:
         raise BadInput(f"{path} has no prompt for {empty[0]}")
     return rows.sort_index()

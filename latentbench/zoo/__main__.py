@@ -79,7 +79,7 @@ def hardware(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def _write_card(folder: Path, card: dict[str, object]) -> None:
+def _write_card(folder: Path, card: dict[str, Any]) -> None:
     text = json.dumps(card, indent=2) + "\n"
     training.write_atomically(
         folder / weights.CARD, lambda path: path.write_text(text, encoding="utf-8")
@@ -105,7 +105,7 @@ def train(name: str, steps: int | None, device: torch.device, checkpoints: Path)
     folder.mkdir(parents=True, exist_ok=True)
     told = recipe.make(folder, device, checkpoints, share)
     option = "" if steps is None else f" --steps {steps}"
-    card: dict[str, object] = {
+    card: dict[str, Any] = {
         "name": name,
         "recipe": f"python -m latentbench.zoo train {name}{option}",
         "recipe_version": recipe.version,
@@ -120,7 +120,7 @@ def train(name: str, steps: int | None, device: torch.device, checkpoints: Path)
     return folder
 
 
-def measure(name: str, device: torch.device, n: int) -> dict[str, object]:
+def measure(name: str, device: torch.device, n: int) -> dict[str, Any]:
     """Measure a model's quality again and put the figures on its card."""
     recipe = _recipe(name)
     weights.verify(name)

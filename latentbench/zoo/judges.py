@@ -46,6 +46,8 @@ class Judge(nn.Module):
         layer_weights: Non-negative weight of each pyramid level in ``distance``.
     """
 
+    layer_weights: Tensor
+
     def __init__(self, name: str, levels: int) -> None:
         super().__init__()
         self.name = name
@@ -135,10 +137,12 @@ class ConvolutionalJudge(Judge):
         return maps
 
     def trunk(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Maps, Float[Tensor, "b d"]]:
+        """Maps of each block, and the penultimate layer."""
         maps = self._maps(images)
         return maps, self.penultimate(maps[-1].flatten(1))
 
     def read(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Tensor, Tensor]:
+        """Factors and identity from the last block."""
         flat = self._maps(images)[-1].flatten(1)
         return self.factor_head(F.relu(self.penultimate(flat))), self.identity_head(flat)
 
@@ -196,6 +200,9 @@ class MixerJudge(Judge):
     ``penultimate`` is what the label-free loss sees; ``features`` reads the earlier stages.
     """
 
+    feature_mean: Tensor
+    feature_spread: Tensor
+
     def __init__(
         self,
         name: str = "zoo2",
@@ -220,10 +227,12 @@ class MixerJudge(Judge):
         return torch.cat([stage.mean((2, 3)) for stage in maps[:2]], 1)
 
     def trunk(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Maps, Float[Tensor, "b d"]]:
+        """Maps of the label-free trunk, and their standardised means."""
         maps = self.free(images)
         return maps, (self.pooled(maps) - self.feature_mean) / self.feature_spread
 
     def read(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Tensor, Tensor]:
+        """Factors and identity from the supervised trunk."""
         flat = self.supervised(images)[-1].flatten(1)
         return self.factor_head(flat), self.identity_head(flat)
 

@@ -1,6 +1,7 @@
 """Figures on the cards: how good the judges are, and how good the models are by the judges."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from latentbench.zoo.judges import Judge
 from latentbench.zoo.recipes.judges import distort, triplets
 
 BATCH = 64
-Figures = dict[str, object]
+Figures = dict[str, Any]
 
 
 # ---------------------------------------------------------------- distances of sets

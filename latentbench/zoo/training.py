@@ -4,14 +4,13 @@ Everything random in a step comes from a generator seeded by (seed, step), and t
 are a function of the step, so a run that was killed goes on as if it had not been.
 """
 
-import contextlib
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -108,7 +107,7 @@ def best_device(name: str = "auto") -> torch.device:
     )
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where it is faster: measured 1.5 to 3 times here, on CPUs too."""
     return torch.autocast(device.type, torch.bfloat16)
 
@@ -136,7 +135,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".part")
     write(scratch)
-    os.replace(scratch, path)
+    scratch.replace(path)
 
 
 def _flatten(
@@ -170,14 +169,21 @@ def _unflatten(
 
 
 def _save(
-    path: Path, step: int, seconds: float, module: nn.Module, average: Average, optimizer: object
+    path: Path,
+    step: int,
+    seconds: float,
+    module: nn.Module,
+    average: Average,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     tensors = _flatten(module, average, optimizer)
     meta = {"step": str(step), "seconds": str(seconds)}
     write_atomically(path, lambda p: safetensors.torch.save_file(tensors, p, meta))
 
 
-def _load(path: Path, module: nn.Module, average: Average, optimizer: object) -> tuple[int, float]:
+def _load(
+    path: Path, module: nn.Module, average: Average, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
     if not path.is_file():
         return 0, 0.0
     with safetensors.safe_open(path, "pt") as file:
@@ -187,6 +193,7 @@ def _load(path: Path, module: nn.Module, average: Average, optimizer: object) ->
     return int(meta["step"]), float(meta["seconds"])
 
 
+@torch.enable_grad()
 def train(
     module: nn.Module,
     loss: Loss,
@@ -292,7 +299,7 @@ def stratified_uniforms(count: int, generator: torch.Generator) -> Float[Tensor,
     return (order + torch.rand(count, generator=generator)) / count
 
 
-def plain_attention(module: nn.Module) -> nn.Module:
+def plain_attention(module: Any) -> Any:
     """Put diffusers' plain attention processor in place: its backward is faster on a CPU."""
     for part in module.modules():
         if hasattr(part, "set_processor"):

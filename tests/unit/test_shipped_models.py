@@ -1,4 +1,4 @@
-"""The suite's loop against plain diffusers on the shipped weights; docs/zoo.md states the figures."""
+"""The suite's loop against plain diffusers on the shipped weights; figures in docs/zoo.md."""
 
 import pytest
 import torch

@@ -25,7 +25,7 @@ def judge(request):
 
 @pytest.fixture(scope="module")
 def images():
-    return faces.render(faces.sample_factors("test", torch.arange(160)))
+    return faces.render(faces.sample_factors("test", torch.arange(64)))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_latent_pipeline_loads_and_samples():
 def test_latents_have_unit_spread(images):
     vae = faces_ldm.load(weights.folder("faces_ldm")).vae
     with torch.no_grad():
-        latents = vae.encode(images[:32]).latent_dist.mean * vae.config.scaling_factor
+        latents = vae.encode(images[:16]).latent_dist.mean * vae.config.scaling_factor
     assert abs(latents.std() - 1) < 0.1
 
 
@@ -145,10 +145,10 @@ def test_each_word_is_one_token():
 
 
 def test_factors_respond_monotonically(judge):
-    base = faces.sample_factors("test", torch.arange(24))
+    base = faces.sample_factors("test", torch.arange(10))
     for name in faces.FACTOR_NAMES:
         column = faces.factor_index(name)
-        values = torch.linspace(0, 1, 4).tolist()
+        values = (0.0, 0.5, 1.0)
         rows = [faces.render(faces.with_factor(base, name, value)) for value in values]
         read = torch.stack([judge.factors(row)[:, column].mean() for row in rows])
         assert (read.diff() > 0).all(), (name, read)
@@ -247,5 +247,5 @@ def test_recipe_trains_saves_and_verifies(tmp_path, monkeypatch):
     monkeypatch.setitem(judges.CONFIGS, "zoo1", small)
     folder = command.train("zoo1", 2, CPU, tmp_path / "checkpoints")
     weights.verify("zoo1")
-    assert json.loads((folder / "card.json").read_text())["training"]["supervised"]["steps"] == 2
+    assert json.loads((folder / "card.json").read_text())["training"]["zoo1"]["steps"] == 2
     assert isinstance(load_judge("zoo1"), ConvolutionalJudge)

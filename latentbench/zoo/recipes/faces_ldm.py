@@ -308,6 +308,7 @@ class TextAndUNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "b 4 h w"], t: Int[Tensor, "b"], ids: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b 4 h w"]:
+        """The U-Net's output under embedded captions."""
         return self.unet(x, t, self.text(ids).last_hidden_state).sample
 
 
@@ -449,28 +450,27 @@ def reconstruct(
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:
-    """Autoencoder, set distances without and with guidance, and obedience to captions."""
+    """Autoencoder; set distances and obedience to captions at guidance 1 (none), 3 and 5."""
     vae = load(folder).vae.to(device)
     originals = faces.render(faces.sample_factors("test", torch.arange(256)))
     decoded = reconstruct(vae, originals.to(device)).cpu()
-    asked = torch.arange(200_000, 200_000 + n)
-    captions = faces.caption(faces.sample_factors("test", asked))
-    real = faces.render(faces.sample_factors("test", asked[: n // 4]))
+    factors = faces.sample_factors("test", torch.arange(200_000, 200_000 + n))
+    captions, real = faces.caption(factors), faces.render(factors)
     figures = {
         "autoencoder": reconstruction_figures(originals, decoded, judges) | {"n": 256},
         "sampler": "DDIM, 50 steps, eta 0, bfloat16 autocast",
-        "caption_accuracy_real": {
-            judge.name: caption_accuracy(judge, real, captions[: n // 4]) for judge in judges
-        },
+        "real": {"caption_accuracy": _obedience(judges, real, captions), "n": n},
     }
     for guidance in (1.0, 3.0, 5.0):
-        few = captions if guidance != 3.0 else captions[: n // 4]
-        images = sample(folder, few, device, guidance=guidance).cpu()
+        images = sample(folder, captions, device, guidance=guidance).cpu()
         figures[f"guidance_{guidance:g}"] = {
             "sets": [set_distance(judge, images, SIZE) for judge in judges],
-            "caption_accuracy": {
-                judge.name: caption_accuracy(judge, images[: n // 4], captions[: n // 4])
-                for judge in judges
-            },
+            "caption_accuracy": _obedience(judges, images, captions),
         }
     return figures
+
+
+def _obedience(
+    judges: Sequence[Judge], images: Float[Tensor, "n 3 64 64"], captions: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    return {judge.name: caption_accuracy(judge, images, captions) for judge in judges}

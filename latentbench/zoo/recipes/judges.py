@@ -281,6 +281,7 @@ def triplets(
         yield images, faces.render(far), faces.render(both)
 
 
+@torch.enable_grad()
 def fit_layer_weights(judge: Judge, seed: int, count: int = 24, steps: int = 300) -> None:
     """Fit the non-negative level weights on triplets by logistic regression, where they are."""
     judge.eval()

@@ -7,7 +7,8 @@ from latentbench.cache import Cache
 from latentbench.errors import HookNeverFired
 from latentbench.models.base import AttentionCall
 from latentbench.models.pixel_diffusion import PixelDiffusion
-from latentbench.sampling import Intervention
+from latentbench.parameterization import Grid
+from latentbench.sampling import Intervention, Step
 from latentbench.streams import Streams
 from latentbench.types import Endpoint
 from methods.aid import AttentionInterpolation, InterpolatedAttention
@@ -34,8 +35,9 @@ def calls(rows: int) -> AttentionCall:
     return AttentionCall("x.attn1", False, q, k, v, 0.5, lambda c: (c, c), q[:, 0])
 
 
-class FakeStep:
-    branches = ("null", "condition")
+def step_of(*branches: str) -> Step:
+    grid = Grid(torch.tensor([0]), torch.tensor([0.5, 1.0]), torch.tensor([0.5, 0.0]))
+    return Step(0, 0, 1, 1, 0, branches, grid, lambda x, level: (x, x))
 
 
 @pytest.mark.parametrize("mode", ["inner", "outer"])
@@ -43,7 +45,8 @@ class FakeStep:
 def test_the_equations_row_by_row(mode, fused):
     t = torch.tensor([0.0, 0.3, 1.0])
     call = calls(2 * 2 * 3)  # branches x paths x frames
-    found = InterpolatedAttention(mode, fused, t, 1.0).attention(FakeStep(), call)  # type: ignore[arg-type]
+    change = InterpolatedAttention(mode, fused, t, 1.0)
+    found = change.attention(step_of("null", "condition"), call)
     plain = call.attend()
     assert torch.equal(found[:6], plain[:6])  # the null branch keeps its own attention
 
