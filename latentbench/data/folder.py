@@ -166,7 +166,7 @@ def _read_table(path: Path, images: Mapping[str, str]) -> pd.DataFrame:
         if len(names):
             raise BadInput(f"{path} has {what} {', '.join(names[:5])} ({len(names)} in all)")
     prompts = rows[PROMPT] if PROMPT in list(rows.columns) else pd.Series()
-    empty = [i for i, text in prompts.items() if pd.isna(text)]
+    empty = list(prompts.index[prompts.isna()])
     if empty:
         raise BadInput(f"{path} has no prompt for {empty[0]}")
     return rows.sort_index()
