@@ -140,8 +140,8 @@ class SampleMetric(Metric):
     `values` is called with 16 rows each time, the last padded, so a row's bytes never change.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self) -> None:
+        super().__init__()
         self.reset()
 
     @abstractmethod

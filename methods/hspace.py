@@ -48,8 +48,10 @@ class HSpaceDirections(Editor):
     minus mean h of the n lowest, per step; g = 1 is one class gap. `pca`: per step, the principal
     components of h with signs aligned to the first step; g = 1 is one standard deviation. Labelled
     images are inverted by DDIM and h is recorded while they are decoded, under the empty prompt.
-    Deviations: scores are the data set's labels; PCA is fitted on the same inverted images, and
-    the component of an attribute is the one that correlates most with its label; eta is 0.
+    Deviations: the change enters x0 only by default (the source does so as an option: in a chain of
+    20 steps the symmetric change has a third of the effect); scores are the data set's labels; PCA
+    is fitted on the same inverted images, and the component of an attribute is the one that
+    correlates most with its label; eta is 0.
 
     Args:
         variant: "supervised" or "pca".
@@ -79,11 +81,11 @@ class HSpaceDirections(Editor):
         variant: Literal["supervised", "pca"] = "supervised",
         space: Literal["bottleneck", "noise"] = "bottleneck",
         steps: int | None = None,
-        images: int = 256,
-        extremes: int = 64,
+        images: int = 96,
+        extremes: int = 32,
         components: int = 16,
         orthogonal: bool = False,
-        asymmetric: bool = False,
+        asymmetric: bool = True,
         max_strength: float = 2.0,
     ) -> None:
         if 2 * extremes > images:

@@ -52,8 +52,9 @@ class ArcFaceIdentity(Pairwise):
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the network; its hash is checked before the file is opened."""
         super().prepare(surroundings)
+        state = ARCFACE.state(surroundings.weights_dir)
         self.network = IRSE50()
-        self.network.load_state_dict(ARCFACE.state(surroundings.weights_dir))
+        self.network.load_state_dict(state)
         self.network.eval().requires_grad_(False).to(surroundings.device)
 
     def compare(

@@ -343,8 +343,8 @@ def _check_factors(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b f"]:
 
 _ZOOM = 0.82
 _PIXEL = 2 * _ZOOM / NATIVE_SIZE
-_Field = Float[Tensor, "b h w"]
-_Colour = Float[Tensor, "b 3 *hw"]
+_Field = Float[Tensor, "#b #h #w"]
+_Colour = Float[Tensor, "#b 3 #h #w"]
 
 
 def _cover(distance: _Field) -> _Field:

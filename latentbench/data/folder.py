@@ -165,10 +165,9 @@ def _read_table(path: Path, images: Mapping[str, str]) -> pd.DataFrame:
     ):
         if len(names):
             raise BadInput(f"{path} has {what} {', '.join(names[:5])} ({len(names)} in all)")
-    prompts = rows[PROMPT] if PROMPT in list(rows.columns) else pd.Series()
-    empty = list(prompts.index[prompts.isna()])
-    if empty:
-        raise BadInput(f"{path} has no prompt for {empty[0]}")
+    prompts: Any = rows.get(PROMPT)
+    if prompts is not None and prompts.isna().any():
+        raise BadInput(f"{path} has no prompt for {prompts.index[prompts.isna()][0]}")
     return rows.sort_index()
 
 

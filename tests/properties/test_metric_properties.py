@@ -20,6 +20,7 @@ from metrics.identity import Identity
 from metrics.istd import ISTD
 from metrics.kernel import KernelDistance
 from metrics.kernel_inner import InnerKernelDistance
+from metrics.kernel_truths import TruthKernelDistance
 from metrics.leak import Leak
 from metrics.monotonicity import Monotonicity
 from metrics.mse import MeanSquaredError
@@ -36,11 +37,11 @@ from planted import PlantedData, PlantedJudge
 N = 26
 MAKERS = [
     PSNR, SSIM, MeanSquaredError, PerceptualDistance, CounterfactualError, TargetGain, Leak,
-    Monotonicity, Identity, ISTD, PathSmoothness, FactorPath, NoiseStatistics,
+    Monotonicity, Identity, TruthKernelDistance, ISTD, PathSmoothness, FactorPath, NoiseStatistics,
     lambda: FrechetDistance(reference_n=200), lambda: KernelDistance(reference_n=200),
     lambda: InnerKernelDistance(reference_n=200),
 ]  # fmt: skip
-NAMES = [getattr(m, "__name__", "x") for m in MAKERS[:13]] + ["Frechet", "Kernel", "InnerKernel"]
+NAMES = [getattr(m, "__name__", "x") for m in MAKERS[:14]] + ["Frechet", "Kernel", "InnerKernel"]
 laws = settings(
     max_examples=3,
     deadline=None,

@@ -9,6 +9,8 @@ from latentbench.metric import Surroundings
 from latentbench.types import Samples
 from metrics.counterfactual import CounterfactualError
 from metrics.identity import Identity
+from metrics.kernel import KernelDistance
+from metrics.kernel_truths import TruthKernelDistance
 from metrics.leak import Leak
 from metrics.monotonicity import Monotonicity, spearman
 from metrics.target_gain import TargetGain
@@ -241,3 +243,33 @@ class TestCounterfactualError:
         same = samples.sources[:, None].expand_as(samples.truths).contiguous()
         values = scored(CounterfactualError(), surroundings, edited(nothing, truths=same))
         assert values["counterfactual_ratio"] is None and values["counterfactual_rmse"] == 0
+
+
+class TestTruthKernelDistance:
+    def many(self, change):
+        """Return whole edits of many faces, one output each."""
+        before = PlantedData().batch("test", range(120)).factors
+        before[:, GLASSES] = 0.0
+        after = [plant(x)[:, None] for x in (change(before, 1.0), put_on(before, 1.0))]
+        ids = tuple(f"i{k:03d}" for k in range(120))
+        return Samples(ids, after[0], ("glasses+",) * 120, truths=after[1])
+
+    def value(self, metric, surroundings, change):
+        metric.prepare(surroundings)
+        metric.update(self.many(change))
+        return next(iter(metric.compute().values()))
+
+    def test_best_worst_trap(self, surroundings):
+        perfect, idle, wild = (
+            self.value(TruthKernelDistance(), surroundings, c)
+            for c in (put_on, nothing, everything)
+        )
+        assert perfect.low < 0 < perfect.high
+        assert wild.value > idle.value > perfect.high
+        assert wild.low > 0
+
+    def test_real_faces_are_the_wrong_reference_for_edits(self, surroundings):
+        """A perfect edit has another share of glasses than real faces, and is blamed for it."""
+        unfair = self.value(KernelDistance(reference_n=400), surroundings, put_on)
+        fair = self.value(TruthKernelDistance(), surroundings, put_on)
+        assert unfair.value > abs(fair.value)
