@@ -12,7 +12,7 @@ from peft import PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, unknown
 from latentbench.parameterization import Grid
 from latentbench.types import Space
 
@@ -204,6 +204,11 @@ class DiffusionModel(LatentModel):
         if not scales:
             yield
             return
+        known = {
+            key for m in self.network.modules() if isinstance(m, LoraLayer) for key in m.lora_A
+        }
+        if scales.keys() - known:
+            raise unknown("adapter", sorted(scales.keys() - known)[0], known)
         self._switch_adapters(scales)
         try:
             yield

@@ -75,7 +75,12 @@ class UNetDiffusion(DiffusionModel):
 
     @cached_property
     def _weights_hash(self) -> str:
-        tensors = {k: v for net in self.networks() for k, v in net.state_dict().items()}
+        tensors = {
+            key.replace(".base_layer.", "."): value  # adapters are off, so they do not count
+            for net in self.networks()
+            for key, value in net.state_dict().items()
+            if ".lora_" not in key
+        }
         config = {k: v for k, v in self.scheduler.config.items() if not k.startswith("_")}
         return content_hash(config, *[p for k in sorted(tensors) for p in (k, tensors[k])])
 

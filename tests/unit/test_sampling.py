@@ -746,7 +746,6 @@ def test_adapters_are_off_again_after_an_exception(adapted):
     assert torch.equal(generate(model, noise(model), FREE), bare)
 
 
-@pytest.mark.xfail(strict=True, reason="adapter_scales passes over names that no layer has")
 def test_an_unknown_adapter_is_an_error(adapted):
     model, *_ = adapted
     with pytest.raises((BadInput, HookNeverFired)):

@@ -104,7 +104,7 @@ def test_pca_picks_the_planted_component(pixel, cache, planted):
     along = (h * v).flatten(1).sum(1)
     r = torch.corrcoef(torch.cat([along[None], test.factors.T]))[0, 1:]
     own = toy.FACTORS.index(planted)
-    assert float(r[own]) > 0.9
+    assert float(r[own]) > 0.8
     assert all(abs(float(r[k])) < 0.5 for k in range(3) if k != own)
 
 
@@ -142,7 +142,7 @@ def test_noise_has_no_components(pixel):
 
 
 def test_the_edit_adds_g_times_v_at_every_step(pixel, cache):
-    editor = fitted(pixel, cache)
+    editor = fitted(pixel, cache, asymmetric=False)
     batch = toy.ToyData().batch("test", range(2))
     strengths = torch.tensor([0.0, 1.5])
     images = editor.edit(batch, Edit("hat+", "hat"), strengths)
