@@ -85,7 +85,7 @@ def grid(rows: Sequence[Row]) -> UInt8[np.ndarray, "h w 3"]:
     width = max(line.shape[1] for line in lines)
     parts = []
     for row, line in zip(rows, lines, strict=True):
-        parts += [_words(f"{row.group}   {row.id}   {_legend(row)}", width), _widen(line, width)]
+        parts += [_words(row, line.shape[1], width), _widen(line, width)]
     return np.concatenate(parts)
 
 
@@ -150,15 +150,13 @@ def _line(row: Row) -> UInt8[np.ndarray, "h w 3"]:
     return np.concatenate(tiles, 1).repeat(times, 0).repeat(times, 1)
 
 
-def _legend(row: Row) -> str:
-    names = [name for name, _ in _tiles(row)]
-    same = set(names) <= {"source", "output", "truth"}
-    return " | ".join(dict.fromkeys(names) if same else names)
-
-
-def _words(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    strip = Image.new("RGB", (width, MARGIN), "white")
-    ImageDraw.Draw(strip).text((4, 4), text, fill="black")
+def _words(row: Row, used: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Return two lines of words: what the row is, and each tile's name above the tile."""
+    strip = Image.new("RGB", (width, 2 * MARGIN), "white")
+    draw, names = ImageDraw.Draw(strip), [name for name, _ in _tiles(row)]
+    draw.text((4, 4), f"{row.group}   {row.id}", fill="black")
+    for k, name in enumerate(names):
+        draw.text((4 + k * used // len(names), MARGIN + 4), name, fill="black")
     return np.asarray(strip)
 
 

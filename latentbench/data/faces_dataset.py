@@ -1,6 +1,7 @@
 """`dataset=faces`: procedural faces through the interface of every data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -40,9 +41,8 @@ class FacesDataset(Dataset):
         """Return faces with captions, factors and part masks."""
         data, index = self._split(split), torch.as_tensor(list(indices))
         factors = data.factors(index)
-        masks = {name: mask.float() for name, mask in data.masks(index).items()}
-        ids = tuple(f"{split}/{i}" for i in indices)
-        return Batch(ids, data.images(index), tuple(faces.caption(factors)), factors, masks)
+        ids, captions = tuple(f"{split}/{i}" for i in indices), tuple(faces.caption(factors))
+        return Batch(ids, data.images(index), captions, factors, _Masks(factors, self.image_size))
 
     def counterfactual(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
@@ -60,3 +60,23 @@ class FacesDataset(Dataset):
 
     def _split(self, split: str) -> faces.Faces:
         return faces.Faces(split=split, size=self.image_size, correlation=self.correlation)
+
+
+class _Masks(Mapping[str, Float[Tensor, "b h w"]]):
+    """Part masks, drawn when first asked for: they cost as much as the images."""
+
+    def __init__(self, factors: Float[Tensor, "b f"], size: int) -> None:
+        self._factors, self._size = factors, size
+
+    @cached_property
+    def _drawn(self) -> Mapping[str, Tensor]:
+        return faces.part_masks(self._factors, self._size)
+
+    def __getitem__(self, name: str) -> Float[Tensor, "b h w"]:
+        return self._drawn[name].float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(faces.PARTS)
+
+    def __len__(self) -> int:
+        return len(faces.PARTS)

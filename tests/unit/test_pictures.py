@@ -1,0 +1,66 @@
+import io
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from latentbench import pictures
+from latentbench.pictures import Pictures
+from latentbench.types import Samples
+
+
+def samples(group: str, count: int, seed: int) -> Samples:
+    images = torch.rand(count, 2, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return Samples(
+        tuple(f"{group}{k}" for k in range(count)),
+        images,
+        (group,) * count,
+        sources=-images[:, 0],
+        truths=images.flip(1),
+        strengths=torch.tensor([[0.5, 1.0]]).expand(count, 2),
+        main=1,
+    )
+
+
+def kept(folder):
+    return pd.read_parquet(folder / pictures.FILE)
+
+
+def test_groups_share_the_rows_and_the_first_are_kept(tmp_path):
+    keeper = Pictures(4, ["a", "b"])
+    for chunk in (samples("a", 3, 0), samples("b", 3, 1)):
+        keeper.update(chunk)
+    keeper.save(tmp_path)
+    assert kept(tmp_path)["id"].tolist() == ["a0", "a1", "b0", "b1"]
+
+
+def test_kept_images_are_lossless(tmp_path):
+    keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
+    keeper.update(chunk)
+    keeper.save(tmp_path)
+    image = np.asarray(Image.open(io.BytesIO(kept(tmp_path)["outputs"][0][1])))
+    assert np.array_equal(image, pictures.pixels(chunk.outputs[0, 1]))
+
+
+def test_pixels_cover_the_whole_range():
+    ends = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1)
+    assert pictures.pixels(ends).reshape(-1).tolist() == [0, 128, 255]
+
+
+def test_the_grid_has_source_outputs_and_the_headline_truth(tmp_path):
+    keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
+    keeper.update(chunk)
+    keeper.save(tmp_path)
+    grid = np.asarray(Image.open(tmp_path / pictures.GRID))
+    times = pictures.SMALLEST // 8
+    assert grid.shape == (2 * pictures.MARGIN + pictures.SMALLEST, 4 * pictures.SMALLEST, 3)
+    small = grid[2 * pictures.MARGIN :: times, ::times]
+    parts = [chunk.sources[0], *chunk.outputs[0], chunk.truths[0, 1]]
+    assert np.array_equal(small, np.concatenate([pictures.pixels(p) for p in parts], 1))
+    assert (grid[: 2 * pictures.MARGIN] < 128).any()  # words
+
+
+def test_nothing_kept_writes_nothing(tmp_path):
+    Pictures(0, ["a"]).save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
