@@ -1,0 +1,41 @@
+import re
+from pathlib import Path
+
+from latentbench.catalogue import options
+from metrics.pairwise import SUFFIX
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def documented():
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `(\w+)` \| .* \| [↑↓–] \|", text, re.MULTILINE))
+
+
+def figures():
+    built = [option.build() for option in options("metric").values() if option.name in FILES]
+    return {name: figure for metric in built for name, figure in metric.figures.items()}
+
+
+FILES = {path.stem for path in (ROOT / "conf" / "metric").glob("*.yaml")}
+
+
+def test_every_figure_has_a_row_and_every_row_a_figure():
+    names = {name.replace("_zoo2", "_zoo1") for name in figures()}
+    assert names == documented()
+    assert not any(name.endswith(tuple(filter(None, SUFFIX.values()))) for name in names)
+
+
+def test_direction_and_row_agree():
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    signs = dict(re.findall(r"^\| `(\w+)` \| .* \| ([↑↓–]) \|", text, re.MULTILINE))
+    expected = {True: "↑", False: "↓", None: "–"}
+    for name, figure in figures().items():
+        assert signs[name.replace("_zoo2", "_zoo1")] == expected[figure.higher_is_better], name
+
+
+def test_every_metric_file_has_a_yaml():
+    shared = {"__init__", "features", "pairwise", "readings", "published"}
+    files = {path.stem for path in (ROOT / "metrics").glob("*.py")} - shared
+    targets = {option.cls.__module__.split(".")[1] for option in options("metric").values()}
+    assert files <= targets
