@@ -188,7 +188,7 @@ def load(cell: Cell) -> Bench:
     if cell.config.dataset.get("size", 0) is None:
         dataset = build(cell.config.dataset, size=model.image_size)
     cell.editor.attach(model, streams, cache)
-    size = cell.config.runtime.batch_size
+    size = _batch_size(cell)
     return Bench(cell.editor, model, dataset, streams, cache, cell.device, size)
 
 
@@ -251,7 +251,12 @@ def cells_folder(config: DictConfig) -> Path:
 def _works(cell: Cell, bench: Bench) -> list[Work]:
     runtime, groups = cell.config.runtime, cell.benchmark.groups(bench.dataset)
     backwards = runtime.order is Order.reversed
-    return work_list(groups, cell.benchmark.n, runtime.batch_size, backwards)
+    return work_list(groups, cell.benchmark.n, _batch_size(cell), backwards)
+
+
+def _batch_size(cell: Cell) -> int:
+    """Return the images of a call: no more than there are, since a batch is padded to its size."""
+    return min(cell.config.runtime.batch_size, cell.benchmark.n)
 
 
 def _parts(cell: Cell) -> Parts:

@@ -157,6 +157,16 @@ def test_the_yaml_names_every_setting(name):
 
 
 @every
+def test_the_yamls_values_are_the_constructors_defaults(name):
+    """One truth; a variant (a yaml on top of another) may differ."""
+    if "defaults:" in (CONF / "method" / f"{name}.yaml").read_text():
+        return
+    parameters = inspect.signature(editor_class(name).__init__).parameters
+    settings = {k: v for k, v in config(name).items() if k != "_target_"}
+    assert settings == {k: parameters[k].default for k in settings}
+
+
+@every
 def test_a_method_has_a_test_file(name):
     module = editor_class(name).__module__.split(".")[-1]
     assert (ROOT / "tests" / "unit" / "methods" / f"test_{module}.py").is_file()
