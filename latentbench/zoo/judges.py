@@ -22,7 +22,7 @@ from latentbench.zoo import weights
 INPUT_SIZE = 64
 FEATURES = 128
 EMBEDDING = 96
-Maps = list[Float[Tensor, "b c h w"]]
+Maps = list[Float[Tensor, "b _ _ _"]]
 
 
 def _to_input_size(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 64 64"]:
