@@ -11,12 +11,12 @@ import collections
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 
 from latentbench import cell as cells
+from latentbench import plugins
 
 CELLS = {
     "generation": "plain",
@@ -24,7 +24,6 @@ CELLS = {
     "attribute_editing": "hspace",
     "interpolation": "slerp",
 }
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def seconds_per_call(model, rows: int, repeats: int = 5) -> float:
@@ -44,7 +43,7 @@ def measure(benchmark: str, method: str, overrides: list[str], folder: str) -> t
         f"benchmark={benchmark}", f"method={method}", "tracker=none", f"results.dir={folder}",
         "results.cache=null", "runtime.fail_fast=true", *overrides,
     ]  # fmt: skip
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with plugins.conf():
         config = compose("config", settings)
     model = cells.hot_model(cells.OmegaConf.to_yaml(config.model, resolve=True), "cpu")
     calls: dict[int, int] = collections.Counter()
