@@ -145,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("name", nargs="?", help="one model; all of them if left out")
     make = verbs.add_parser("train", help="train a model from its recipe, or go on training")
     make.add_argument("--steps", type=int, help="steps of the main run (default: the recipe's)")
+    make.add_argument("--checkpoints", type=Path, default=training.CHECKPOINTS,
+                      help="folder of the checkpoints (default: .checkpoints)")  # fmt: skip
     figures = verbs.add_parser("measure", help="measure a model and put the figures on its card")
     figures.add_argument("--n", type=int, default=2000, help="number of faces (default 2000)")
     for verb in (make, figures):
@@ -165,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{name}: ok")
         elif args.verb == "train":
             device = training.best_device(args.device)
-            print(train(args.name, args.steps, device, training.CHECKPOINTS))
+            print(train(args.name, args.steps, device, args.checkpoints))
         else:
             device = training.best_device(args.device)
             print(json.dumps(measure(args.name, device, args.n), indent=2))

@@ -2,7 +2,7 @@
 
 StableDiffusionPipeline's layout, trained in stages: the autoencoder; the text tower, regressing the
 true factors from the caption; the U-Net with the text tower, on cached latents; the decoder again,
-on the latents as they are.
+on the latents as they are. Both last stages then go on from their averaged weights, longer.
 """
 
 import itertools
@@ -39,12 +39,19 @@ DECODER_PLAN = training.Plan(
     name="faces_ldm_decoder", steps=1500, batch=8, lr=1.5e-3, flat=0.1, decay="cosine", seed=24,
     ema=0.998, weight_decay=0.0, fresh=1_500_000,
 )  # fmt: skip
+DECODER_LONG_PLAN = training.Plan(
+    name="faces_ldm_decoder_long", steps=6000, batch=8, lr=1.5e-3, flat=0.1, decay="cosine", seed=25,
+    ema=0.998, weight_decay=0.0, fresh=1_600_000,
+)  # fmt: skip
 TEXT_PLAN = training.Plan(
     name="faces_ldm_text", steps=700, batch=64, lr=3e-3, flat=0.3, decay="cosine", seed=22,
     ema=0.99, fresh=3_000_000,
 )  # fmt: skip
 PLAN = training.Plan(
     name=NAME, steps=2000, batch=32, lr=1e-3, flat=0.55, seed=23, ema=0.998, fresh=2_000_000
+)
+LONG_PLAN = training.Plan(
+    name="faces_ldm_long", steps=4000, batch=32, lr=8e-4, flat=0.4, seed=26, fresh=2_000_000
 )
 LATENTS = 16_384
 EMPTY_SHARE = 0.1
@@ -336,7 +343,7 @@ def _ldm_loss(
 
 def train_diffusion(
     plan: training.Plan,
-    text: CLIPTextModel,
+    both: TextAndUNet,
     data: dict[str, Tensor],
     tokens: CLIPTokenizer,
     root: Path,
@@ -344,9 +351,7 @@ def train_diffusion(
     stop_after: int | None = None,
 ) -> tuple[TextAndUNet, float]:
     """Train the U-Net with the text tower on cached latents, or go on training."""
-    torch.manual_seed(plan.seed)
-    unet = training.plain_attention(network())
-    both = TextAndUNet(text, unet).to(data["latents"].device)
+    both = both.to(data["latents"].device)
     weights, seconds = training.train(
         both, _ldm_loss(both, plan, data, tokens), plan, root=root, stop_after=stop_after
     )
@@ -376,7 +381,7 @@ def save(
 def make(
     folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = LATENTS
 ) -> dict[str, object]:
-    """Train all four networks (or go on training) and write the pipeline's folder.
+    """Train all networks (or go on training) and write the pipeline's folder.
 
     Args:
         folder: Where the pipeline goes.
@@ -388,19 +393,26 @@ def make(
     Returns:
         The facts of each training run, for the card.
     """
-    plans = [training.shortened(plan, share) for plan in (VAE_PLAN, TEXT_PLAN, PLAN, DECODER_PLAN)]
+    stages = (VAE_PLAN, TEXT_PLAN, PLAN, DECODER_PLAN, LONG_PLAN, DECODER_LONG_PLAN)
+    plans = [training.shortened(plan, share) for plan in stages]
     tokens = tokenizer(root / NAME / "tokenizer")
     vae, vae_seconds = train_autoencoder(plans[0], device, root)
     text, text_seconds = train_text(plans[1], device, root, tokens)
     data = cached_latents(vae, plans[2], device, root, count)
-    both, seconds = train_diffusion(plans[2], text, data, tokens, root)
+    torch.manual_seed(plans[2].seed)
+    both = TextAndUNet(text, training.plain_attention(network()))
+    both, seconds = train_diffusion(plans[2], both, data, tokens, root)
     decoder_seconds = refine_decoder(vae, plans[3], device, root)
+    both, long_seconds = train_diffusion(plans[4], both.half().float(), data, tokens, root)
+    decoder_long_seconds = refine_decoder(vae.half().float(), plans[5], device, root)
     save(folder, vae, both, tokens, 1 / float(data["latents"].std()))
     return {
         "vae": training.facts(plans[0], "generator", vae_seconds),
         "text_pretraining": training.facts(plans[1], "generator", text_seconds),
         "decoder": training.facts(plans[3], "generator", decoder_seconds),
         "unet_and_text": training.facts(plans[2], "generator", seconds, count),
+        "unet_and_text_long": training.facts(plans[4], "generator", long_seconds, count),
+        "decoder_long": training.facts(plans[5], "generator", decoder_long_seconds),
     }
 
 
