@@ -1,9 +1,9 @@
 """``faces_ddpm``: an unconditional pixel DDPM on 32-pixel faces, in DDPMPipeline's layout.
 
 Trained in stages: it learns the shapes by predicting the noise, then goes on with v-prediction
-(Salimans & Ho 2022, appendix D), first briefly, then long. The first stage alone draws sharp faces in
-wrong colours: an error of 0.017 in the mean of the predicted noise is multiplied by 130 on the way to
-the image at t = 980.
+(Salimans & Ho 2022, appendix D), first briefly, then long. The first stage alone draws sharp faces
+in wrong colours: an error of 0.017 in the mean of the predicted noise is multiplied by 130 on the
+way to the image at t = 980.
 """
 
 from collections.abc import Sequence

@@ -40,8 +40,8 @@ DECODER_PLAN = training.Plan(
     ema=0.998, weight_decay=0.0, fresh=1_500_000,
 )  # fmt: skip
 DECODER_LONG_PLAN = training.Plan(
-    name="faces_ldm_decoder_long", steps=6000, batch=8, lr=1.5e-3, flat=0.1, decay="cosine", seed=25,
-    ema=0.998, weight_decay=0.0, fresh=1_600_000,
+    name="faces_ldm_decoder_long", steps=6000, batch=8, lr=1.5e-3, flat=0.1, decay="cosine",
+    seed=25, ema=0.998, weight_decay=0.0, fresh=1_600_000,
 )  # fmt: skip
 TEXT_PLAN = training.Plan(
     name="faces_ldm_text", steps=700, batch=64, lr=3e-3, flat=0.3, decay="cosine", seed=22,
