@@ -14,7 +14,7 @@ from latentbench.models.base import LatentModel
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Endpoint, Latent, Space
 
-VERBS = ("generate", "invert", "edit", "interpolate")
+VERBS = ("generate", "invert", "edit", "interpolate", "represent")
 
 
 class Editor(ABC):
@@ -81,8 +81,10 @@ class Editor(ABC):
         """Take back what `state` returned; edits are then equal."""
         del state
 
-    def generate(self, ids: Sequence[str], prompts: Sequence[str] | None) -> Tensor:
-        """Return one fresh image per id ``[b, 3, h, w]``."""
+    def generate(
+        self, ids: Sequence[str], prompts: Sequence[str] | None, noise: Tensor | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return one fresh image per id, from the x_T of that id or from a given one."""
         raise self._cannot("generate")
 
     def invert(self, batch: Batch) -> Latent:
@@ -102,6 +104,10 @@ class Editor(ABC):
     def interpolate(self, a: Endpoint, b: Endpoint, steps: int) -> Float[Tensor, "b t 3 h w"]:
         """Return `steps` frames from `a` to `b`, ends included."""
         raise self._cannot("interpolate")
+
+    def represent(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Return one vector per image: its code in a space of the model."""
+        raise self._cannot("represent")
 
     def _cannot(self, verb: str) -> Incompatible:
         has = ", ".join(sorted(self.verbs())) or "none"

@@ -145,7 +145,9 @@ class Samples:
             reach it are left out of headline scores. None: all rows count.
         factors: known factors of the source.
         wanted: factors that a perfect output would have, per output.
-        noise: the inverted x_T, for the statistics of the latent.
+        noise: x_T, inverted or given, for the statistics of the latent.
+        codes: what a model's space holds of the source, one vector per row.
+        other_codes: the same image's vector in the space that `codes` are compared with.
     """
 
     ids: tuple[str, ...]
@@ -160,6 +162,8 @@ class Samples:
     factors: Float[Tensor, "b f"] | None = None
     wanted: Float[Tensor, "b s f"] | None = None
     noise: Float[Tensor, "b c hn wn"] | None = None
+    codes: Float[Tensor, "b d"] | None = None
+    other_codes: Float[Tensor, "b e"] | None = None
 
     def __post_init__(self) -> None:
         b = len(self.ids)

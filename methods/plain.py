@@ -32,11 +32,13 @@ class PlainSampling(Editor):
         self.steps, self.guidance = steps, guidance
 
     def generate(
-        self, ids: Sequence[str], prompts: Sequence[str] | None
+        self, ids: Sequence[str], prompts: Sequence[str] | None, noise: Tensor | None = None
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return one image per id, from the noise of that id."""
+        """Return one image per id, from the noise of that id where none is given."""
         model, b = self.model, len(ids)
-        x = self.streams.normal("prior", ids, model.latent_shape, model.device)
+        if noise is None:
+            noise = self.streams.normal("prior", ids, model.latent_shape, model.device)
+        x = noise.to(model.device)
         condition = condition_of(model, None if prompts is None else tuple(prompts), b)
         guidance = model.guidance if self.guidance is None else self.guidance
         terms = guided(condition, model.condition(None, b), guidance)

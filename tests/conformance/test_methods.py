@@ -124,6 +124,8 @@ def act(bench: Bench, editor: Editor, verb: str, order: list[int]) -> torch.Tens
     if verb == "interpolate":
         return editor.interpolate(*bench.ends(ids), 4)
     batch, edit = bench.edits(order)
+    if verb == "represent":
+        return editor.represent(batch)
     if verb == "invert":
         return editor.decode(editor.invert(batch))
     return editor.edit(batch, edit, torch.tensor([0.0, editor.max_strength]))
@@ -227,6 +229,7 @@ def test_a_missing_verb_says_which_there_are(name, latent):
         "invert": lambda: editor.invert(None),
         "edit": lambda: editor.edit(None, None, None),
         "interpolate": lambda: editor.interpolate(None, None, 2),
+        "represent": lambda: editor.represent(None),
     }
     for verb in set(VERBS) - editor.verbs():
         with pytest.raises(
@@ -238,7 +241,25 @@ def test_a_missing_verb_says_which_there_are(name, latent):
 # ---------------------------------------------------------------- laws
 
 
-@on(*VERBS)
+@on("represent")
+def test_codes_are_one_finite_vector_per_image(bench, name, verb):
+    found = act(bench, bench.editor(name), verb, [0, 1, 2])
+    assert found.ndim == 2 and len(found) == 3 and found.dtype == torch.float32
+    assert bool(found.isfinite().all()) and float((found[0] - found[1]).abs().max()) > 1e-4
+
+
+@on("generate")
+def test_an_image_can_be_made_from_a_given_noise(bench, name, verb):
+    editor, shape = bench.editor(name), bench.model.latent_shape
+    own, other = (Streams(seed).normal("prior", ("a", "b", "c"), shape) for seed in (0, 1))
+    prompts = ["hat", "smile", "glasses"] if bench.model.provides else None
+    images = editor.generate(("a", "b", "c"), prompts)
+    assert torch.equal(editor.generate(("a", "b", "c"), prompts, own), images)
+    moved = editor.generate(("a", "b", "c"), prompts, other)
+    assert float((moved - images).abs().flatten(1).amax(1).min()) > 1e-2
+
+
+@on(*(v for v in VERBS if v != "represent"))
 def test_results_have_a_row_per_image_and_are_finite(bench, name, verb):
     found = act(bench, bench.editor(name), verb, [0, 1, 2])
     size = bench.model.image_size

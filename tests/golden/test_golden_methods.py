@@ -41,6 +41,8 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
             for k, word in enumerate(("hat", "smile"))
         )
         return editor.interpolate(a, b, 3)[:, 1]
+    if "represent" in editor.verbs():
+        return editor.represent(data.batch("test", range(5)))
     return editor.generate(IDS, ("hat", "smile"))
 
 

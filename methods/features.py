@@ -1,0 +1,101 @@
+"""Codes of images in one of a model's spaces: what probes, spreads and comparisons read."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.editor import Editor
+from latentbench.errors import BadInput
+from latentbench.inversion import ddim_invert
+from latentbench.models.base import Condition, DiffusionModel
+from latentbench.sampling import Recorder, denoise, guided, noise_to_level
+from latentbench.types import Batch, Space
+
+
+class Features(Editor):
+    """One vector per image: bottleneck activations, the inverted noise, or the VAE's latent.
+
+    Sources: "Emergent Correspondence from Image Diffusion", section 4 (x_t = alpha_t x_0 + sigma_t
+    eps, one pass of the denoiser, activations averaged over noises); "Diffusion Models Beat GANs
+    on Image Classification", section 3.2 (average pooling, then a linear probe). Deviations: the
+    block is the middle one; the condition is empty; all images share the same noises, so that
+    codes differ by their images alone, as comparisons of spaces ask.
+
+    Args:
+        space: "bottleneck" (h_t), "noise" (x_T by DDIM inversion) or "vae" (z_0).
+        noise_level: share of the sampler's steps that lie below the level at which h_t is read:
+            1 is x_T, 0 the last level that the network is told of.
+        ensemble: number of noises that h_t is averaged over.
+        pool: side of the grid that h_t is averaged to.
+        steps: sampling steps; default: the model's.
+
+    Raises:
+        BadInput: a noise level outside 0..1, or fewer than one noise or cell.
+
+    Example:
+        >>> editor = Features(noise_level=0.1)  # editor.represent(batch) is [b, channels]
+    """
+
+    paper = "Emergent Correspondence from Image Diffusion, section 4"
+    scope = "image"
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {"represent": frozenset()}
+    model: DiffusionModel
+
+    def __init__(
+        self,
+        *,
+        space: Literal["bottleneck", "noise", "vae"] = "bottleneck",
+        noise_level: float = 0.1,
+        ensemble: int = 1,
+        pool: int = 1,
+        steps: int | None = None,
+    ) -> None:
+        if not 0 <= noise_level <= 1 or ensemble < 1 or pool < 1:
+            raise BadInput(
+                f"features take noise_level in 0..1 and at least one noise and one cell, got "
+                f"noise_level={noise_level:g}, ensemble={ensemble}, pool={pool}"
+            )
+        self.space, self.noise_level, self.steps = Space(space), noise_level, steps
+        self.ensemble, self.pool = ensemble, pool
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[str]]:
+        """Return the configured space."""
+        del verbs
+        return frozenset({Space(config.get("space", "bottleneck"))}), frozenset()
+
+    def represent(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Return each image's code in the configured space."""
+        read = {Space.BOTTLENECK: self._bottleneck, Space.NOISE: self._noise, Space.VAE: self._vae}
+        return read[self.space](batch).flatten(1)
+
+    def _bottleneck(self, batch: Batch) -> Tensor:
+        x0 = self.model.encode(batch.images)
+        draws = self.streams.normal("features", self._draws(), self.model.latent_shape)
+        h = torch.stack([self._activations(x0, eps) for eps in draws]).mean(0)
+        return F.adaptive_avg_pool2d(h, self.pool)
+
+    def _activations(self, x0: Tensor, eps: Tensor) -> Float[Tensor, "b c h w"]:
+        """Return h_t of noised images."""
+        model, grid = self.model, self.model.grid(self.steps)
+        level = min(round((1 - self.noise_level) * grid.n), grid.n - 1)
+        x = noise_to_level(grid, x0, eps.to(x0).expand_as(x0), level)
+        recorder = Recorder(bottleneck=True)
+        terms = guided(model.condition(None, len(x)), Condition(), 1.0)
+        denoise(model, x, terms, grid=grid, level=level, interventions=[recorder])
+        return recorder.h[level]
+
+    def _draws(self) -> list[str]:
+        return [f"noise {k}" for k in range(self.ensemble)]
+
+    def _noise(self, batch: Batch) -> Tensor:
+        return ddim_invert(self.model, batch, self.cache, steps=self.steps)
+
+    def _vae(self, batch: Batch) -> Tensor:
+        return self.model.encode(batch.images)
