@@ -54,5 +54,5 @@ def test_the_other_spaces(latent):
 
 
 def test_a_level_outside_the_schedule_is_refused():
-    with pytest.raises(BadInput, match="noise_level in 0..1"):
+    with pytest.raises(BadInput, match="take noise_level in 0"):
         Features(noise_level=1.5)
