@@ -94,6 +94,8 @@ class AttributeEditing(Benchmark):
             matched=torch.full((len(batch),), bool(found["reached"])),
             factors=batch.factors,
             wanted=wanted,
+            prompts=edit.target_prompts,
+            source_prompts=edit.source_prompts,
         )
 
     def _ask(self, bench: Bench, split: str, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:

@@ -32,6 +32,7 @@ class Generation(Benchmark):
             images.clamp(-1, 1)[:, None].cpu(),
             (work.group,) * len(batch),
             wanted=batch.factors[:, None] if prompted and batch.factors is not None else None,
+            prompts=batch.prompts if prompted else None,
         )
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:

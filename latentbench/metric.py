@@ -118,7 +118,7 @@ class Metric(torchmetrics.Metric):
     def check(self, samples: Samples) -> None:
         """Raise BadInput, naming metric and field, when samples cannot be measured."""
         name, found = type(self).__name__, samples.tensors()
-        for field in sorted(self.needs - found.keys()):
+        for field in sorted(self.needs - found.keys() - samples.texts().keys()):
             raise BadInput(
                 f"{name} needs Samples.{field}, got None; take a benchmark that gives it, or leave "
                 f"the metric out"

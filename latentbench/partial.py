@@ -57,9 +57,9 @@ class Partial:
     def put(self, work: Work, finished: Finished) -> None:
         """Store a finished batch, whole or not at all."""
         samples = finished.samples
-        meta = asdict(replace(finished, samples=None)) | {"ids": (), "groups": (), "main": None}
+        meta = asdict(replace(finished, samples=None)) | {"texts": {}, "main": None}
         if samples is not None:
-            meta |= {"ids": samples.ids, "groups": samples.groups, "main": samples.main}
+            meta |= {"texts": samples.texts(), "main": samples.main}
         tensors = {} if samples is None else samples.tensors()
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
         write_atomically(self._path(work), save(tensors, {"json": json.dumps(meta)}))
@@ -68,9 +68,10 @@ class Partial:
         """Return a stored batch."""
         with safe_open(self._path(work), "pt") as file:
             meta = json.loads(file.metadata()["json"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        ids, groups, main = tuple(meta.pop("ids")), tuple(meta.pop("groups")), meta.pop("main")
-        meta["samples"] = Samples(ids, groups=groups, main=main, **tensors) if ids else None
+            tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
+        texts: dict[str, Any] = {name: tuple(value) for name, value in meta.pop("texts").items()}
+        main = meta.pop("main")
+        meta["samples"] = Samples(main=main, **texts, **tensors) if texts else None
         meta["indices"], meta["failures"] = tuple(meta["indices"]), tuple(meta["failures"])
         return Finished(**meta)
 
@@ -86,13 +87,13 @@ class Partial:
 def join(parts: Sequence[Samples]) -> Samples:
     """Return the rows of all parts under each other."""
     first = parts[0]
-    names = first.tensors()
-    return Samples(
-        ids=tuple(i for part in parts for i in part.ids),
-        groups=tuple(g for part in parts for g in part.groups),
-        main=first.main,
-        **{name: torch.cat([part.tensors()[name] for part in parts]) for name in names},
-    )
+    texts = {
+        name: tuple(text for part in parts for text in part.texts()[name]) for name in first.texts()
+    }
+    tensors: dict[str, Any] = {
+        name: torch.cat([part.tensors()[name] for part in parts]) for name in first.tensors()
+    }
+    return Samples(main=first.main, **texts, **tensors)
 
 
 def in_order(

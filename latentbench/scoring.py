@@ -113,7 +113,7 @@ class Scorer:
 
 
 def _lacking(metric: Metric, samples: Samples) -> str | None:
-    lacking = metric.needs - samples.tensors().keys()
+    lacking = metric.needs - samples.tensors().keys() - samples.texts().keys()
     return (
         f"needs {', '.join(sorted(lacking))}, which this cell's samples lack" if lacking else None
     )

@@ -148,6 +148,9 @@ class Samples:
         noise: x_T, inverted or given, for the statistics of the latent.
         codes: what a model's space holds of the source, one vector per row.
         other_codes: the same image's vector in the space that `codes` are compared with.
+        masks: 1 where the edit may change the image, for local edits.
+        prompts: caption that each row's outputs should fit, where there are captions.
+        source_prompts: caption of each source.
     """
 
     ids: tuple[str, ...]
@@ -164,14 +167,18 @@ class Samples:
     noise: Float[Tensor, "b c hn wn"] | None = None
     codes: Float[Tensor, "b d"] | None = None
     other_codes: Float[Tensor, "b e"] | None = None
+    masks: Float[Tensor, "b h w"] | None = None
+    prompts: tuple[str, ...] | None = None
+    source_prompts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         b = len(self.ids)
-        for name, value in self.tensors().items():
-            if value.shape[0] != b:
+        for name, value in (self.tensors() | self.texts()).items():
+            if len(value) != b:
                 raise BadInput(
-                    f"Samples.{name} has {value.shape[0]} rows, ids has {b}; give one row per id"
+                    f"Samples.{name} has {len(value)} rows, ids has {b}; give one row per id"
                 )
+        for name, value in self.tensors().items():
             if not torch.isfinite(value).all():
                 bad = ~torch.isfinite(value).flatten(1).all(1)
                 names = [i for i, x in zip(self.ids, bad.tolist(), strict=True) if x]
@@ -185,11 +192,16 @@ class Samples:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """Return the fields of one text per row that are present, by name: ids, groups, prompts."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, tuple)}
+
     def rows(self, index: Sequence[int]) -> "Samples":
         """Return the given rows, in the given order."""
         picked = {name: value[list(index)] for name, value in self.tensors().items()}
-        ids = tuple(self.ids[k] for k in index)
-        return replace(self, ids=ids, groups=tuple(self.groups[k] for k in index), **picked)
+        texts = {name: tuple(value[k] for k in index) for name, value in self.texts().items()}
+        return replace(self, **texts, **picked)
 
     def headline(self) -> Float[Tensor, "b s 3 h w"]:
         """Return the outputs that headline scores are made of."""

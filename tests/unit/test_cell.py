@@ -270,7 +270,8 @@ def test_stored_batches_come_back_in_order_and_in_even_chunks(tmp_path):
     def samples(numbers):
         values = torch.tensor(numbers, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
         names = tuple(f"i{k}" for k in numbers)
-        return Samples(names, values.expand(-1, 2, 3, 4, 4), ("g",) * len(numbers), main=1)
+        outputs, groups = values.expand(-1, 2, 3, 4, 4), ("g",) * len(numbers)
+        return Samples(names, outputs, groups, main=1, masks=values[:, 0, 0], prompts=names)
 
     chunks = []
     for backwards in (False, True):
@@ -284,6 +285,8 @@ def test_stored_batches_come_back_in_order_and_in_even_chunks(tmp_path):
     for a, b in zip(*chunks, strict=True):
         assert a.ids == b.ids
         assert a.main == b.main == 1
+        assert a.prompts == b.prompts == a.ids and a.source_prompts is None
+        assert torch.equal(a.masks[:, 0, 0], a.outputs[:, 0, 0, 0, 0])
         assert torch.equal(a.outputs, b.outputs)
 
 
