@@ -84,3 +84,13 @@ def in_parts(metric, samples: Samples, sizes: Sequence[int]):
             metric.update(samples.rows(range(start, stop)))
         start = stop
     return metric
+
+
+def coded(codes, factors=None, **more) -> Samples:
+    """Return samples that carry codes, and factors where there are any."""
+    n = len(codes)
+    fields = {"codes": torch.as_tensor(codes).float(), **more}
+    if factors is not None:
+        fields["factors"] = torch.as_tensor(factors).float()
+    ids = tuple(f"image/{k:05d}" for k in range(n))
+    return Samples(ids, torch.zeros(n, 1, 3, 2, 2), ("images",) * n, **fields)
