@@ -7,17 +7,22 @@ from torch import Tensor
 PARALLEL = 0.9995  # |cosine| above which slerp is lerp
 
 
-def lerp(a: Float[Tensor, "b ..."], b: Float[Tensor, "b ..."], w: Float[Tensor, " t"]) -> Tensor:
-    """Return ``(1 - w) a + w b`` for every w, ``[b, t, ...]``; ends are exact."""
-    weight = w.to(a).reshape(1, -1, *[1] * (a.dim() - 1))
+def lerp(a: Float[Tensor, "b ..."], b: Float[Tensor, "b ..."], w: Float[Tensor, "... t"]) -> Tensor:
+    """Return ``(1 - w) a + w b`` for every w, ``[b, t, ...]``; ends are exact.
+
+    The weights are ``[t]``, the same for all rows, or ``[b, t]``.
+    """
+    weight = w.to(a).reshape(-1, w.shape[-1], *[1] * (a.dim() - 1))
     return (1 - weight) * a[:, None] + weight * b[:, None]
 
 
-def slerp(a: Float[Tensor, "b ..."], b: Float[Tensor, "b ..."], w: Float[Tensor, " t"]) -> Tensor:
+def slerp(
+    a: Float[Tensor, "b ..."], b: Float[Tensor, "b ..."], w: Float[Tensor, "... t"]
+) -> Tensor:
     """Return spherical interpolation of each whole sample, ``[b, t, ...]``; ends are exact.
 
     Each sample is one vector (not one per row or channel), in float64. Where the two are parallel
-    (|cosine| > 0.9995) the arc is undefined and lerp takes its place.
+    (|cosine| > 0.9995) the arc is undefined and lerp takes its place. Weights as in `lerp`.
 
     Example:
         >>> a, b = torch.eye(2)[:1], torch.eye(2)[1:]

@@ -37,29 +37,34 @@ class LinearInterpolation(Editor):
     def __init__(self, *, steps: int | None = None, guidance: float | None = None) -> None:
         self.steps, self.guidance = steps, guidance
 
-    def mix(self, a: Tensor, b: Tensor, w: Float[Tensor, " t"]) -> Float[Tensor, "b t ..."]:
+    def mix(self, a: Tensor, b: Tensor, w: Float[Tensor, "b t"]) -> Float[Tensor, "b t ..."]:
         """Return the path between two noises."""
         return linear.lerp(a, b, w)
 
-    def coefficients(self, frames: int) -> Float[Tensor, " t"]:
-        """Return where on the path each frame lies, from 0 to 1."""
-        return torch.linspace(0, 1, frames)
+    def coefficients(self, a: Endpoint, b: Endpoint, frames: int) -> Float[Tensor, "b t"]:
+        """Return where on its path each frame lies, from 0 to 1."""
+        del b
+        return torch.linspace(0, 1, frames).repeat(len(a.ids), 1)
 
-    def interventions(self, w: Float[Tensor, " t"]) -> Sequence[Intervention]:
+    def interventions(self, w: Float[Tensor, "b t"]) -> Sequence[Intervention]:
         """Return changes to the loop for frames at these coefficients; none here."""
         return ()
 
     def interpolate(self, a: Endpoint, b: Endpoint, steps: int) -> Float[Tensor, "b t 3 h w"]:
         """Return `steps` frames of each path, all decoded in one batch."""
-        model, w = self.model, self.coefficients(steps)
+        return self.frames(a, b, self.coefficients(a, b, steps))
+
+    def frames(
+        self, a: Endpoint, b: Endpoint, w: Float[Tensor, "b t"]
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Return the frames at these coefficients."""
+        model = self.model
         x = self.mix(self.noise(a), self.noise(b), w).flatten(0, 1)
-        rows, weight = len(x), w.repeat(len(a.ids))
-        condition = self._condition(a, steps).lerp(self._condition(b, steps), weight)
         guidance = model.guidance if self.guidance is None else self.guidance
-        terms = guided(condition, model.condition(None, rows), guidance)
+        terms = guided(self.condition(a, b, w), model.condition(None, len(x)), guidance)
         grid, changes = model.grid(self.steps), self.interventions(w)
-        frames = model.decode(generate(model, x, terms, grid=grid, interventions=changes))
-        return frames.unflatten(0, (len(a.ids), steps))
+        images = model.decode(generate(model, x, terms, grid=grid, interventions=changes))
+        return images.unflatten(0, w.shape)
 
     def noise(self, end: Endpoint) -> Float[Tensor, "b c h w"]:
         """Return x_T of one end: its noise, or its image inverted at guidance 1."""
@@ -69,5 +74,9 @@ class LinearInterpolation(Editor):
         batch = Batch(end.ids, end.images)
         return ddim_invert(self.model, batch, self.cache, steps=self.steps, prompts=end.prompts)
 
-    def _condition(self, end: Endpoint, steps: int) -> Condition:
-        return condition_of(self.model, end.prompts, len(end.ids)).repeat(steps)
+    def condition(self, a: Endpoint, b: Endpoint, w: Float[Tensor, "b t"]) -> Condition:
+        """Return the condition of every frame, rows ordered (path, frame)."""
+        one, two = (
+            condition_of(self.model, end.prompts, len(end.ids)).repeat(w.shape[1]) for end in (a, b)
+        )
+        return one.lerp(two, w.flatten())

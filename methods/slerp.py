@@ -23,6 +23,6 @@ class SphericalInterpolation(LinearInterpolation):
 
     paper = "Denoising Diffusion Implicit Models, section 5.3"
 
-    def mix(self, a: Tensor, b: Tensor, w: Float[Tensor, " t"]) -> Float[Tensor, "b t ..."]:
+    def mix(self, a: Tensor, b: Tensor, w: Float[Tensor, "b t"]) -> Float[Tensor, "b t ..."]:
         """Return the arc between two noises."""
         return linear.slerp(a, b, w)

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
+from scipy.stats import beta as beta_law
 
 from latentbench.cache import Cache
-from latentbench.errors import HookNeverFired
+from latentbench.errors import BadInput, HookNeverFired
 from latentbench.models.base import AttentionCall
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.parameterization import Grid
 from latentbench.sampling import Intervention, Step
 from latentbench.streams import Streams
 from latentbench.types import Endpoint
-from methods.aid import AttentionInterpolation, InterpolatedAttention
+from methods.aid import AttentionInterpolation, InterpolatedAttention, fit_law
 from methods.plain import PlainSampling
 from methods.slerp import SphericalInterpolation
 
@@ -43,7 +44,7 @@ def step_of(*branches: str) -> Step:
 @pytest.mark.parametrize("mode", ["inner", "outer"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_equations_row_by_row(mode, fused):
-    t = torch.tensor([0.0, 0.3, 1.0])
+    t = torch.tensor([[0.0, 0.3, 1.0], [0.0, 0.6, 1.0]])
     call = calls(2 * 2 * 3)  # branches x paths x frames
     change = InterpolatedAttention(mode, fused, t, 1.0)
     found = change.attention(step_of("null", "condition"), call)
@@ -59,7 +60,7 @@ def test_the_equations_row_by_row(mode, fused):
     for path in range(2):
         first, last = 6 + 3 * path, 6 + 3 * path + 2
         (k0, v0), (k1, v1) = ((call.key[r], call.value[r]) for r in (first, last))
-        for frame, w in enumerate(t):
+        for frame, w in enumerate(t[path]):
             row = first + frame
             if mode == "inner":
                 expected = attend(row, (1 - w) * k0 + w * k1, (1 - w) * v0 + w * v1)
@@ -84,7 +85,10 @@ def test_ends_are_plain_generation(latent, mode, fused):
 
 def test_every_setting_changes_the_inner_frames(latent):
     a, b = ends(latent)
-    settings = [{}, {"mode": "inner"}, {"fused": False}, {"warmup": 1.0}, {"guidance": 1.0}]
+    settings = [
+        {}, {"mode": "inner"}, {"fused": False}, {"warmup": 1.0}, {"guidance": 1.0},
+        {"guide": "hat smile"}, {"explore": 5},
+    ]  # fmt: skip
     frames = [
         attached(AttentionInterpolation(**s), latent).interpolate(a, b, 3)[:, 1] for s in settings
     ]
@@ -118,11 +122,57 @@ def test_warmup_counts_steps_from_the_noisy_end(latent):
 
 
 def test_coefficients_are_quantiles_of_the_beta_law():
-    uniform = AttentionInterpolation().coefficients(5)
-    torch.testing.assert_close(uniform, torch.linspace(0, 1, 5))
-    found = AttentionInterpolation(alpha=25.0, beta=25.0).coefficients(7)
+    a = b = Endpoint(IDS)
+    uniform = AttentionInterpolation().coefficients(a, b, 5)
+    torch.testing.assert_close(uniform, torch.linspace(0, 1, 5).expand(2, 5))
+    found = AttentionInterpolation(alpha=25.0, beta=25.0).coefficients(a, b, 7)
     published = [0, 0.432, 0.469, 0.5, 0.531, 0.568, 1]
-    assert found.tolist() == pytest.approx(published, abs=1e-3)
+    assert found[1].tolist() == pytest.approx(published, abs=1e-3)
+
+
+def test_a_fitted_law_places_frames_equally_far_apart():
+    """A path of brightness that follows a known law: its quantiles are the fitted coefficients."""
+    places = torch.linspace(0, 1, 9, dtype=torch.float64)
+    way = torch.as_tensor(beta_law.cdf(places.numpy(), 4.0, 2.0))
+    frames = (way[:, None, None, None] - 0.5).expand(-1, 3, 8, 8).float()
+    assert fit_law(frames) == pytest.approx((4.0, 2.0), rel=0.05)
+    assert fit_law(frames[:1].expand(9, -1, -1, -1)) == (1.0, 1.0)
+    jump = (places > 0.8).double()[:, None, None, None].expand(-1, 3, 8, 8).float()
+    assert beta_law.ppf(0.5, *fit_law(jump)) == pytest.approx(0.81, abs=0.06)
+
+
+def test_exploring_spreads_the_frames_of_each_path_on_its_own(latent):
+    a, b = ends(latent)
+    editor = attached(AttentionInterpolation(explore=7), latent)
+    laws = editor.coefficients(a, b, 5)
+    assert bool((laws.diff() > 0).all()) and laws[:, 0].tolist() == [0, 0]
+    assert laws[:, -1].tolist() == [1, 1]
+    assert not torch.equal(laws[0], laws[1])
+    alone = editor.coefficients(*(Endpoint(IDS[1:], e.noise[1:], e.prompts[1:]) for e in (a, b)), 5)
+    torch.testing.assert_close(alone[0], laws[1], rtol=1e-2, atol=1e-3)
+
+
+def test_a_guide_replaces_the_inner_prompts_and_leaves_the_ends(latent):
+    a, b = ends(latent)
+    plain = attached(AttentionInterpolation(), latent)
+    guided = attached(AttentionInterpolation(guide="smile"), latent)
+    w = plain.coefficients(a, b, 3)
+    rows = guided.condition(a, b, w).tensors["encoder_hidden_states"]
+    lerped = plain.condition(a, b, w).tensors["encoder_hidden_states"]
+    guide = latent.condition(("smile",), 1).tensors["encoder_hidden_states"][0]
+    for row in range(6):
+        assert torch.equal(rows[row], guide if row % 3 == 1 else lerped[row])
+    frames = guided.interpolate(a, b, 3)
+    torch.testing.assert_close(
+        frames[:, ::2], plain.interpolate(a, b, 3)[:, ::2], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_a_guide_without_fusion_is_refused():
+    with pytest.raises(BadInput, match="guide needs fused=true"):
+        AttentionInterpolation(guide="smile", fused=False)
+    with pytest.raises(BadInput, match="3 frames or more"):
+        AttentionInterpolation(explore=2)
 
 
 def test_a_model_without_attention_is_an_error(zoo):

@@ -39,7 +39,7 @@ def test_middle_frame_is_the_middle_of_noise_and_prompts(latent):
 def test_middle_noise_has_norm_0_707(pixel):
     ids = tuple(map(str, range(32)))
     a, b = (Streams(k).normal("prior", ids, pixel.latent_shape) for k in range(2))
-    middle = attached(pixel).mix(a, b, torch.linspace(0, 1, 3))[:, 1]
+    middle = attached(pixel).mix(a, b, torch.linspace(0, 1, 3).repeat(32, 1))[:, 1]
     ratio = middle.flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)
     assert float(ratio.mean()) == pytest.approx(0.5**0.5, abs=0.01)
 

@@ -74,3 +74,42 @@ def test_a_strength_below_one_step_is_refused(latent):
         attached(latent).edit(batch, edit, torch.tensor([0.1]))
     with pytest.raises(BadInput, match="at most 1"):
         SDEdit(max_strength=1.5)
+
+
+def test_outside_the_mask_the_source_is_kept(latent):
+    batch = toy.ToyData().batch("test", range(2))
+    mask = torch.zeros(2, *batch.images.shape[-2:])
+    mask[:, :, : mask.shape[-1] // 2] = 1
+    edit = Edit("x", target_prompts=("smile",) * 2, masks=mask)
+    x0, editor = latent.encode(batch.images), attached(latent, repeats=2)
+    z0 = editor._repeat(x0, batch, edit, 0.8)
+    half = x0.shape[-1] // 2
+    torch.testing.assert_close(z0[..., half:], x0[..., half:], rtol=0, atol=1e-6)
+    assert float((z0 - x0)[..., :half].abs().mean()) > 1e-2
+
+
+def test_a_latent_cell_may_change_as_soon_as_one_of_its_pixels_may(latent):
+    batch = toy.ToyData().batch("test", range(1))
+    mask = torch.zeros(1, *batch.images.shape[-2:])
+    mask[0, 0, 0] = 1
+    x0 = latent.encode(batch.images)
+    edit = Edit("x", target_prompts=("smile",), masks=mask)
+    moved = (attached(latent)._repeat(x0, batch, edit, 0.8) - x0).abs().amax(1)[0] > 1e-4
+    assert moved.nonzero().tolist() == [[0, 0]]
+
+
+def test_repeats_start_from_the_last_result_with_fresh_noise(latent):
+    batch = toy.ToyData().batch("test", range(1))
+    edit, strengths = Edit("x", target_prompts=("smile",)), torch.tensor([0.0, 0.4])
+    once, twice = (attached(latent, repeats=k).edit(batch, edit, strengths) for k in (1, 2))
+    assert torch.equal(once[:, 0], twice[:, 0])
+    grid = latent.grid()
+    shape = (1, *latent.latent_shape)
+    n1, n2 = (Streams(0).normal(s, batch.ids, shape)[:, 0] for s in ("sdedit", "sdedit/1"))
+    terms = guided(latent.condition(("smile",), 1), latent.condition(None, 1), 3.0)
+    x = latent.encode(batch.images)
+    for noise in (n1, n2):
+        x = generate(latent, noise_to_level(grid, x, noise, 3), terms, start=3)
+    assert torch.equal(twice[:, 1], latent.decode(x))
+    with pytest.raises(BadInput, match="at least 1"):
+        SDEdit(repeats=0)
