@@ -12,34 +12,38 @@ from torch import Tensor
 from latentbench.batching import map_batches, padded_batches
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
-from latentbench.errors import NoEffect
 from latentbench.types import Batch, Edit, Samples
 from latentbench.zoo.judges import load_judge
 
-REFINEMENTS = 2  # times that the matched strength is tried on the calibration split and moved
+TRIALS = 5  # strengths tried after the curve
+CLOSE = 0.03  # mean gain this near to the wanted one ends the trials
+MARGIN = 0.15  # a trial stays this share of the bracket away from its ends
 
 
 class AttributeEditing(Benchmark):
     """Edits of one attribute on held-out images, compared at equal effect.
 
-    Native strengths differ by orders of magnitude between methods. On the calibration split, a
-    judge that gives no score reads the target factor along the strength curve; the strength that
-    reaches `gain` of the asked change (interpolated, tried, interpolated again) makes the last
-    output of every row, and headline scores are made of that output alone. An attribute that a
-    method cannot move that far counts as not reached. The truth is the rendered counterfactual: at
-    `gain` of the way for the last output, at the whole change for the others.
+    Native strengths differ by orders of magnitude between methods, so methods are compared where
+    their effect is equal. A judge that gives no score reads the target factor on the images that
+    are edited, along the strength curve and then at strengths between; the one whose mean gain
+    comes nearest to `gain` makes the last output of every row, and headline scores are made of that
+    output alone. It is one number per method and attribute, and it is always one that was tried:
+    factors such as a hat appear all at once, so that a strength read off a coarse curve can miss
+    the gain by .4, and one that was matched on other images misses it by their difference. An
+    attribute that a method cannot move that far counts as not reached. The truth is the rendered
+    counterfactual: at `gain` of the way for the last output, at the whole change for the others.
 
     Args:
         n: images per attribute.
         attributes: attribute with its direction: "glasses+" puts glasses on.
         gain: share of the asked change at which methods are compared.
         strengths: number of native strengths of the curve.
-        calibration_n: calibration images per attribute.
-        judge: who reads the calibration images; never the judge of the scores.
+        judge: who reads the gain that is matched; never the judge of the scores.
         split: which images are edited.
     """
 
     question = "Does an edit change what was asked and nothing else?"
+    version = 2
     verbs = frozenset({"edit"})
     needs = frozenset({"labels", "counterfactuals"})
     main_score = "leak_zoo1"
@@ -51,13 +55,11 @@ class AttributeEditing(Benchmark):
         attributes: Sequence[str] = ("glasses+", "hat+"),
         gain: float = 0.5,
         strengths: int = 4,
-        calibration_n: int = 16,
         judge: str = "zoo2",
         split: str = "test",
     ) -> None:
         self.n, self.attributes, self.gain = n, tuple(attributes), gain
-        self.strengths, self.calibration_n = strengths, calibration_n
-        self.judge, self.split = judge, split
+        self.strengths, self.judge, self.split = strengths, judge, split
 
     def edits(self, dataset: Dataset) -> Sequence[Edit]:
         """Return the edits without prompts, for methods that fit."""
@@ -68,19 +70,18 @@ class AttributeEditing(Benchmark):
         return self.attributes
 
     def setup(self, bench: Bench) -> dict[str, Any]:
-        """Return, per edit, the curve on the calibration split and the matched strength."""
-        return {name: self._calibrate(bench, name) for name in self.attributes}
+        """Return, per edit, the curve as the judge reads it, and the matched strength."""
+        return {name: self._match(bench, name) for name in self.attributes}
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the curve and, last, the output at the matched strength."""
         found = setup[work.group]
         numbers = _untouched(bench.dataset, self.split, work.group, self.n)
         index = [numbers[k] for k in work.indices]
-        batch, edit = self._ask(bench, self.split, work.group, index)
+        batch, edit = self._ask(bench, work.group, index)
         curve = [*found["strengths"], found["matched"]]
         images = bench.editor.edit(batch, edit, torch.tensor([0.0, *curve])).clamp(-1, 1).cpu()
         outputs, reconstructions = images[:, 1:], images[:, 0]
-        _check_effect(batch, edit, outputs, reconstructions)
         wanted, truths = self._truth(bench, work.group, index, batch, len(curve))
         return Samples(
             batch.ids,
@@ -98,30 +99,37 @@ class AttributeEditing(Benchmark):
             source_prompts=edit.source_prompts,
         )
 
-    def _ask(self, bench: Bench, split: str, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
-        batch, edit = bench.dataset.batch(split, index), _edit(name)
+    def _ask(self, bench: Bench, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
+        batch, edit = bench.dataset.batch(self.split, index), _edit(name)
         prompts = None
         if batch.prompts is not None:
             goal = torch.full((len(index),), _goal(name))
-            prompts = bench.dataset.edited_prompts(split, index, str(edit.attribute), goal)
+            prompts = bench.dataset.edited_prompts(self.split, index, str(edit.attribute), goal)
         return batch, Edit(name, edit.attribute, edit.sign, batch.prompts, prompts)
 
-    def _calibrate(self, bench: Bench, name: str) -> dict[str, Any]:
-        most = bench.editor.max_strength
-        strengths = torch.linspace(0, most, self.strengths + 1)
-        reads, asked = self._read(bench, name, strengths)
-        gains = ((reads - reads[:, :1]) / asked).mean(0).tolist()
-        points = dict(zip(strengths.tolist(), gains, strict=True))
-        matched, reached = _strength_at(self.gain, points)
-        for _ in range(REFINEMENTS if reached else 0):
-            tried, _ = self._read(bench, name, torch.tensor([matched]))
-            points[matched] = float(((tried - reads[:, :1]) / asked).mean())
-            matched, reached = _strength_at(self.gain, points)
+    def _match(self, bench: Bench, name: str) -> dict[str, Any]:
+        """Return the curve, and the strength whose mean gain comes nearest to the wanted one."""
+        curve = torch.linspace(0, bench.editor.max_strength, self.strengths + 1)
+        start, asked = self._read(bench, name, curve[:1])
+
+        def gains(strengths: Tensor) -> dict[float, float]:
+            reads, _ = self._read(bench, name, strengths)
+            means = ((reads - start) / asked).mean(0)
+            return dict(zip(strengths.tolist(), means.tolist(), strict=True))
+
+        points = found = gains(curve[1:])
+        for _ in range(TRIALS):
+            trial = _next_trial(self.gain, {0.0: 0.0} | points)
+            if trial is None:
+                break
+            points = points | gains(torch.tensor([trial]))
+        matched = min(points, key=lambda strength: abs(points[strength] - self.gain))
         return {
-            "strengths": strengths[1:].tolist(),
-            "gains": gains[1:],
+            "strengths": list(found),
+            "gains": list(found.values()),
             "matched": matched,
-            "reached": reached,
+            "matched_gain": points[matched],
+            "reached": max(points.values()) >= self.gain - CLOSE,
         }
 
     def _read(
@@ -130,9 +138,9 @@ class AttributeEditing(Benchmark):
         """Return the judge's reading of the target factor, and the change that was asked."""
         judge, reads, asked = load_judge(self.judge, bench.device), [], []
         column = bench.dataset.factor_names.index(str(_edit(name).attribute))
-        numbers = _untouched(bench.dataset, "calibration", name, self.calibration_n)
-        for index, kept in padded_batches(self.calibration_n, bench.batch_size):
-            batch, edit = self._ask(bench, "calibration", name, [numbers[k] for k in index])
+        numbers = _untouched(bench.dataset, self.split, name, self.n)
+        for index, kept in padded_batches(self.n, bench.batch_size):
+            batch, edit = self._ask(bench, name, [numbers[k] for k in index])
             images = bench.editor.edit(batch, edit, strengths).clamp(-1, 1)
             read = map_batches(judge.factors, images.flatten(0, 1))[:, column].cpu()
             assert batch.factors is not None
@@ -178,26 +186,24 @@ def _untouched(dataset: Dataset, split: str, name: str, n: int) -> tuple[int, ..
     return tuple(found[:n])
 
 
-def _check_effect(batch: Batch, edit: Edit, outputs: Tensor, reconstructions: Tensor) -> None:
-    same = (outputs == reconstructions[:, None]).flatten(2).all(2)
-    if bool(same.any()):
-        row, column = same.nonzero()[0].tolist()
-        raise NoEffect(
-            f"edit {edit.name} changed nothing on image {batch.ids[row]} at output {column}; "
-            f"check that the method's direction is not zero and that its hooks fire"
-        )
+def _next_trial(gain: float, points: Mapping[float, float]) -> float | None:
+    """Return a strength within the first bracket of the gain, or None where none is wanted.
 
-
-def _strength_at(gain: float, points: Mapping[float, float]) -> tuple[float, bool]:
-    """Return where a curve first reaches the gain (linear between points), and whether it does.
+    Linear between the bracket's ends, but never so near to one that a steep curve is not narrowed.
 
     Args:
         gain: what to reach.
-        points: strength -> gain; a curve that stays below gives its largest strength and False.
+        points: strength -> gain of all that was tried, 0 included.
+
+    Example:
+        >>> _next_trial(0.5, {0.0: 0.0, 1.0: 1.0, 2.0: 1.0})
+        0.5
     """
-    strengths = sorted(points)
-    for left, right in itertools.pairwise(strengths):
+    if any(abs(found - gain) <= CLOSE for found in points.values()):
+        return None
+    for left, right in itertools.pairwise(sorted(points)):
         low, high = points[left], points[right]
-        if high >= gain:
-            return left + (gain - low) / (high - low) * (right - left), True
-    return strengths[-1], False
+        if low < gain <= high:
+            share = min(max((gain - low) / (high - low), MARGIN), 1 - MARGIN)
+            return left + share * (right - left)
+    return None

@@ -167,6 +167,7 @@ def compute(cell: Cell) -> Record:
         cell.blank,
         status=Status.OK,
         scores=scorer.scores,
+        setup=setup["values"],
         switched_off=scorer.switched_off,
         failed_samples=failures,
         evaluations={name: cost.evaluations() for name, cost in costs.items()},

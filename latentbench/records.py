@@ -70,6 +70,7 @@ class Record:
         traceback: where a failed cell failed.
         scores: figure -> value with interval; "psnr/glasses+" is the figure of one group.
         main_score: the figure that the benchmark's table is sorted by.
+        setup: what the benchmark found before the first image, such as matched strengths.
         switched_off: metric -> why it gave no figure.
         failed_samples: samples left out, each with group, index and cause.
         versions: class -> its version.
@@ -95,6 +96,7 @@ class Record:
     traceback: str = ""
     scores: Mapping[str, ScoreEntry] = field(default_factory=dict)
     main_score: str = ""
+    setup: Mapping[str, Any] = field(default_factory=dict)
     switched_off: Mapping[str, str] = field(default_factory=dict)
     failed_samples: tuple[Mapping[str, str], ...] = ()
     versions: Mapping[str, int] = field(default_factory=dict)

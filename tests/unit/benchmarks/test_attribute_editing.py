@@ -1,0 +1,74 @@
+"""Attribute editing: matching strengths on a planted editor whose effect is known exactly."""
+
+import pytest
+import torch
+
+from benchmarks.attribute_editing import AttributeEditing, _next_trial
+from latentbench.benchmark import Bench, Work
+from latentbench.cache import Cache
+from latentbench.data.faces_dataset import FacesDataset
+from latentbench.editor import Editor
+from latentbench.streams import Streams
+
+DATA = FacesDataset(size=32)
+
+
+class Planted(Editor):
+    """Renders the true counterfactual at a known function of the strength."""
+
+    max_strength = 2.0
+
+    def __init__(self, centre: float, width: float, most: float = 1.0) -> None:
+        self.centre, self.width, self.most = centre, width, most
+
+    def value(self, strength: torch.Tensor) -> torch.Tensor:
+        return self.most * ((strength - self.centre) / self.width).sigmoid() * (strength > 0)
+
+    def edit(self, batch, edit, strengths):
+        index = [int(i.split("/")[1]) for i in batch.ids]
+        values = [self.value(s).expand(len(batch)) for s in strengths]
+        frames = [DATA.counterfactual("test", index, edit.attribute, v) for v in values]
+        return torch.stack(frames, 1)
+
+
+def bench(editor: Editor) -> Bench:
+    nowhere, device = Cache(None), torch.device("cpu")
+    return Bench(editor, None, DATA, Streams(0), nowhere, device, batch_size=4)  # pyright: ignore
+
+
+@pytest.mark.parametrize("width", [0.3, 0.02])
+def test_the_matched_strength_has_the_gain_that_was_asked(width):
+    """A curve that jumps between two of its points is matched as well as a flat one."""
+    editor = Planted(1.1, width)
+    found = AttributeEditing(n=6, attributes=("glasses+",), strengths=3).setup(bench(editor))
+    found = found["glasses+"]
+    assert found["reached"]
+    assert found["matched_gain"] == pytest.approx(0.5, abs=0.08)
+    assert float(editor.value(torch.tensor(found["matched"]))) == pytest.approx(0.5, abs=0.15)
+    assert found["strengths"] == pytest.approx([2 / 3, 4 / 3, 2])
+
+
+def test_an_effect_that_stays_below_is_not_reached():
+    found = AttributeEditing(n=4, attributes=("hat+",)).setup(bench(Planted(1.0, 0.1, most=0.3)))
+    assert not found["hat+"]["reached"]
+    assert found["hat+"]["matched"] == 2.0
+
+
+def test_the_last_output_is_the_matched_one():
+    protocol, editor = AttributeEditing(n=4, attributes=("glasses+",)), Planted(1.0, 0.2)
+    surroundings = bench(editor)
+    setup = protocol.setup(surroundings)
+    samples = protocol.run(Work("glasses+", (0, 1), 2), surroundings, setup)
+    assert samples.main == 4
+    assert samples.strengths is not None and samples.truths is not None
+    assert float(samples.strengths[0, -1]) == pytest.approx(setup["glasses+"]["matched"])
+    gap = (samples.outputs - samples.truths).abs().amax((0, 2, 3, 4))
+    assert float(gap[3]) < 0.05 < float(gap[0])  # the whole change at the end, little at first
+
+
+def test_trials_narrow_the_first_bracket():
+    points = {0.0: 0.0, 1.0: 0.9, 2.0: 0.4, 3.0: 1.0}
+    assert _next_trial(0.45, points) == pytest.approx(0.5)
+    assert _next_trial(0.45, {0.0: 0.0, 1.0: 0.46}) is None  # near enough
+    assert _next_trial(0.5, {0.0: 0.0, 1.0: 0.2}) is None  # never reached
+    assert _next_trial(0.05, {0.0: 0.0, 1.0: 1.0}) == pytest.approx(0.15)  # keeps off the ends
