@@ -1,22 +1,27 @@
-"""What a cell costs beside its denoiser: wall time over the bare network's time for the same rows.
+"""What a cell costs beside its denoiser: its time over the bare network's time for the same rows.
 
-    python perf/cell_overhead.py [model=faces_ddpm] [runtime.batch_size=16]
+    python perf/cell_overhead.py [model=faces_ddpm] [model.steps=10] [runtime.batch_size=16]
 
-Runs one cell of each benchmark without cache, counts the rows of every network call, times the
-bare network on the same numbers of rows within the same process, and prints the ratio. "run" is the
-work on images; "whole" adds loading, fitting, calibration and scoring.
+Runs one cell of each benchmark, without cache. Right after each network call of the cell, the bare
+network is called once more on the same rows and timed; its own time is taken off the cell's. Both
+sides of the ratio are thus measured at the same moments, at the same batches, on the same machine
+noise. CPU time (of all threads) is less disturbed by other processes than wall time; on a GPU only
+wall time means anything. "run" is the work on images, "whole" adds fitting, calibration and
+scoring; the medians of three cells are shown.
 """
 
-import collections
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from hydra import compose
 
+from latentbench import batches, plugins
 from latentbench import cell as cells
-from latentbench import plugins
 
 CELLS = {
     "generation": "plain",
@@ -24,50 +29,78 @@ CELLS = {
     "attribute_editing": "hspace",
     "interpolation": "slerp",
 }
+SIZES = ["benchmark.n=32", "runtime.batch_size=16", "runtime.threads=1", "model.steps=10"]
+REPEATS = 3
 
 
-def seconds_per_call(model, rows: int, repeats: int = 5) -> float:
-    x = torch.randn(rows, *model.latent_shape, device=model.device)
-    t = torch.full((rows,), 500, device=model.device)
-    condition = model.condition(None, rows).tensors
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        model.network(x, t, **condition)
-        times.append(time.perf_counter() - start)
-    return sorted(times)[repeats // 2]
+def now() -> torch.Tensor:
+    """Return (wall, CPU) seconds."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return torch.tensor([time.perf_counter(), time.process_time()], dtype=torch.float64)
 
 
-def measure(benchmark: str, method: str, overrides: list[str], folder: str) -> tuple[float, ...]:
+@contextmanager
+def twins(model) -> Iterator[torch.Tensor]:
+    """Follow each network call by a bare one; yields the seconds that those took, (wall, CPU)."""
+    forward, spent = model.forward, torch.zeros(2, dtype=torch.float64)
+
+    def both(x, timesteps, condition, taps=None):
+        out = forward(x, timesteps, condition, taps)
+        start = now()
+        model.network(x, timesteps, **condition.tensors)
+        spent.add_(now() - start)
+        return out
+
+    model.forward = both
+    try:
+        yield spent
+    finally:
+        del model.forward
+
+
+def measure(benchmark: str, overrides: list[str], folder: str) -> torch.Tensor:
+    """Return time over bare time of one cell: rows run and whole, columns wall and CPU."""
     settings = [
-        f"benchmark={benchmark}", f"method={method}", "tracker=none", f"results.dir={folder}",
-        "results.cache=null", "runtime.fail_fast=true", *overrides,
+        f"benchmark={benchmark}", f"method={CELLS[benchmark]}", "tracker=none",
+        f"results.dir={folder}", "results.cache=null", "results.overwrite=always",
+        "runtime.fail_fast=true", *SIZES, *overrides,
     ]  # fmt: skip
     with plugins.conf():
         config = compose("config", settings)
-    model = cells.hot_model(cells.OmegaConf.to_yaml(config.model, resolve=True), "cpu")
-    calls: dict[int, int] = collections.Counter()
-    handle = model.network.register_forward_pre_hook(lambda net, args: calls.update([len(args[0])]))
-    names = {"benchmark": benchmark, "method": method, "model": "", "dataset": ""}
-    start = time.perf_counter()
-    record, _ = cells.run_cell(config, names)
-    wall = time.perf_counter() - start
-    handle.remove()
-    with torch.no_grad():
-        per_row = {n: seconds_per_call(model, n) for n in calls}
-    bare = sum(per_row[n] * count for n, count in calls.items())
-    rows = sum(n * count for n, count in calls.items())
-    run = record.seconds["run"] / (bare * record.evaluations["run"]["forward"] / rows)
-    return run, wall / bare, bare
+    device = str(cells.torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    model = cells.hot_model(cells.OmegaConf.to_yaml(config.model, resolve=True), device)
+    finish, run = batches.BatchRunner.finish, torch.zeros(2, 2, dtype=torch.float64)
+
+    with twins(model) as bare:
+
+        def timed(runner, works):
+            start, before = now(), bare.clone()
+            result = finish(runner, works)
+            run.copy_(torch.stack([now() - start, bare - before]))
+            return result
+
+        batches.BatchRunner.finish = timed
+        start = now()
+        cells.run_cell(config, dict.fromkeys(("benchmark", "method", "model", "dataset"), ""))
+        whole = torch.stack([now() - start, bare])
+    batches.BatchRunner.finish = finish
+    return torch.stack([(part[0] - part[1]) / part[1] for part in (run, whole)])
 
 
 def main() -> None:
     overrides = sys.argv[1:] or ["model=faces_ddpm"]
-    print(f"{'benchmark':20} {'method':16} {'run':>6} {'whole':>6} {'bare s':>7}")
+    heads = ("run, CPU", "run, wall", "whole, CPU", "whole, wall")
+    print(f"{'benchmark':18} {'method':15}", *(f"{head:>11}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         for benchmark, method in CELLS.items():
-            run, whole, bare = measure(benchmark, method, overrides, folder)
-            print(f"{benchmark:20} {method:16} {run:6.2f} {whole:6.2f} {bare:7.1f}")
+            found = torch.stack([measure(benchmark, overrides, folder) for _ in range(REPEATS)])
+            run, whole = (
+                [statistics.median(found[:, row, k].tolist()) for k in (1, 0)] for row in (0, 1)
+            )
+            print(
+                f"{benchmark:18} {method:15}", *(f"{x:11.2f}" for x in (*run, *whole)), flush=True
+            )
 
 
 if __name__ == "__main__":
