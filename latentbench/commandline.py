@@ -50,7 +50,7 @@ def _explain_setting(parent: str, name: str, words: Sequence[str]) -> str | None
     if any(re.match(rf"{parent}=.+,", w) for w in words):
         return (
             f"{parent}.{name} is not a setting that every {parent} has; in a sweep over {parent}, "
-            f"write ++{parent}.{name}=..., which gives it to each of them"
+            f"write ++{parent}.{name}=..., which gives it to those that have it"
         )
     choices = [w for w in words if re.fullmatch(r"\w+=[\w\[\]-]+", w)]
     with plugins.conf():

@@ -1,8 +1,10 @@
-"""What the terminal shows while cells run: two bars, and one line per finished cell.
+"""What the terminal shows while cells run: two bars, and one line per computed cell.
 
-Where the output is no terminal there are only the lines.
+Where the output is no terminal there are only the lines. Cells of a sweep that are skipped are told
+together at its end.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -26,6 +28,7 @@ class Display:
         self._bars: Progress | None = None
         self._done = 0
         self._total: int | None = None
+        self._skipped: list[Record] = []
 
     def start(self, total: int | None) -> None:
         """Begin; `total` is the number of cells where it is known."""
@@ -38,10 +41,15 @@ class Display:
             self._bars.start()
 
     def stop(self) -> None:
-        """Take the bars away."""
+        """Take the bars away, and tell which cells of a sweep were skipped."""
         if self._bars is not None:
             self._bars.stop()
         self._bars = None
+        if self._skipped:
+            self.console.print(f"{len(self._skipped)} cells skipped:", highlight=False)
+        for line in grouped(self._skipped):
+            self.console.print("  " + line, style="dim", markup=False, highlight=False)
+        self._skipped = []
 
     def phase(self, words: str) -> None:
         """Say what the current cell is doing."""
@@ -57,18 +65,32 @@ class Display:
                 self._bars.update(self._batches, total=total, advance=1)
 
     def finished(self, record: Record, note: str) -> None:
-        """Print one line about a finished cell."""
+        """Print one line about a finished cell; a sweep's skipped cells wait for its end."""
         self._done += 1
         if self._bars is not None:
             self._bars.update(self._cells, advance=1)
             self._bars.update(self._batches, visible=False)
+        if record.status is Status.SKIPPED and self._total != 1:
+            self._skipped.append(record)
+            return
         count = f"{self._done}/{self._total}" if self._total else str(self._done)
         status = f"[{COLOURS[record.status]}]{record.status:7}[/]"
         self.console.print(f"{count:>7} {status} {title(record)} {note}", highlight=False)
         if record.reason:
-            short = record.status is Status.SKIPPED and self._total != 1
-            reason = record.reason.split(". What fits")[0] if short else record.reason
-            self.console.print(" " * 9 + reason, style="dim", markup=False, highlight=False)
+            self.console.print(" " * 9 + record.reason, style="dim", markup=False, highlight=False)
+
+
+def grouped(skipped: Iterable[Record]) -> list[str]:
+    """Return one line per benchmark and reason: ``interpolation: has no verb edit: a, b``.
+
+    A reason is told without its subject, and without what would fit.
+    """
+    groups: dict[tuple[str, str], dict[str, None]] = {}
+    for record in skipped:
+        reason = re.split(r", which |; it has |\. What fits", record.reason.partition(" ")[2])[0]
+        methods = groups.setdefault((record.label("benchmark"), reason), {})
+        methods[record.names["method"]] = None
+    return [f"{what}: {reason}: {', '.join(who)}" for (what, reason), who in groups.items()]
 
 
 def title(record: Record) -> str:

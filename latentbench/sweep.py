@@ -1,11 +1,13 @@
 """Between Hydra and cells: one job is one cell; at the end, table and leaderboard."""
 
+import copy
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from latentbench import commandline, leaderboard, records
 from latentbench.progress import display
@@ -22,6 +24,7 @@ def run_job(config: DictConfig, hydra: Any) -> str:
 
     names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
     settings = [text for text in hydra.overrides.task if _changes_a_part(text)]
+    config, settings = without_foreign(config, settings)
     record, new = run_cell(config, names, settings)
     folder = cells_folder(config) / record.id
     if new:
@@ -29,6 +32,32 @@ def run_job(config: DictConfig, hydra: Any) -> str:
     display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
     (Path(hydra.runtime.output_dir) / NOTE).write_text(str(folder))
     return record.id
+
+
+def without_foreign(config: DictConfig, settings: list[str]) -> tuple[DictConfig, list[str]]:
+    """Take settings off a part that lacks them, where another choice of its group has them.
+
+    In a sweep over methods, ``++method.images=64`` reaches every method. One that no choice of the
+    group has stays, and is refused when the part is built.
+    """
+    from latentbench.catalogue import options
+    from latentbench.identity import part_class
+
+    config, kept = copy.deepcopy(config), []
+    for text in settings:
+        group, name = text.lstrip("+").split("=", 1)[0].split(".", 2)[:2]
+        part = config[group]
+        foreign = text.startswith("++") and "_target_" in part and not _has(part_class(part), name)
+        if foreign and any(_has(option.cls, name) for option in options(group).values()):
+            with open_dict(part):
+                part.pop(name, None)
+        else:
+            kept.append(text)
+    return config, kept
+
+
+def _has(cls: type[Any], name: str) -> bool:
+    return name in inspect.signature(cls).parameters
 
 
 class Ending(Callback):

@@ -4,11 +4,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DModel
 
+from latentbench.cache import Cache
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.sampling import generate, guided
 from latentbench.streams import Streams
+from latentbench.types import Endpoint
 from latentbench.zoo import weights
+from methods.aid import AttentionInterpolation
+from methods.plain import PlainSampling
 
 PROMPTS = [
     "a face",
@@ -59,3 +63,18 @@ def test_pixel_model_gives_the_image_of_a_plain_diffusers_loop():
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
 def test_latent_model_gives_the_image_of_stable_diffusion_pipeline(guidance):
     assert latent_difference(steps=5, guidance=guidance) < 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["inner", "outer"])
+def test_end_frames_of_attention_interpolation_are_plain_generation(mode):
+    model, streams = LatentDiffusion(path="faces_ldm", steps=4, guidance=3.0), Streams(0)
+    path, plain = AttentionInterpolation(mode=mode, warmup=1.0), PlainSampling()
+    for editor in (path, plain):
+        editor.attach(model, streams, Cache(None))
+    noise = streams.normal("prior", ["a"], model.latent_shape)
+    ends = [Endpoint(("a",), noise, (prompt,)) for prompt in PROMPTS]
+    frames = path.interpolate(*ends, 3)[0]
+    for frame, end in ((0, ends[0]), (-1, ends[1])):
+        image = plain.generate(("a",), end.prompts)[0]
+        torch.testing.assert_close(frames[frame], image, rtol=0, atol=1e-4)

@@ -12,6 +12,7 @@ from latentbench.types import Samples
 from metrics.factor_path import FactorPath, ordered
 from metrics.istd import ISTD
 from metrics.kernel_inner import InnerKernelDistance
+from metrics.manifold import MiddleManifoldDistance
 from metrics.path import PathSmoothness, gini
 
 N, T = 12, 11
@@ -168,3 +169,25 @@ class TestInnerKernelDistance:
         metric.prepare(surroundings)
         metric.update(paths(self.real_paths(1)))
         assert all(s.value is None and "needs 2 of 3" in s.note for s in metric.compute().values())
+
+
+class TestMiddleManifold:
+    """Real images are planted; a middle that is one of them is on the manifold."""
+
+    def real(self, first: int) -> torch.Tensor:
+        return PlantedData().batch("test", range(first, first + N)).images
+
+    def test_a_real_image_is_best_and_a_blend_is_further_away(self, surroundings):
+        a, middle, b = (self.real(k * N) for k in range(3))
+        through = scored(MiddleManifoldDistance(k=1), torch.stack([a, middle, b], 1), surroundings)
+        assert through["mid_manifold_zoo1"] == pytest.approx(0, abs=1e-6)
+        off = torch.stack([a, -torch.ones_like(a), b], 1)
+        blank = scored(MiddleManifoldDistance(k=1), off, surroundings)
+        assert blank["mid_manifold_zoo1"] > 0.1
+
+    def test_a_path_that_does_not_move_is_as_far_as_its_ends(self, surroundings):
+        """Trap: nothing is gained by standing still off the manifold."""
+        still = (ends()[0] + 0.4).clamp(-1, 1)[:, None].expand(-1, T, -1, -1, -1)
+        values = scored(MiddleManifoldDistance(), still, surroundings)
+        assert values["mid_manifold_ratio_zoo1"] == pytest.approx(1)
+        assert values["mid_manifold_zoo1"] > 0
