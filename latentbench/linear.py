@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.errors import BadInput
+
 PARALLEL = 0.9995  # |cosine| above which slerp is lerp
 
 
@@ -62,7 +64,7 @@ def pca(rows: Float[Tensor, "n d"], components: int) -> tuple[Tensor, Tensor]:
     ``components <= n - 2``.
     """
     if components > len(rows) - 2:
-        raise ValueError(f"{components} components need {components + 2} rows, got {len(rows)}")
+        raise BadInput(f"{components} components need {components + 2} rows, got {len(rows)}")
     centred = rows - rows.mean(0)
     _, s, V = torch.linalg.svd(centred, full_matrices=False)
     return V[:components], s[:components] / (len(rows) - 1) ** 0.5

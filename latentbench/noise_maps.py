@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.inversion import condition_of
 from latentbench.models.base import DiffusionModel
 from latentbench.parameterization import Grid
@@ -65,9 +66,9 @@ class NoiseMapEditor(Editor):
         max_strength: float,
     ) -> None:
         if eta <= 0:
-            raise ValueError(f"eta must be above 0 (a stochastic sampler), got {eta}")
+            raise BadInput(f"eta must be above 0 (a stochastic sampler), got {eta}")
         if not 0 <= skip < 1:
-            raise ValueError(f"skip is a share of the steps in [0, 1), got {skip}")
+            raise BadInput(f"skip is a share of the steps in [0, 1), got {skip}")
         self.steps, self.eta, self.skip = steps, eta, skip
         self.guidance_source, self.guidance_target = guidance_source, guidance_target
         self.max_strength = max_strength

@@ -102,7 +102,6 @@ class AttentionInterpolation(SphericalInterpolation):
     """
 
     paper = "AID: Attention Interpolation of Text-to-Image Diffusion, section 4"
-    version = 2
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "interpolate": frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION})
     }
