@@ -6,9 +6,10 @@ alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar); flow models have alpha = 1
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from latentbench.errors import BadInput, unknown
@@ -59,12 +60,13 @@ class Grid:
     """The levels that a sampler visits, noisiest first; level n is the clean end.
 
     Args:
-        timesteps: what the network is told at level i, for i = 0..n-1.
+        timesteps: what the network is told at level i, for i = 0..n-1; training indices of a
+            DDPM, real numbers of a flow.
         alpha: signal level at 0..n, float64.
         sigma: noise level at 0..n, float64.
     """
 
-    timesteps: Int[Tensor, " n"]
+    timesteps: Num[Tensor, " n"]
     alpha: Float[Tensor, " n1"]
     sigma: Float[Tensor, " n1"]
 
@@ -120,3 +122,23 @@ def variance_preserving_grid(
     final = torch.tensor([final_alpha_cumprod], dtype=torch.float64)
     a = torch.cat([alphas_cumprod.double().cpu()[steps], final])
     return Grid(steps, a.sqrt(), (1 - a).sqrt())
+
+
+def flow_grid(scheduler: Any, steps: int, tokens: int) -> Grid:
+    """Return the grid of a flow: sigma = t, alpha = 1 - t, shifted as the scheduler's config says.
+
+    Args:
+        scheduler: diffusers' FlowMatchEulerDiscreteScheduler.
+        steps: number of steps.
+        tokens: image tokens of the network, which decide a resolution-dependent shift.
+    """
+    config = scheduler.config
+    shift = {}
+    if config.use_dynamic_shifting:  # linear in the number of tokens
+        share = (tokens - config.base_image_seq_len) / (
+            config.max_image_seq_len - config.base_image_seq_len
+        )
+        shift["mu"] = config.base_shift + share * (config.max_shift - config.base_shift)
+    scheduler.set_timesteps(steps, **shift)
+    sigma = scheduler.sigmas.double().cpu()
+    return Grid(scheduler.timesteps.cpu(), 1 - sigma, sigma)

@@ -79,7 +79,7 @@ class Step:
     level: int
     reaches: int
     n: int
-    timestep: int
+    timestep: int | float
     branches: tuple[str, ...]
     grid: Grid
     predict: Callable[[Tensor, int], tuple[Tensor, Tensor]] = field(repr=False)
@@ -238,7 +238,7 @@ class _Loop:
         self.was_active: dict[int, Intervention] = {}
 
     def begin(
-        self, level: int, reaches: int, timestep: int, x: Tensor
+        self, level: int, reaches: int, timestep: int | float, x: Tensor
     ) -> tuple[Step, list[Intervention], tuple[Term, ...], Tensor]:
         """Return the step, the interventions that act in it, all its terms, and x as they want it.
 
@@ -313,7 +313,7 @@ def predict(
     grid: Grid,
     level: int | Int[Tensor, " b"],
     terms: Sequence[Term],
-    timestep: int | None = None,
+    timestep: int | float | None = None,
     taps: _Taps | None = None,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
     """Return (x0, eps) of the composed prediction, all terms in one network call.
@@ -330,10 +330,10 @@ def predict(
     b, k = len(x), len(terms)
     alpha, sigma = grid.levels(level, x)
     index = torch.as_tensor(level).reshape(-1).expand(b)
-    t = grid.timesteps[index] if timestep is None else torch.full((b,), timestep)
+    told = grid.timesteps[index] if timestep is None else torch.full((b,), timestep)
     rows = x.repeat(k, *[1] * (x.dim() - 1))
     condition = Condition.concat([term.condition for term in terms])
-    out = model.forward(rows, t.repeat(k).to(x.device), condition, taps)
+    out = model.forward(rows, told.repeat(k).to(x.device), condition, taps)
     a, s = (v.expand(b, *v.shape[1:]).repeat(k, *[1] * (x.dim() - 1)) for v in (alpha, sigma))
     x0_k, eps_k = split_prediction(model.prediction_type, out, rows, a, s)
     w = torch.stack([_column(term.weight, x) for term in terms])
@@ -379,7 +379,7 @@ def denoise(
     Gradients flow to x, to conditions and to the interventions' own parameters.
     """
     loop = _Loop(model, grid, terms, interventions)
-    step, active, all_terms, x = loop.begin(level, level + 1, int(grid.timesteps[level]), x)
+    step, active, all_terms, x = loop.begin(level, level + 1, grid.timesteps[level].item(), x)
     x0, eps = loop.predict(step, active, all_terms, x)
     loop.finish(x0)
     return x0, eps
@@ -422,7 +422,7 @@ def generate(
         raise BadInput(f"eta {eta} needs noise: pass `noise`, a function of the step index")
     loop = _Loop(model, grid, terms, interventions)
     for i in range(start, grid.n if stop is None else stop):
-        step, active, all_terms, x = loop.begin(i, i + 1, int(grid.timesteps[i]), x)
+        step, active, all_terms, x = loop.begin(i, i + 1, grid.timesteps[i].item(), x)
         x0, eps = loop.predict(step, active, all_terms, x)
         x, std = transition(grid, i, x0, eps, eta)
         if noise is not None and eta > 0:
@@ -469,11 +469,11 @@ def invert(
     return loop.finish(x)
 
 
-def _inverse_timestep(grid: Grid, i: int, convention: str) -> int:
+def _inverse_timestep(grid: Grid, i: int, convention: str) -> int | float:
     if convention == "next":
-        return int(grid.timesteps[i])
+        return grid.timesteps[i].item()
     if convention == "matched":
-        return int(grid.timesteps[i + 1]) if i + 1 < grid.n else 0
+        return grid.timesteps[i + 1].item() if i + 1 < grid.n else 0
     raise unknown("timestep convention", convention, ("next", "matched"))
 
 

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from peft import PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class Condition:
         return Condition({k: torch.cat([c.tensors[k] for c in conditions]) for k in names})
 
 
+@runtime_checkable
 class Taps(Protocol):
     """What may be changed inside one forward pass of the network.
 
@@ -121,7 +122,8 @@ class LatentModel(ABC):
 
     Class attributes:
         spaces: what a method may work in; compared with `Editor.requires` before loading.
-        provides: further abilities: "prompts" (takes captions).
+        provides: further abilities: "prompts" (takes captions), "classes" (its captions name one
+            of its classes).
         version: raised when a fix changes figures; part of every cell's id.
     """
 
@@ -167,7 +169,7 @@ class DiffusionModel(LatentModel):
     def forward(
         self,
         x: Float[Tensor, "r ..."],
-        timesteps: Int[Tensor, " r"],
+        timesteps: Num[Tensor, " r"],
         condition: Condition,
         taps: Taps | None = None,
     ) -> Float[Tensor, "r ..."]:

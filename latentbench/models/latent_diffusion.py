@@ -4,22 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latentbench.errors import BadInput
+from latentbench.models.autoencoder import AutoencodedDiffusion
 from latentbench.models.base import Condition
-from latentbench.models.unet import UNetDiffusion, load_component
+from latentbench.models.checkpoint import load_component
+from latentbench.models.unet import UNetDiffusion
 from latentbench.types import Space
 
 
-class LatentDiffusion(UNetDiffusion):
+class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
     """A latent diffusion model with prompts, in the folder layout of `StableDiffusionPipeline`.
 
-    Source: "High-Resolution Image Synthesis with Latent Diffusion Models". The latent z_0 is the
-    mode of the autoencoder's posterior, shifted and scaled by the VAE's own config; the empty
+    Source: "High-Resolution Image Synthesis with Latent Diffusion Models". The empty
     condition is the prompt "".
 
     Example:
@@ -50,12 +51,12 @@ class LatentDiffusion(UNetDiffusion):
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
         self.network = self.component(UNet2DConditionModel, "unet")
-        self.vae: Any = self.component(AutoencoderKL, "vae")
+        self.load_autoencoder()
         self.text_encoder: Any = self.component(CLIPTextModel, "text_encoder")
         self.tokenizer = load_component(CLIPTokenizer, self.folder, "tokenizer")
         side = int(self.network.config.sample_size)
         self.latent_shape = (int(self.network.config.in_channels), side, side)
-        self.image_size = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.image_size = self.image_size_of(side)
         self._embedded: dict[str, Tensor] = {}
 
     def networks(self) -> Sequence[nn.Module]:
@@ -113,18 +114,3 @@ class LatentDiffusion(UNetDiffusion):
             return self.text_encoder(torch.tensor([ids], device=self.device))[0][0].float()
         finally:
             handle.remove()
-
-    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        """Return the scaled mode of the autoencoder's posterior."""
-        self.check_images(images)
-        mode = self.vae.encode(images.to(self.device, self.dtype)).latent_dist.mode().float()
-        return (mode - self._shift) * self.vae.config.scaling_factor
-
-    def decode(self, latent: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Return the decoded images, differentiable, not clamped."""
-        z = latent / self.vae.config.scaling_factor + self._shift
-        return self.vae.decode(z.to(self.dtype)).sample.float()
-
-    @property
-    def _shift(self) -> float:
-        return self.vae.config.shift_factor or 0.0

@@ -1,0 +1,199 @@
+"""What all denoisers from a diffusers checkpoint share: loading, hashing, calling, tapping."""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers.models.attention_processor import Attention
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latentbench.cache import content_hash
+from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
+from latentbench.models.base import AttentionCall, Condition, DiffusionModel, Evaluations, Taps
+from latentbench.zoo import weights as zoo
+
+Attend = Callable[[AttentionCall], Tensor]
+
+
+class CheckpointDiffusion(DiffusionModel):
+    """A denoiser and its noise schedule, loaded from a folder of diffusers components.
+
+    A family says how its network is called and where it is tapped: `call`, `middle_block`,
+    `change_middle`, `attention_modules` and `processor`.
+
+    Args:
+        path: name of an embedded model, a local folder, or a hub id.
+        steps: default number of sampling steps.
+        guidance: default classifier-free guidance scale.
+        dtype: "float32", "float16" or "bfloat16".
+        device: where the network runs.
+        scheduler: class of the checkpoint's scheduler.
+    """
+
+    processor: ClassVar[Callable[[str, Attend, list[str]], Any]]  # of a tapped attention layer
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        steps: int,
+        guidance: float,
+        dtype: str,
+        device: str,
+        scheduler: Any,
+    ) -> None:
+        self.path, self.steps, self.guidance = path, steps, guidance
+        self.dtype, self.device = getattr(torch, dtype), torch.device(device)
+        self.folder = resolve(path)
+        self.scheduler = load_component(scheduler, self.folder, "scheduler")
+        self.evaluations = Evaluations()
+
+    def component(self, cls: Any, subfolder: str, folder: str | None = None) -> Any:
+        """Return one frozen network of the checkpoint (or another folder), in evaluation mode."""
+        part = load_component(cls, folder or self.folder, subfolder, torch_dtype=self.dtype)
+        return part.to(self.device).eval().requires_grad_(False)
+
+    def networks(self) -> Sequence[nn.Module]:
+        """Return all networks that make an image."""
+        return (self.network,)
+
+    def fingerprint(self) -> str:
+        """Return a hash of all weights, the schedule and the settings."""
+        settings = (self.version, self.steps, self.guidance, str(self.dtype))
+        return content_hash(self._weights_hash, settings)
+
+    @cached_property
+    def _weights_hash(self) -> str:
+        tensors = {
+            f"{number}.{key}".replace(".base_layer.", "."): value  # adapters are off: not counted
+            for number, net in enumerate(self.networks())
+            for key, value in net.state_dict().items()
+            if ".lora_" not in key
+        }
+        config = {k: v for k, v in self.scheduler.config.items() if not k.startswith("_")}
+        return content_hash(config, *[p for k in sorted(tensors) for p in (k, tensors[k])])
+
+    # ------------------------------------------------------------ one call of the network
+
+    @abstractmethod
+    def call(
+        self, x: Float[Tensor, "r ..."], timesteps: Tensor, condition: Condition
+    ) -> Float[Tensor, "r ..."]:
+        """Return the network's output; x is of the network's dtype."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "r ..."],
+        timesteps: Tensor,
+        condition: Condition,
+        taps: Taps | None = None,
+    ) -> Float[Tensor, "r ..."]:
+        """Return the network's output, in float32; see the base class."""
+        self.evaluations.forward += len(x)
+        own = condition.map(lambda v: v.to(self.dtype) if v.is_floating_point() else v)
+        with self._tapped(taps):
+            out = self.call(x.to(self.dtype), timesteps, own).float()
+        if out.requires_grad:
+            out.register_hook(self._count_backward)
+        return out
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.evaluations.backward += len(gradient)
+
+    # ------------------------------------------------------------ taps
+
+    @abstractmethod
+    def middle_block(self) -> nn.Module | None:
+        """Return the block whose output is h_t, or None where the network has none."""
+
+    def change_middle(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+        """Return the middle block's output with h_t ``[r, c, h, w]`` changed."""
+        return change(output)
+
+    def attention_modules(self) -> dict[str, Any]:
+        """Return the attention layers by name, in the order in which they run."""
+        return {n: m for n, m in self.network.named_modules() if isinstance(m, Attention)}
+
+    @cached_property
+    def _attention(self) -> dict[str, Any]:
+        return self.attention_modules()
+
+    def attention_layers(self) -> tuple[str, ...]:
+        """Return the attention layers' names in the order in which they run."""
+        return tuple(self._attention)
+
+    @contextmanager
+    def _tapped(self, taps: Taps | None) -> Iterator[None]:
+        with ExitStack() as stack:
+            if taps is not None and taps.bottleneck is not None:
+                stack.enter_context(self._tap_bottleneck(taps.bottleneck))
+            if taps is not None and taps.attend is not None:
+                stack.enter_context(self._tap_attention(taps.attend))
+            yield
+
+    @contextmanager
+    def _tap_bottleneck(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        calls = []
+
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            calls.append(module)
+            return self.change_middle(output, change)
+
+        block = self.middle_block()
+        if block is None:
+            raise Incompatible(f"{type(self.network).__name__} has no middle block to tap")
+        handle = block.register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+        if not calls:
+            raise HookNeverFired(f"{type(self.network).__name__} never called its middle block")
+
+    @contextmanager
+    def _tap_attention(self, attend: Attend) -> Iterator[None]:
+        before, calls = {n: m.processor for n, m in self._attention.items()}, []
+        for name, module in self._attention.items():
+            module.set_processor(type(self).processor(name, attend, calls))
+        try:
+            yield
+        finally:
+            for name, processor in before.items():
+                self._attention[name].set_processor(processor)
+        if not calls:
+            raise HookNeverFired(f"{type(self.network).__name__} called no attention layer")
+
+
+def resolve(path: str) -> str:
+    """Return the folder of an embedded model (verified), a local folder, or the hub id as it is."""
+    if path in zoo.names():
+        zoo.verify(path)
+        return str(zoo.folder(path))
+    return path
+
+
+def load_component(cls: Any, folder: str, subfolder: str, **options: Any) -> Any:
+    """Load one component by `from_pretrained`, from its subfolder or, in old checkpoints, the root.
+
+    Raises:
+        MissingWeights: it is not on disk and cannot be fetched; says what to run.
+    """
+    local = Path(folder)
+    if local.is_dir() and not (local / subfolder).is_dir():
+        subfolder = ""
+    if "use_safetensors" in inspect.signature(cls.from_pretrained).parameters or options:
+        options["use_safetensors"] = True
+    try:
+        return cls.from_pretrained(folder, subfolder=subfolder, **options)
+    except (OSError, ValueError) as error:
+        raise MissingWeights(
+            f"cannot load {cls.__name__} of {folder!r}: {str(error).splitlines()[0]} "
+            f"Give a local folder (model.path=/data/model), or fetch it on a machine with network: "
+            f"hf download {folder}"
+        ) from error
