@@ -1,8 +1,9 @@
 """The interface of every metric, and the base of those that give one value per image."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +15,16 @@ from latentbench.batching import padded_batches
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
+from latentbench.seen import Seen, as_json, as_tensor
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
 from latentbench.zoo.judges import Judge, load_judge
 
 IMAGES = ("outputs", "sources", "truths", "reconstructions")
 SLACK = 1e-4  # by how much float rounding may leave [-1, 1]
+SETTINGS = "settings"  # name under which a state keeps them
+VALUES, MATCHED, MAIN = "values/", "matched", "main"  # columns of what was seen
+ALL = -1  # main output of samples that have none: all count
 ROWS = 16  # rows measured at once: sums over rows of another number may round differently
 
 
@@ -52,6 +57,7 @@ class Surroundings:
         cache: shared store for reference features.
         weights_dir: folder of published weights, or None.
         judge: gives the judge of a name, on a device.
+        recent: features read last, by their key: metrics of one network read an image once.
     """
 
     dataset: Dataset
@@ -59,13 +65,17 @@ class Surroundings:
     cache: Cache
     weights_dir: Path | None = None
     judge: Callable[[str, torch.device], Judge] = load_judge
+    recent: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Metric(torchmetrics.Metric):
     """A metric: `prepare` once, `update` with samples, `compute` the scores, `table` the values.
 
-    A subclass gives `figures`, `add` and `compute`. No score may depend on the order of the rows
-    or on how they are split over updates: networks are called in fixed-size batches only.
+    A subclass gives `figures`, `add` and `compute`, and keeps all that it has to remember in
+    `seen`. No score may depend on the order of the rows or on how they are split over updates:
+    networks are called in fixed-size batches only. So samples may be measured in shards: `state`
+    goes to disk or to another worker, `merge_state` takes it in, in any order; merged into a fresh
+    metric it resumes.
 
     Attributes:
         version: raised when a fix changes figures; part of every cell's id.
@@ -79,6 +89,10 @@ class Metric(torchmetrics.Metric):
     needs: frozenset[str] = frozenset()
     source: ClassVar[str] = ""
     full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = Seen()
 
     @property
     @abstractmethod
@@ -115,17 +129,57 @@ class Metric(torchmetrics.Metric):
         """Return per-sample values ``[rows, s]`` by figure name, in the order of the updates."""
         return {}
 
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        self.seen = Seen()
+
+    def settings(self) -> dict[str, Any]:
+        """Return what two metrics must share before one may take in the other's samples."""
+        given = inspect.signature(type(self)).parameters
+        cls = f"{type(self).__module__}.{type(self).__qualname__}"
+        return {
+            "class": cls,
+            "version": self.version,
+            **{name: getattr(self, name, None) for name in given},
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that was seen, as tensors by name; safetensors can hold them."""
+        return {SETTINGS: as_tensor(self.settings()), **self.seen.state()}
+
+    def merge_state(self, incoming_state: "Mapping[str, Tensor] | Metric") -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Take in what another metric of the same settings has seen.
+
+        Args:
+            incoming_state: the other metric, or its `state`.
+
+        Raises:
+            BadInput: it has other settings, or reads with other weights.
+        """
+        other = incoming_state
+        state = other.state() if isinstance(other, Metric) else other
+        own, given = as_json(as_tensor(self.settings())), as_json(state[SETTINGS])
+        if own != given:
+            odd = [k for k in sorted(own | given) if own.get(k) != given.get(k)]
+            raise BadInput(
+                f"{type(self).__name__} can merge equal settings only; "
+                f"{', '.join(f'{k} is {own.get(k)!r}, got {given.get(k)!r}' for k in odd)}; "
+                f"measure all shards with one config"
+            )
+        self.seen.merge(state)
+
     def check(self, samples: Samples) -> None:
         """Raise BadInput, naming metric and field, when samples cannot be measured."""
         name, found = type(self).__name__, samples.tensors()
-        for field in sorted(self.needs - found.keys() - samples.texts().keys()):
+        for key in sorted(self.needs - found.keys() - samples.texts().keys()):
             raise BadInput(
-                f"{name} needs Samples.{field}, got None; take a benchmark that gives it, or leave "
+                f"{name} needs Samples.{key}, got None; take a benchmark that gives it, or leave "
                 f"the metric out"
             )
-        for field in IMAGES:
-            if field in found and (what := _wrong(found[field])):
-                raise BadInput(f"{name}: Samples.{field} must be float32 in [-1, 1], got {what}")
+        for key in IMAGES:
+            if key in found and (what := _wrong(found[key])):
+                raise BadInput(f"{name}: Samples.{key} must be float32 in [-1, 1], got {what}")
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         return compute  # torchmetrics would try to write into the frozen scores
@@ -140,10 +194,6 @@ class SampleMetric(Metric):
     `values` is called with 16 rows each time, the last padded, so a row's bytes never change.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.reset()
-
     @abstractmethod
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return float values ``[b]`` or ``[b, s]`` by figure name; NaN where undefined.
@@ -153,15 +203,20 @@ class SampleMetric(Metric):
 
     def add(self, samples: Samples) -> None:
         """Measure the samples and keep every value."""
+        found: dict[str, list[Tensor]] = {}
         for index, count in padded_batches(len(samples), ROWS):
             for name, value in self.values(samples.rows(index)).items():
-                kept = value[:count].detach().double().cpu()
-                self._values.setdefault(name, []).append(kept.reshape(count, -1))
-                self._whole_rows |= {name} if value.ndim == 1 else set()
+                found.setdefault(name, []).append(value[:count].double())
         everyone = torch.ones(len(samples), dtype=torch.bool)
-        self._counts.append(everyone if samples.matched is None else samples.matched.cpu())
-        self._ids += samples.ids
-        self._main = samples.main
+        columns = {VALUES + name: torch.cat(parts) for name, parts in found.items()}
+        columns[MATCHED] = everyone if samples.matched is None else samples.matched
+        columns[MAIN] = torch.full((len(samples),), ALL if samples.main is None else samples.main)
+        self.seen.append(samples.ids, samples.groups, **columns, **self.kept(samples))
+
+    def kept(self, samples: Samples) -> dict[str, Tensor]:
+        """Return further columns to keep, one row per sample; none by default."""
+        del samples
+        return {}
 
     def compute(self) -> dict[str, Score]:
         """Return the mean over images of each figure, at the headline output."""
@@ -169,27 +224,25 @@ class SampleMetric(Metric):
 
     def mean_of(self, name: str) -> Score:
         """Return the mean over images of the values under this name, at the headline output."""
-        values = torch.cat(self._values[name])
-        if name in self._whole_rows or self._main is None:
-            return mean_score(values, self._ids)
-        rows = torch.cat(self._counts).nonzero().flatten().tolist()
-        score = mean_score(values[rows][:, [self._main]], [self._ids[k] for k in rows])
+        values, ids = self.measured()[name], self.seen.ids
+        main = int(self.seen.column(MAIN)[0])
+        if values.ndim == 1 or main == ALL:
+            return mean_score(values, ids)
+        rows = self.seen.column(MATCHED).nonzero().flatten().tolist()
+        score = mean_score(values[rows][:, [main]], [ids[k] for k in rows])
         left_out = len(values) - len(rows)
         reason = f"{left_out} of {len(values)} rows did not reach the matched effect"
         return add_note(score, reason if left_out else "")
 
     def table(self) -> dict[str, Tensor]:
         """Return every value, ``[rows, s]`` (s = 1 for values of a whole row)."""
-        return {name: torch.cat(v) for name, v in self._values.items() if name in self.figures}
+        shown = {name: v for name, v in self.measured().items() if name in self.figures}
+        return {name: v.reshape(len(v), -1) for name, v in shown.items()}
 
-    def reset(self) -> None:
-        """Forget all samples."""
-        super().reset()
-        self._values: dict[str, list[Tensor]] = {}
-        self._whole_rows: set[str] = set()
-        self._counts: list[Tensor] = []
-        self._ids: list[str] = []
-        self._main: int | None = None
+    def measured(self) -> dict[str, Tensor]:
+        """Return all values by name, ``[rows]`` or ``[rows, s]``, those that are not shown too."""
+        found = self.seen.columns()
+        return {n.removeprefix(VALUES): v for n, v in found.items() if n.startswith(VALUES)}
 
 
 def _wrong(images: Tensor) -> str:

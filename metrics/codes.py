@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
-from torch import Tensor
 
 from latentbench.errors import BadInput
 from latentbench.metric import Metric
@@ -27,36 +26,25 @@ class CodeMetric(Metric):
     needs = frozenset({"codes", "factors"})
     fewest = 2  # images below which there is no figure
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.reset()
-
     def add(self, samples: Samples) -> None:
         """Keep codes, factors and ids."""
         found = samples.tensors()
-        for name in sorted(self.needs):
-            self._rows.setdefault(name, []).append(found[name].double().cpu().flatten(1))
-        self._keys += list(zip(samples.ids, samples.groups, strict=True))
+        columns = {name: found[name].double().flatten(1) for name in sorted(self.needs)}
+        self.seen.append(samples.ids, samples.groups, **columns)
 
     def compute(self) -> dict[str, Score]:
         """Return the scores of the collected set; None for each below `fewest` images."""
-        n = len({i for i, _ in self._keys})
+        n = len(self.seen.names())
         if n < self.fewest:
             few = Score(None, n, note=f"{n} images, at least {self.fewest} needed")
             return dict.fromkeys(self.figures, few)
-        order = sorted(range(len(self._keys)), key=self._keys.__getitem__)
-        rows = {name: np.concatenate(parts)[order] for name, parts in self._rows.items()}
-        return self.scores(rows, [self._keys[k][0] for k in order])
+        order = self.seen.order()
+        rows = {name: column[order].numpy() for name, column in self.seen.columns().items()}
+        return self.scores(rows, [self.seen.ids[k] for k in order])
 
     def scores(self, rows: Mapping[str, Array], ids: Sequence[str]) -> dict[str, Score]:
         """Return the scores of the sorted rows, by field name."""
         raise NotImplementedError
-
-    def reset(self) -> None:
-        """Forget all samples."""
-        super().reset()
-        self._rows: dict[str, list[Float[Tensor, "b _"]]] = {}
-        self._keys: list[tuple[str, str]] = []
 
 
 def jackknifed(

@@ -13,13 +13,18 @@ from latentbench.batching import map_batches
 from latentbench.cache import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.metric import Metric, Surroundings
-from latentbench.types import Samples
+from latentbench.statistics import jackknife
+from latentbench.types import Samples, Score
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 BATCH = 16  # images a network sees at once, on every machine
 GROUPS = 10  # of images, left out in turn for an interval
 LOADED = 256  # reference images held in memory at once
+RECENT = 4  # sets of images whose features are remembered between metrics
+LEFT_OUT, MEASURED = "left_out", "measured"  # sums: numbers of rows
+
+Set = tuple[Array, list[str]]  # features [n, d] of images, and the id of each
 
 
 class Extractor(Protocol):
@@ -82,6 +87,18 @@ class Reader:
         return found.unflatten(0, images.shape[:-axes])
 
 
+def read_once(
+    surroundings: Surroundings, extractor: Extractor, images: Float[Tensor, "*n 3 h w"]
+) -> Float[Tensor, "*n d"]:
+    """Return the features of images, known already where another metric has just read them."""
+    key, recent = content_hash(extractor.digest, images), surroundings.recent
+    if key not in recent:
+        recent[key] = extractor.features(images)
+        for old in list(recent)[:-RECENT]:
+            del recent[old]
+    return recent[key]
+
+
 def read_split(
     surroundings: Surroundings,
     extractor: Extractor,
@@ -136,7 +153,6 @@ class FeatureSets(Metric):
         super().__init__()
         self.extractor, self.reference_split = extractor, reference_split
         self.reference_n = reference_n
-        self.reset()
 
     @property
     def column(self) -> str:
@@ -156,53 +172,49 @@ class FeatureSets(Metric):
         """Return the images that count, by row."""
         return samples.headline()
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, with the hash of the network's weights."""
+        return super().settings() | {"weights": self.network.digest}
+
     def add(self, samples: Samples) -> None:
         """Keep the features of the rows that reach the matched effect."""
         counts = torch.ones(len(samples)) if samples.matched is None else samples.matched
         rows = counts.nonzero().flatten().tolist()
-        self._left_out += len(samples) - len(rows)
-        if not rows:
-            return
-        samples = samples.rows(rows)
-        found = self.network.features(self.images(samples)).double()
-        self._features.append(found.flatten(0, 1).cpu())
-        keys = zip(samples.ids, samples.groups, strict=True)
-        self._keys += [(i, g, k) for i, g in keys for k in range(found.shape[1])]
+        self.seen.add(LEFT_OUT, torch.tensor(len(samples) - len(rows)))
+        self.seen.add(MEASURED, torch.tensor(len(rows)))
+        if rows:
+            samples = samples.rows(rows)
+            found = read_once(self.surroundings, self.network, self.images(samples))
+            self.seen.append(samples.ids, samples.groups, features=found)
 
-    def collected(self) -> tuple[Array, list[str]]:
-        """Return features ``[n, d]`` and the id of each, in an order that rows do not change."""
-        if not self._keys:
+    def collected(self) -> Set:
+        """Return the features and the id of each, in an order that rows do not change."""
+        if not len(self.seen):
             return np.zeros((0, 0)), []
-        order = sorted(range(len(self._keys)), key=self._keys.__getitem__)
-        features = torch.cat(self._features)[order].numpy()
-        return features, [self._keys[k][0] for k in order]
+        order = self.seen.order()
+        features = self.seen.column("features")[order].double()
+        ids = [self.seen.ids[k] for k in order for _ in range(features.shape[1])]
+        return features.flatten(0, 1).numpy(), ids
 
-    def reference(self) -> tuple[Array, list[str]]:
+    def reference(self) -> Set:
         """Return the features of the real images, with their ids."""
         size = self.surroundings.dataset.size(self.reference_split)
-        return self._real(range(max(0, size - self.reference_n), size))
+        return self.real(self.reference_split, range(max(0, size - self.reference_n), size))
 
-    def other_real(self, n: int) -> tuple[Array, list[str]] | None:
+    def other_real(self, n: int) -> Set | None:
         """Return n further real images, or None where the split has too few."""
         size = self.surroundings.dataset.size(self.reference_split)
         last = size - self.reference_n
-        return self._real(range(last - n, last)) if last >= n else None
+        return self.real(self.reference_split, range(last - n, last)) if last >= n else None
 
     def remark(self) -> str:
         """Return how many rows were left out, in words."""
-        total = self._left_out + len({key[:2] for key in self._keys})
-        reason = f"{self._left_out} of {total} rows did not reach the matched effect"
-        return reason if self._left_out else ""
+        left_out, measured = (int(self.seen.sums.get(n, 0)) for n in (LEFT_OUT, MEASURED))
+        reason = f"{left_out} of {left_out + measured} rows did not reach the matched effect"
+        return reason if left_out else ""
 
-    def reset(self) -> None:
-        """Forget all samples."""
-        super().reset()
-        self._features: list[Tensor] = []
-        self._keys: list[tuple[str, str, int]] = []
-        self._left_out = 0
-
-    def _real(self, indices: range) -> tuple[Array, list[str]]:
-        split = self.reference_split
+    def real(self, split: str, indices: range) -> Set:
+        """Return the features of these images of the data set, with their ids."""
         found = read_split(self.surroundings, self.network, "features", split, indices)
         return found.double().numpy(), [f"{split}/{k}" for k in indices]
 
@@ -216,6 +228,25 @@ def groups(ids: Sequence[str], count: int = GROUPS) -> Rows:
     """
     place = {name: k % count for k, name in enumerate(sorted(set(ids)))}
     return np.array([place[i] for i in ids])
+
+
+def jackknife_score(distance: Callable[[Sequence[int]], float], n: int, why_not: str) -> Score:
+    """Return a figure of sets with its jackknife interval.
+
+    Args:
+        distance: the figure of the given groups of both sets.
+        n: number of independent images.
+        why_not: why there is no interval, or an empty string.
+
+    Example:
+        >>> jackknife_score(lambda kept: 1.0, 20, "")
+        Score(value=1.0, n=20, low=1.0, high=1.0, note='')
+    """
+    value = distance(range(GROUPS))
+    if why_not:
+        return Score(value, n, note=why_not)
+    replicates = [distance([k for k in range(GROUPS) if k != out]) for out in range(GROUPS)]
+    return Score(value, n, *jackknife(value, replicates))
 
 
 def too_few(*sets: Sequence[str]) -> str:

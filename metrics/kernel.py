@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from latentbench.metric import Figure
-from latentbench.statistics import add_note, jackknife
+from latentbench.statistics import add_note
 from latentbench.types import Score
-from metrics.features import GROUPS, Array, FeatureSets, groups, too_few
+from metrics.features import GROUPS, Array, FeatureSets, Set, groups, jackknife_score, too_few
 
 ROWS = 1024  # rows of the kernel matrix held in memory at once
 
@@ -60,15 +60,10 @@ class KernelDistance(FeatureSets):
         return {self.column: add_note(score, floor, self.remark())}
 
 
-def kernel_score(first: tuple[Array, list[str]], second: tuple[Array, list[str]]) -> Score:
+def kernel_score(first: Set, second: Set) -> Score:
     """Return the kernel distance of two sets of (features, ids), with its jackknife interval."""
-    (_, ids), (_, other) = first, second
-    n, sums = len(set(ids)), _Sums(first, second)
-    value, why_not = sums.distance(range(GROUPS)), too_few(ids, other)
-    if why_not:
-        return Score(value, n, note=why_not)
-    replicates = [sums.distance([k for k in range(GROUPS) if k != out]) for out in range(GROUPS)]
-    return Score(value, n, *jackknife(value, replicates))
+    ids, other = first[1], second[1]
+    return jackknife_score(_Sums(first, second).distance, len(set(ids)), too_few(ids, other))
 
 
 def kernel_distance(a: Array, a_ids: Sequence[str], b: Array, b_ids: Sequence[str]) -> float:
@@ -85,9 +80,9 @@ def kernel_distance(a: Array, a_ids: Sequence[str], b: Array, b_ids: Sequence[st
 class _Sums:
     """Sums and numbers of the kernel's values between the groups of two sets."""
 
-    def __init__(self, first: tuple[Array, list[str]], second: tuple[Array, list[str]]) -> None:
-        pairs = ((first, first), (second, second), (first, second))
-        self.tables = [_group_sums(*a, *b) for a, b in pairs]
+    def __init__(self, first: Set, second: Set) -> None:
+        alike = [_group_sums(x, x) for x in (first, second)]
+        self.tables = [*alike, _group_sums(first, second)]
 
     def distance(self, kept: Sequence[int]) -> float:
         """Return the distance of the kept groups."""
@@ -96,17 +91,24 @@ class _Sums:
         return means[0] + means[1] - 2 * means[2]
 
 
-def _group_sums(
-    a: Array, a_ids: Sequence[str], b: Array, b_ids: Sequence[str]
-) -> tuple[Array, Array]:
-    """Return sum and number of k over pairs with different ids, ``[groups, groups]`` each."""
-    left, right = np.asarray(a_ids), np.asarray(b_ids)
+def _group_sums(first: Set, second: Set) -> tuple[Array, Array]:
+    """Return sum and number of k over pairs with different ids, ``[groups, groups]`` each.
+
+    The pairs of a set with itself are symmetric: each block of them is taken once.
+    """
+    (a, a_ids), (b, b_ids) = first, second
+    _, codes = np.unique([*a_ids, *b_ids], return_inverse=True)
+    left, right = np.split(codes, [len(a)])
     belongs = [np.eye(GROUPS)[groups(ids)] for ids in (a_ids, b_ids)]
     sums, counts = np.zeros((GROUPS, GROUPS)), np.zeros((GROUPS, GROUPS))
     for start in range(0, len(a), ROWS):
-        part = slice(start, start + ROWS)
-        apart = left[part, None] != right[None]
-        kernel = (a[part] @ b.T / a.shape[1] + 1) ** 3
-        sums += belongs[0][part].T @ (kernel * apart) @ belongs[1]
-        counts += belongs[0][part].T @ apart @ belongs[1]
+        rows = slice(start, start + ROWS)
+        for begin in range(start if first is second else 0, len(b), ROWS):
+            columns = slice(begin, begin + ROWS)
+            apart = (left[rows, None] != right[columns]).astype(float)
+            kernel = a[rows] @ b[columns].T / a.shape[1] + 1
+            kernel *= kernel * kernel * apart
+            for table, values in ((sums, kernel), (counts, apart)):
+                block = belongs[0][rows].T @ values @ belongs[1][columns]
+                table += block + block.T if first is second and begin > start else block
     return sums, counts

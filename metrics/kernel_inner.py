@@ -51,7 +51,7 @@ class InnerKernelDistance(FeatureSets):
     def compute(self) -> dict[str, Score]:
         """Return both distances; None below two paths or three frames."""
         features, ids = self.collected()
-        frames = max((key[2] + 1 for key in self._keys), default=0)
+        frames = len(ids) // max(1, len(self.seen))
         n = len(set(ids))
         if n < 2 or frames < FEWEST:
             short = Score(None, n, note=f"{n} paths of {frames} frames; needs 2 of {FEWEST}")

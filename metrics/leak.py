@@ -74,7 +74,7 @@ class Leak(FactorMetric):
     def compute(self) -> dict[str, Score]:
         """Return the scores; the note of the leak gives what perfect edits read."""
         scores, leak = super().compute(), f"leak_{self.extractor}"
-        perfect = self.mean_of(PERFECT).value if PERFECT in self._values else None
+        perfect = self.mean_of(PERFECT).value if PERFECT in self.measured() else None
         if perfect is not None:
             scores[leak] = add_note(scores[leak], f"true counterfactuals read {perfect:.4g}")
         return scores

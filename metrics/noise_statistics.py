@@ -79,31 +79,23 @@ class NoiseStatistics(SampleMetric):
         values = (mean, std, kurtosis, kl, accepted(x))
         return dict(zip(FIGURES, values, strict=False))
 
-    def add(self, samples: Samples) -> None:
-        """Measure the maps and keep them."""
-        super().add(samples)
+    def kept(self, samples: Samples) -> dict[str, Tensor]:
+        """Return the maps."""
         assert samples.noise is not None
-        self._noise.append(samples.noise.cpu().float())
-        self._keys += zip(samples.ids, samples.groups, strict=True)
+        return {"noise": samples.noise.float()}
 
     def compute(self) -> dict[str, Score]:
         """Return all scores; correlations need 8 images."""
         scores = super().compute()
         passed = self.table()["noise_shapiro"].nansum()
-        n = len(self._keys)
+        n = len(self.seen)
         low, high = wilson(int(passed), n)
         scores["noise_shapiro"] = Score(float(passed) / n, n, low, high)
         return scores | self._correlations()
 
-    def reset(self) -> None:
-        """Forget all samples."""
-        super().reset()
-        self._noise: list[Tensor] = []
-        self._keys: list[tuple[str, str]] = []
-
     def _correlations(self) -> dict[str, Score]:
-        order = sorted(range(len(self._keys)), key=self._keys.__getitem__)
-        noise, ids = torch.cat(self._noise)[order], [self._keys[k][0] for k in order]
+        order = self.seen.order()
+        noise, ids = self.seen.column("noise")[order], [self.seen.ids[k] for k in order]
         n = len(set(ids))
         if n < FEWEST:
             short = Score(None, n, note=f"{n} images, at least {FEWEST} needed")

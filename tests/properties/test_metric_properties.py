@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 
 from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
@@ -16,20 +17,25 @@ from latentbench.types import Samples
 from metrics.counterfactual import CounterfactualError
 from metrics.factor_path import FactorPath
 from metrics.frechet import FrechetDistance
+from metrics.frechet_infinity import FrechetInfinity
 from metrics.identity import Identity
 from metrics.istd import ISTD
 from metrics.kernel import KernelDistance
 from metrics.kernel_inner import InnerKernelDistance
+from metrics.kernel_subsets import SubsetKernelDistance
 from metrics.kernel_truths import TruthKernelDistance
 from metrics.leak import Leak
+from metrics.memorisation import Memorisation
 from metrics.monotonicity import Monotonicity
 from metrics.mse import MeanSquaredError
 from metrics.noise_statistics import NoiseStatistics
 from metrics.path import PathSmoothness
 from metrics.perceptual import PerceptualDistance
+from metrics.prdc import PrecisionRecall
 from metrics.psnr import PSNR
 from metrics.ssim import SSIM
 from metrics.target_gain import TargetGain
+from metrics.vendi import VendiScore
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "metrics"))
 from planted import PlantedData, PlantedJudge
@@ -39,9 +45,12 @@ MAKERS = [
     PSNR, SSIM, MeanSquaredError, PerceptualDistance, CounterfactualError, TargetGain, Leak,
     Monotonicity, Identity, TruthKernelDistance, ISTD, PathSmoothness, FactorPath, NoiseStatistics,
     lambda: FrechetDistance(reference_n=200), lambda: KernelDistance(reference_n=200),
-    lambda: InnerKernelDistance(reference_n=200),
+    lambda: InnerKernelDistance(reference_n=200), lambda: PrecisionRecall(reference_n=100),
+    lambda: VendiScore(reference_n=100), lambda: Memorisation(training_n=100, reference_n=50),
+    lambda: SubsetKernelDistance(reference_n=100, subsets=3, subset_size=15),
+    lambda: FrechetInfinity(reference_n=100, subsets=1),
 ]  # fmt: skip
-NAMES = [getattr(m, "__name__", "x") for m in MAKERS[:14]] + ["Frechet", "Kernel", "InnerKernel"]
+NAMES = [type(make()).__name__ for make in MAKERS]
 laws = settings(
     max_examples=3,
     deadline=None,
@@ -79,9 +88,14 @@ def samples(data=SURROUNDINGS.dataset, n=N) -> Samples:
 WHOLE = samples()
 
 
-def scores(make, parts, surroundings=SURROUNDINGS):
+def prepared(make, surroundings=SURROUNDINGS):
     metric = make()
     metric.prepare(surroundings)
+    return metric
+
+
+def scores(make, parts, surroundings=SURROUNDINGS):
+    metric = prepared(make, surroundings)
     for part in parts:
         metric.update(part)
     return metric.compute()
@@ -109,6 +123,31 @@ def test_split_over_updates_changes_no_byte(make, expected, cuts):
 @given(order=st.permutations(range(N)))
 def test_order_of_rows_changes_no_byte(make, expected, order):
     assert scores(make, [WHOLE.rows(order)]) == expected[id(make)]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=NAMES)
+@settings(laws, max_examples=2)
+@given(cuts=st.lists(st.integers(1, N - 1), min_size=2, max_size=4), data=st.data())
+def test_merged_shards_change_no_byte(make, expected, cuts, data):
+    """Each shard in a metric of its own, its state through safetensors, merged in any order."""
+    merged = prepared(make)
+    for part in data.draw(st.permutations(cut(WHOLE, cuts))):
+        shard = prepared(make)
+        shard.update(part)
+        merged.merge_state(load(save(shard.state())))
+    assert merged.compute() == expected[id(make)]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=NAMES)
+def test_a_saved_state_resumes(make, expected):
+    first, second = cut(WHOLE, [11])
+    before = prepared(make)
+    before.update(first)
+    after = prepared(make)
+    after.merge_state(load(save(before.state())))
+    after.update(second)
+    assert after.compute() == expected[id(make)]
+    assert all(len(v) == N for v in after.table().values())
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=NAMES)

@@ -11,6 +11,7 @@ from latentbench.metric import Surroundings
 from metrics.features import groups
 from metrics.frechet import FrechetDistance, distance, frechet_score
 from metrics.kernel import KernelDistance, kernel_distance, kernel_score
+from metrics.kernel_subsets import SubsetKernelDistance, subset_kernel_distance
 
 
 def normal(n, d=4, shift=0.0, scale=1.0, seed=0):
@@ -48,7 +49,7 @@ def test_frechet_equals_the_published_codes():
     theirs.set_dtype(torch.float64)
     theirs.update(torch.from_numpy(a), real=False)
     theirs.update(torch.from_numpy(b), real=True)
-    assert distance(a, b) == pytest.approx(clean, abs=1e-9)
+    assert distance(a, b) == pytest.approx(clean, rel=1e-6)
     assert distance(a, b) == pytest.approx(float(theirs.compute()), abs=1e-4)
 
 
@@ -63,6 +64,23 @@ def test_kernel_distance_equals_clean_fid_on_whole_sets():
     a, b = normal(50), normal(50, shift=0.3, seed=1)
     ours = kernel_distance(a, names(50), b, names(50, "y"))
     assert ours == pytest.approx(clean_kernel_distance(a, b, 1, 50), rel=1e-9)
+
+
+def test_kernel_distance_of_subsets_equals_clean_fid_with_its_seed():
+    a, b = normal(50), normal(40, shift=0.3, seed=1)
+    np.random.seed(7)
+    theirs = clean_kernel_distance(a, b, 5, 30)
+    assert subset_kernel_distance(a, b, 5, 30, seed=7) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_blocks_of_the_kernel_change_nothing(monkeypatch):
+    first, second = (normal(50), names(50)), (normal(70, seed=1), names(70, "y"))
+    whole = kernel_score(first, second)
+    monkeypatch.setattr("metrics.kernel.ROWS", 16)
+    parts = kernel_score(first, second)
+    assert [parts.value, parts.low, parts.high] == pytest.approx(
+        [whole.value, whole.low, whole.high]
+    )
 
 
 def test_kernel_distance_is_unbiased():
@@ -140,11 +158,12 @@ def test_note_gives_the_floor_and_warns_near_it(surroundings):
     )
 
 
-def test_floor_is_unknown_where_the_split_is_small(surroundings):
+def test_floor_is_the_formula_alone_where_the_split_is_small(surroundings):
     small = Surroundings(
         PlantedData(count=100), torch.device("cpu"), Cache(None), judge=surroundings.judge
     )
-    assert "floor unknown" in score(FrechetDistance(), small, real(0, 100)).note
+    note = score(FrechetDistance(), small, real(0, 100)).note
+    assert note.startswith("floor of equal Gaussians") and "compare kernel" in note
 
 
 def test_reference_features_are_cached_by_content(tmp_path, surroundings):
@@ -177,3 +196,9 @@ def test_nothing_to_measure_is_no_figure(surroundings):
     metric.update(outputs_of(real(0, 3), main=0, matched=torch.zeros(3, dtype=torch.bool)))
     (found,) = metric.compute().values()
     assert found.value is None and found.n == 0 and "3 of 3" in found.note
+
+
+def test_subsets_have_no_interval_and_say_why(surroundings):
+    metric = SubsetKernelDistance(reference_n=400, subsets=3, subset_size=20)
+    found = score(metric, surroundings, real(0, 40))
+    assert found.low is None and "share images" in found.note
