@@ -4,9 +4,10 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
+REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
 SOURCES := latentbench methods metrics benchmarks tests perf runner.py
 
-.PHONY: setup demo test test-slow check format lock clean
+.PHONY: setup demo reference test test-slow check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -20,6 +21,12 @@ setup: .venv/installed ## install everything from the lock file into .venv
 
 demo: setup ## several methods x two models x three benchmarks, then the leaderboard
 	$(RUN) runner.py -m sweep=demo
+
+reference: setup ## the sweeps behind results/reference, two at a time: some 20 minutes on two cores
+	$(RUN) runner.py -m sweep=reference $(REFERENCE) & edits=$$!; \
+	for name in reference_paths reference_unguided reference_prompts; do \
+		$(RUN) runner.py -m sweep=$$name $(REFERENCE) || exit 1; done; wait $$edits
+	$(RUN) -m latentbench.cli leaderboard --results results/reference
 
 test: setup ## all quick tests
 	$(RUN) -m pytest -n 2
