@@ -218,6 +218,7 @@ class Score:
         low: lower end of the 95% interval, or None where no valid interval exists.
         high: upper end of the 95% interval.
         note: why the value or interval is missing, or what the floor is.
+        replicates: the figure without each group of images, where its interval is a jackknife.
     """
 
     value: float | None
@@ -225,3 +226,4 @@ class Score:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    replicates: tuple[float, ...] = ()
