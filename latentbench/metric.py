@@ -123,7 +123,7 @@ class Metric(torchmetrics.Metric):
 
     @abstractmethod
     def compute(self) -> dict[str, Score]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the scores by figure name."""
+        """Return the scores by figure name; "figure/case" for a figure of one case alone."""
 
     def table(self) -> dict[str, Tensor]:
         """Return per-sample values ``[rows, s]`` by figure name, in the order of the updates."""

@@ -21,6 +21,8 @@ class Identity(FactorMetric):
     Source: Deng et al., "ArcFace", section 3 (cosine of normalised embeddings); the embedder is
     trained in this suite, hence the name.
 
+    Where the source's factors are not known, as for generated sources, there is only the cosine.
+
     Args:
         extractor: judge that reads identity.
 
@@ -29,7 +31,7 @@ class Identity(FactorMetric):
         ['id_zoo1', 'id_factor_error_zoo1']
     """
 
-    needs = frozenset({"sources", "factors"})
+    needs = frozenset({"sources"})
     source = "ArcFace, section 3; absolute error of known identity factors"
 
     @property
@@ -46,9 +48,11 @@ class Identity(FactorMetric):
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return both figures of each output ``[b, s]``."""
-        assert samples.sources is not None and samples.factors is not None
+        assert samples.sources is not None
         source, outputs = self.reader.identity(samples.sources), samples.outputs
         cosine = (self.reader.identity(outputs) * source[:, None]).sum(-1)
+        if samples.factors is None:
+            return {f"id_{self.extractor}": cosine}
         error = self._error(self.reader.factors(outputs), samples.factors[:, None])
         own = self._error(self.reader.factors(samples.sources), samples.factors)
         return dict(zip((*self.figures, OWN), (cosine, error, own), strict=True))
@@ -56,6 +60,8 @@ class Identity(FactorMetric):
     def compute(self) -> dict[str, Score]:
         """Return both scores."""
         scores, error = super().compute(), f"id_factor_error_{self.extractor}"
+        if error not in scores:
+            return scores
         own = self.mean_of(OWN).value
         return scores | {error: add_note(scores[error], f"the sources themselves read {own:.4g}")}
 

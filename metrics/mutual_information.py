@@ -52,7 +52,7 @@ def mutual_information(codes: Bins, factors: Bins, bins: int) -> Array:
 def entropy(values: Bins, bins: int) -> Array:
     """Return the entropy of each column ``[k]``, in nats."""
     counts = np.stack([np.bincount(column, minlength=bins) for column in values.T])
-    return scipy.stats.entropy(counts, axis=1)
+    return np.asarray(scipy.stats.entropy(counts, axis=1))
 
 
 def information_table(codes: Array, factors: Array, bins: int, who: str) -> tuple[Array, Array]:

@@ -20,7 +20,10 @@ class PathSmoothness(SampleMetric):
     * `consistency`: mean_k d_k, lower is better (AID); trivial blends win it, so read it beside
       `kd_inner_real`.
     * `smooth_gini`: 1 - Gini(d), Gini = sum_ij |d_i - d_j| / (2 m^2 mean d) over m steps: 1 for
-      equal steps, 1 / m for a single jump (AID).
+      equal steps, 1 / m for a single jump (AID). `smooth_norm` stretches it to 0..1, so that
+      paths of other numbers of frames are nearer to each other.
+    * `path_ratio`: sum_k sqrt d_k / sqrt d(first, last), a detour. The judge's distance is a
+      squared one, its root a metric: the ratio is 1 for a straight path and never below.
     * `step_max_ratio`: max d / mean d. `istd_lpd`: std_k d_k, the perceptual twin of ISTD.
     * `mid_balance`: |d(first, mid) - d(mid, last)| / their sum.
     * `mid_variance`: pixel variance of the middle frame / mean of the two ends': below 1 the
@@ -56,6 +59,10 @@ class PathSmoothness(SampleMetric):
         figures = {
             "consistency": Figure(f"mean step of a path, {d}", "", 0.0, None, False),
             "smooth_gini": Figure(f"1 - Gini index of the steps, {d}", "", 0.0, 1.0, True),
+            "smooth_norm": Figure(f"the same, 0 for a single jump, {d}", "", 0.0, 1.0, True),
+            "path_ratio": Figure(
+                f"length / distance of the ends, root of {d}", "", 1.0, None, False
+            ),
             "step_max_ratio": Figure(f"largest step / mean step, {d}", "", 1.0, None, False),
             "istd_lpd": Figure(f"standard deviation of the steps, {d}", "", 0.0, None, False),
             "mid_balance": Figure(f"asymmetry of the middle frame, {d}", "", 0.0, 1.0, False),
@@ -78,11 +85,14 @@ class PathSmoothness(SampleMetric):
                 f"take the interpolation benchmark"
             )
         steps = self.reader.distance(frames[:, :-1], frames[:, 1:]).double()
-        mean = steps.mean(1)
-        moves = mean > TINY
+        mean, least = steps.mean(1), 1 / steps.shape[1]
+        moves, smooth = mean > TINY, 1 - gini(steps)
+        ends = self.reader.distance(frames[:, 0], frames[:, -1]).double()
         values = (
             mean,
-            (1 - gini(steps)).where(moves, torch.nan),
+            smooth.where(moves, torch.nan),
+            ((smooth - least) / (1 - least)).where(moves, torch.nan),
+            (steps.sqrt().sum(1) / ends.sqrt()).where(ends > TINY, torch.nan),
             (steps.amax(1) / mean).where(moves, torch.nan),
             steps.std(1, correction=0),
             self._balance(frames),

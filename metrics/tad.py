@@ -124,7 +124,7 @@ def explained_by_another(labels: Mask) -> Array:
     """Return the largest share of each label's entropy that one other label removes ``[a]``."""
     one = labels.astype(float)
     share = one.mean(0)
-    entropies = scipy.stats.entropy(np.stack([share, 1 - share]))
+    entropies = np.asarray(scipy.stats.entropy(np.stack([share, 1 - share])))
     joint = one.T @ one / len(one)
     cells = [joint, share[:, None] - joint, share - joint, 1 - share[:, None] - share + joint]
     both = scipy.stats.entropy(np.maximum(np.stack(cells), 0.0))

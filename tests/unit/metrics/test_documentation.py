@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from latentbench.catalogue import options
+from latentbench.data.faces import FACTOR_NAMES
 from metrics.pairwise import SUFFIX
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -10,7 +11,13 @@ def documented():
     """Return the direction of each figure that has a row."""
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
-    return {row[0].strip("`"): row[3] for row in rows if len(row) > 4}
+    pairs = [(row[0].strip("`"), row[3]) for row in rows if len(row) > 4]
+    each = {True: FACTOR_NAMES, False: ("",)}
+    return {
+        name.replace("<factor>", factor): sign
+        for name, sign in pairs
+        for factor in each["<factor>" in name]
+    }
 
 
 def figures():
@@ -36,7 +43,7 @@ def test_direction_and_row_agree():
 
 def test_every_metric_file_has_a_yaml():
     shared = {"__init__", "features", "pairwise", "readings", "published", "moments", "neighbours"}
-    shared |= {"codes", "mutual_information"}
+    shared |= {"codes", "inner", "mutual_information"}
     files = {path.stem for path in (ROOT / "metrics").glob("*.py")} - shared
     targets = {option.cls.__module__.split(".")[1] for option in options("metric").values()}
     assert files <= targets

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from planted import PlantedData, PlantedJudge, plant
@@ -7,12 +8,14 @@ from latentbench.data.faces import FACTOR_NAMES, IDENTITY
 from latentbench.errors import BadInput
 from latentbench.metric import Surroundings
 from latentbench.types import Samples
+from metrics.attribute_dependency import AttributeDependency, curve
 from metrics.counterfactual import CounterfactualError
 from metrics.identity import Identity
 from metrics.kernel import KernelDistance
 from metrics.kernel_truths import TruthKernelDistance
 from metrics.leak import Leak
 from metrics.monotonicity import Monotonicity, spearman
+from metrics.rescoring import Rescoring, selectivity
 from metrics.target_gain import TargetGain
 
 N, GLASSES = 12, FACTOR_NAMES.index("glasses")
@@ -115,6 +118,50 @@ class TestTargetGain:
         )
         with pytest.raises(BadInput, match="TargetGain reads the factors"):
             TargetGain().prepare(other)
+
+
+class TestAttributeDependency:
+    def test_best_worst_trap(self, surroundings):
+        def dependency(change):
+            return scored(AttributeDependency(), surroundings, edited(change))
+
+        perfect, idle, trap = dependency(put_on), dependency(nothing), dependency(everything)
+        assert perfect["mean_ad_zoo1"] == pytest.approx(0, abs=1e-5)
+        assert perfect["max_ad_zoo1"] == pytest.approx(0, abs=1e-5)
+        assert idle["mean_ad_zoo1"] == pytest.approx(0, abs=1e-5)
+        assert 0.5 < trap["mean_ad_zoo1"] < trap["max_ad_zoo1"]
+
+    def test_one_factor_that_comes_along_is_its_share_of_the_mean(self, surroundings):
+        def hats_too(factors, share):
+            after = put_on(factors, share)
+            after[:, FACTOR_NAMES.index("hat")] = (factors[:, FACTOR_NAMES.index("hat")] + 0.2) % 1
+            return after
+
+        values = scored(AttributeDependency(), surroundings, edited(hats_too))
+        assert values["mean_ad_zoo1"] == pytest.approx(values["max_ad_zoo1"] / 19, rel=1e-4)
+
+    def test_curve_over_the_change_of_the_target(self):
+        moved, others = torch.tensor([0.1, 0.2, 0.7, 9.0]), torch.tensor([1.0, 3.0, 4.0, 5.0])
+        assert curve(moved, others).endswith("below 0.5: 2, below 1: 4, from 2.5: 5")
+
+
+class TestRescoring:
+    def test_best_worst_trap(self, surroundings):
+        def rescored(change):
+            return scored(Rescoring(), surroundings, edited(change))
+
+        perfect, trap = rescored(put_on), rescored(everything)
+        assert perfect["rescore_glasses_zoo1"] == pytest.approx(0.5 * 12**0.5, rel=0.1)
+        assert perfect["rescore_smile_zoo1"] == pytest.approx(0, abs=1e-5)
+        assert perfect["rescore_selectivity_zoo1"] == pytest.approx(1, abs=1e-4)
+        assert trap["rescore_selectivity_zoo1"] < 0.2
+        assert rescored(nothing)["rescore_selectivity_zoo1"] == pytest.approx(0, abs=1e-6)
+
+    def test_changes_that_cancel_are_no_effect_of_the_edit(self):
+        change = np.array([[2.0, 1.0], [2.0, -1.0], [0.5, 1.0], [0.5, 1.0]])
+        edits, targets = np.array(["a", "a", "b", "b"]), np.array([0, 0, 1, 1])
+        assert selectivity(change[:2], edits[:2], targets[:2]) == 1
+        assert selectivity(change, edits, targets) == pytest.approx((1 + 2 / 3) / 2)
 
 
 class TestLeak:

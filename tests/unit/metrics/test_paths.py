@@ -10,6 +10,7 @@ from latentbench.errors import BadInput
 from latentbench.linear import slerp
 from latentbench.types import Samples
 from metrics.factor_path import FactorPath, ordered
+from metrics.frechet_inner import InnerFrechetDistance
 from metrics.istd import ISTD
 from metrics.kernel_inner import InnerKernelDistance
 from metrics.manifold import MiddleManifoldDistance
@@ -97,6 +98,33 @@ class TestPathSmoothness:
         assert scored(PathSmoothness(), blend(TIMES), surroundings)["mid_balance_zoo1"] < 0.1
         assert still["consistency_zoo1"] == 0 and still["smooth_gini_zoo1"] is None
 
+    def test_smoothness_between_a_jump_and_equal_steps(self, surroundings):
+        """`smooth_norm` runs from 0 to 1 at any number of frames, `smooth_gini` from 1 / m."""
+        for frames in (5, T):
+            times = torch.linspace(0, 1, frames)
+            jump = scored(PathSmoothness(), blend((times > 0.6).float()), surroundings)
+            assert jump["smooth_norm_zoo1"] == pytest.approx(0, abs=1e-6)
+            assert jump["smooth_gini_zoo1"] == pytest.approx(1 / (frames - 1), rel=1e-5)
+        even = scored(PathSmoothness(), blend((torch.arange(T) % 2).float()), surroundings)
+        assert even["smooth_norm_zoo1"] == pytest.approx(1)
+
+    def test_a_detour_shows_in_the_ratio(self, surroundings):
+        straight = scored(PathSmoothness(), blend((TIMES > 0.5).float()), surroundings)
+        assert straight["path_ratio_zoo1"] == pytest.approx(1)
+        zigzag = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 1.0])
+        assert scored(PathSmoothness(), blend(zigzag), surroundings)[
+            "path_ratio_zoo1"
+        ] == pytest.approx(9, rel=1e-4)
+        fade = scored(PathSmoothness(), blend(TIMES), surroundings)
+        assert fade["path_ratio_zoo1"] >= 1
+
+    def test_timing_by_equal_steps_raises_smoothness(self, surroundings):
+        """What choosing times along a path (AID's Beta law) is for: other times, same ends."""
+        skewed = scored(PathSmoothness(), blend(TIMES**3), surroundings)
+        timed = scored(PathSmoothness(), blend(TIMES), surroundings)
+        assert timed["smooth_gini_zoo1"] > skewed["smooth_gini_zoo1"] + 0.1
+        assert timed["step_max_ratio_zoo1"] < skewed["step_max_ratio_zoo1"] - 0.5
+
     def test_a_cross_fade_washes_out_its_middle(self, surroundings):
         a, b = ends()
         arc = slerp(a, b, TIMES).float()
@@ -127,6 +155,16 @@ class TestFactorPath:
         assert jump["istd_factor_zoo1"] > 1
         assert jump["factor_mono_zoo1"] == pytest.approx(30 / 55)
         assert still["factor_mono_zoo1"] is None
+
+    def test_what_is_equal_at_the_ends_should_stay(self, surroundings):
+        bump = 1 - (2 * TIMES - 1).abs()
+        found = scored(FactorPath(), self.moved(bump), surroundings)
+        still = scored(FactorPath(), self.moved(torch.zeros(T)), surroundings)
+        moving = scored(FactorPath(), self.moved(TIMES), surroundings)
+        inner = float(bump[1:-1].mean()) * 0.6 / (1 / 12**0.5)
+        assert found["factor_leak_zoo1"] == pytest.approx(inner, rel=0.1)
+        assert still["factor_leak_zoo1"] == pytest.approx(0, abs=1e-6)
+        assert moving["factor_leak_zoo1"] is None
 
     def test_there_and_back_is_chance(self, surroundings):
         wave = torch.tensor([0, 0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6, 0.4, 0.5, 1.0])
@@ -163,6 +201,21 @@ class TestInnerKernelDistance:
         ]
         assert smooth[1]["consistency_zoo1"] < smooth[0]["consistency_zoo1"]
         assert inner[1]["kd_inner_real_zoo1"] > inner[0]["kd_inner_real_zoo1"]
+
+    def test_frechet_form_orders_alike_and_refuses_few_frames(self, surroundings):
+        good = self.real_paths()
+        noisy = good.clone()
+        noisy[:, 1:-1] = torch.rand_like(noisy[:, 1:-1])
+        best, worst = (
+            scored(InnerFrechetDistance(reference_n=400), x, surroundings) for x in (good, noisy)
+        )
+        for name in ("fd_inner_real_zoo1", "fd_inner_ends_zoo1"):
+            assert 0 <= best[name] < worst[name] / 3
+        few = InnerFrechetDistance(reference_n=400, per_dimension=20)
+        few.prepare(surroundings)
+        few.update(paths(good))
+        score = few.compute()["fd_inner_ends_zoo1"]
+        assert score.value is None and "48 frames for 6 feature dimensions" in score.note
 
     def test_one_path_is_too_few(self, surroundings):
         metric = InnerKernelDistance(reference_n=100)

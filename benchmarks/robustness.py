@@ -1,0 +1,92 @@
+"""What does a shift of the initial noise do to a model's samples?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from latentbench.benchmark import Bench, Benchmark, Work
+from latentbench.data.dataset import Dataset
+from latentbench.errors import BadInput, unknown
+from latentbench.shifts import SHIFTS, relative_shift
+from latentbench.types import Batch, Samples
+
+
+class Robustness(Benchmark):
+    """Samples of shifted noise against samples of the same noise as it was drawn.
+
+    Each case is a shift with a strength, named "SHIFT STRENGTH"; all cases share seeds and
+    captions, so everything is paired. `sources` are the unshifted samples, `noise` the shifted
+    x_T, `strengths` the relative shift |S(z) - z| / |z|, an axis that all shifts share.
+
+    Source: the question of "Synthetic Shifts to Initial Seed Vector Exposes the Brittle Nature of
+    Latent-Based Diffusion Models" (abstract); shifts, strengths and scores are this suite's own
+    design, see `latentbench.shifts`.
+
+    Args:
+        n: seeds, each with a caption where the model takes one.
+        shifts: the cases, each "SHIFT STRENGTH"; law-preserving shifts belong in a cell of their
+            own, so that they do not enter its scores.
+        split: whose captions are the prompts.
+
+    Raises:
+        BadInput: unknown shift, or a strength that is no number.
+    """
+
+    question = "Does a model keep to its condition when its initial noise is shifted?"
+    verbs = frozenset({"generate"})
+    main_score = "robustness_zoo1"
+
+    def __init__(
+        self,
+        *,
+        n: int = 64,
+        shifts: Sequence[str] = ("mean 0.1", "mean 0.5"),
+        split: str = "test",
+    ) -> None:
+        self.n, self.split = n, split
+        self.cases = {case: _case(case) for case in shifts}
+        self._plain: dict[tuple[str, ...], Tensor] = {}
+
+    def groups(self, dataset: Dataset) -> tuple[str, ...]:
+        """Return the cases."""
+        return tuple(self.cases)
+
+    def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
+        """Return the samples of shifted noise."""
+        name, strength = self.cases[work.group]
+        batch, shape = bench.dataset.batch(self.split, work.indices), bench.model.latent_shape
+        z, fresh = (bench.streams.normal(c, batch.ids, shape) for c in ("prior", "shift"))
+        shifted = SHIFTS[name](z, fresh, strength)
+        prompts = batch.prompts if "prompts" in bench.model.provides else None
+        images = bench.editor.generate(batch.ids, prompts, shifted)
+        known = prompts is not None and batch.factors is not None
+        return Samples(
+            batch.ids,
+            images.clamp(-1, 1)[:, None].cpu(),
+            (work.group,) * len(batch),
+            sources=self._unshifted(batch, prompts, z, bench),
+            strengths=relative_shift(z, shifted)[:, None],
+            wanted=batch.factors[:, None] if known and batch.factors is not None else None,
+            noise=shifted,
+        )
+
+    def _unshifted(
+        self, batch: Batch, prompts: Sequence[str] | None, z: Tensor, bench: Bench
+    ) -> Tensor:
+        """Return the samples of the noise as drawn, made once for all cases."""
+        if batch.ids not in self._plain:
+            images = bench.editor.generate(batch.ids, prompts, z)
+            self._plain[batch.ids] = images.clamp(-1, 1).cpu()
+        return self._plain[batch.ids]
+
+
+def _case(text: str) -> tuple[str, float]:
+    """Return shift and strength of a case."""
+    name, _, strength = text.partition(" ")
+    if name not in SHIFTS:
+        raise unknown("shift", name, SHIFTS)
+    try:
+        return name, float(strength)
+    except ValueError:
+        raise BadInput(f"a case is 'SHIFT STRENGTH', as 'mean 0.1', got {text!r}") from None

@@ -1,0 +1,97 @@
+"""Probing and robustness on the toy models."""
+
+import pytest
+import torch
+import toy
+
+from benchmarks.latent_similarity import LatentSimilarity
+from benchmarks.probing import Probing
+from benchmarks.robustness import Robustness
+from latentbench.benchmark import Bench, Work
+from latentbench.cache import Cache
+from latentbench.errors import BadInput, Incompatible
+from latentbench.streams import Streams
+from methods.features import Features
+from methods.plain import PlainSampling
+
+
+def bench(model, editor) -> Bench:
+    streams, cache = Streams(0), Cache(None)
+    editor.attach(model, streams, cache)
+    return Bench(editor, model, toy.ToyData(), streams, cache, torch.device("cpu"), 3)
+
+
+def test_probing_gives_each_image_its_code(pixel):
+    setting = bench(pixel, Features())
+    samples = Probing(n=3).run(Work("images", (0, 1, 2), 3), setting, {})
+    expected = setting.editor.represent(setting.dataset.batch("test", [0, 1, 2]))
+    assert torch.equal(samples.codes, expected)
+    assert samples.factors.shape == (3, 3)
+
+
+def test_robustness_pairs_shifted_and_unshifted_samples(latent):
+    setting = bench(latent, PlainSampling(guidance=1.0))
+    benchmark = Robustness(n=3, shifts=["mean 0.5", "opposite 1"])
+    assert benchmark.groups(setting.dataset) == ("mean 0.5", "opposite 1")
+    before = latent.evaluations.forward
+    one, two = (
+        benchmark.run(Work(case, (0, 1, 2), 3), setting, {}) for case in ("mean 0.5", "opposite 1")
+    )
+    assert latent.evaluations.forward - before == 3 * 3 * 5  # unshifted samples are made once
+    assert torch.equal(one.sources, two.sources)
+    plain = setting.editor.generate(one.ids, setting.dataset.batch("test", [0, 1, 2]).prompts)
+    assert torch.equal(one.sources, plain.clamp(-1, 1))
+    z = Streams(0).normal("prior", one.ids, latent.latent_shape)
+    assert torch.equal(one.noise, z + 0.5) and torch.equal(two.noise, -z)
+    torch.testing.assert_close(two.strengths, torch.full((3, 1), 2.0))
+    assert one.wanted.shape == (3, 1, 3)
+
+
+def test_a_model_without_prompts_has_nothing_wanted(pixel):
+    setting = bench(pixel, PlainSampling())
+    samples = Robustness(n=3).run(Work("mean 0.5", (0, 1, 2), 3), setting, {})
+    assert samples.wanted is None
+
+
+@pytest.mark.parametrize(
+    ("case", "what"), [("men 0.1", "did you mean mean"), ("mean", "a case is")]
+)
+def test_a_case_that_is_none_is_refused(case, what):
+    with pytest.raises(BadInput, match=what):
+        Robustness(shifts=[case])
+
+
+# ---------------------------------------------------------------- two spaces
+
+
+def test_another_space_of_the_same_model(latent):
+    setting = bench(latent, Features())
+    benchmark = LatentSimilarity(n=3, other_method="features_vae")
+    samples = benchmark.run(Work("images", (0, 1, 2), 3), setting, {})
+    batch = setting.dataset.batch("test", [0, 1, 2])
+    assert torch.equal(samples.codes, setting.editor.represent(batch))
+    assert torch.equal(samples.other_codes, latent.encode(batch.images).flatten(1))
+
+
+def test_the_same_space_under_other_noise(pixel):
+    setting = bench(pixel, Features())
+    samples = LatentSimilarity(n=3).run(Work("images", (0, 1, 2), 3), setting, {})
+    assert samples.codes.shape == samples.other_codes.shape
+    assert not torch.equal(samples.codes, samples.other_codes)
+
+
+def test_a_space_that_the_model_lacks_is_refused(pixel):
+    setting = bench(pixel, Features())
+    with pytest.raises(Incompatible, match="lacks vae"):
+        LatentSimilarity(other_method="features_vae").run(Work("images", (0,), 1), setting, {})
+    with pytest.raises(Incompatible, match="the verb represent"):
+        LatentSimilarity(other_method="plain").run(Work("images", (0,), 1), setting, {})
+    with pytest.raises(BadInput, match="unknown method 'feature'"):
+        LatentSimilarity(other_method="feature").run(Work("images", (0,), 1), setting, {})
+
+
+def test_another_model_gets_the_images_at_its_size(pixel):
+    setting = bench(pixel, Features())
+    benchmark = LatentSimilarity(other_model="faces_ddpm")
+    samples = benchmark.run(Work("images", (0, 1), 2), setting, {})
+    assert samples.codes.shape == (2, 32) and samples.other_codes.shape == (2, 96)
