@@ -6,7 +6,7 @@ import torch
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
-from latentbench.types import Batch, Endpoint, Samples
+from latentbench.types import Batch, Endpoint, Samples, Space
 
 
 class Interpolation(Benchmark):
@@ -56,10 +56,10 @@ class Interpolation(Benchmark):
         return (self.kind,)
 
     def _end(self, bench: Bench, noise: Batch, prompts: Batch) -> Endpoint:
-        shape = bench.model.latent_shape
-        x = bench.streams.normal("prior", noise.ids, shape, bench.device)
+        parts = bench.model.prior(bench.streams, noise.ids).parts
         prompted = "prompts" in bench.model.provides
-        return Endpoint(noise.ids, x, prompts.prompts if prompted else None)
+        words = prompts.prompts if prompted else None
+        return Endpoint(noise.ids, parts[Space.NOISE], words, code=parts.get(Space.SEMANTIC))
 
     def _wanted(self, a: Batch, b: Batch) -> torch.Tensor | None:
         if a.factors is None or b.factors is None:

@@ -10,8 +10,9 @@ from latentbench.types import Samples, Space
 class Reconstruction(Benchmark):
     """Invert real images, decode, compare.
 
-    The truth is what the model's autoencoder makes of the image (the image itself for a pixel
-    model), so that a latent model is not blamed for its autoencoder; `sources` are the images.
+    The truth is what the model's autoencoder makes of the image, so that a latent model is not
+    blamed for its autoencoder; it is the image itself for a pixel model, and for a VAE or a GAN,
+    whose encoder is what is measured. `sources` are the images.
 
     Args:
         n: number of images.
@@ -30,7 +31,8 @@ class Reconstruction(Benchmark):
         batch = bench.dataset.batch(self.split, work.indices)
         latent = bench.editor.invert(batch)
         images = bench.editor.decode(latent)
-        ceiling = bench.model.decode(bench.model.encode(batch.images))
+        ceiling = bench.model.reconstruction_truth(batch.images)
+        noise = latent.parts.get(Space.NOISE) if latent.start == 0 else None
         return Samples(
             batch.ids,
             images.clamp(-1, 1)[:, None].cpu(),
@@ -38,7 +40,7 @@ class Reconstruction(Benchmark):
             sources=batch.images,
             truths=ceiling.clamp(-1, 1)[:, None].cpu(),
             factors=batch.factors,
-            noise=latent.parts[Space.NOISE].cpu() if latent.start == 0 else None,
+            noise=None if noise is None else noise.cpu(),
         )
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:

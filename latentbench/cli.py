@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 def _leaderboard(arguments: argparse.Namespace) -> int:
     from latentbench import leaderboard, records
 
-    found = [record for _, record in records.list_records(arguments.results)]
+    found = records.list_records(arguments.results)
     if not found:
         print(f"no record below {arguments.results / 'cells'}; run some cells first: make demo")
         return 1

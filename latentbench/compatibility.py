@@ -35,6 +35,9 @@ class Parts:
         verbs = self.benchmark.verbs - self.editor.verbs()
         if verbs:
             return f"{name} has no verb {_words(verbs)}, which {_name(self.benchmark)} calls"
+        if not issubclass(self.model, self.editor.families):
+            kinds = " or ".join(kind.__name__ for kind in self.editor.families)
+            return f"{name} works on a {kinds}, which {self.model.__name__} is not"
         spaces, needs = self.editor.required(self.benchmark.verbs, self.settings)
         if spaces - self.model.spaces:
             return f"{name} requires the space {_words(spaces - self.model.spaces)}, which "\

@@ -10,7 +10,7 @@ from torch import Tensor
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import Incompatible
-from latentbench.models.base import LatentModel
+from latentbench.models.base import DiffusionModel, LatentModel
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Endpoint, Latent, Space
 
@@ -30,6 +30,7 @@ class Editor(ABC):
         requires: verb -> spaces that the model must have for it.
         needs: verb -> what the data must give for it: "labels", "prompts", "masks".
         scope: "image" (one image at a time), "global" (one direction for all), "model".
+        families: kinds of model that it works on; a denoiser where nothing else is said.
     """
 
     paper: ClassVar[str]
@@ -37,6 +38,7 @@ class Editor(ABC):
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {}
     needs: ClassVar[Mapping[str, frozenset[str]]] = {}
     scope: ClassVar[str] = "image"
+    families: ClassVar[tuple[type[LatentModel], ...]] = (DiffusionModel,)
 
     max_strength: float = 1.0  # native strength at the end of a benchmark's curve
     model: Any

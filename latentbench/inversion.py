@@ -6,6 +6,7 @@ from torch import Tensor
 
 from latentbench.cache import Cache, content_hash
 from latentbench.models.base import Condition, DiffusionModel
+from latentbench.models.semantic import SemanticDiffusion
 from latentbench.parameterization import Grid
 from latentbench.sampling import guided, invert, noise_to_level
 from latentbench.types import Batch
@@ -13,8 +14,20 @@ from latentbench.types import Batch
 VERSION = 1
 
 
-def condition_of(model: DiffusionModel, prompts: tuple[str, ...] | None, rows: int) -> Condition:
-    """Return the prompts' condition where the model takes prompts, else the empty condition."""
+def condition_of(
+    model: DiffusionModel, prompts: tuple[str, ...] | None, rows: int, code: Tensor | None = None
+) -> Condition:
+    """Return the condition of a code or of prompts where the model takes them, else the empty one.
+
+    Args:
+        model: the denoiser.
+        prompts: one caption per row.
+        rows: number of images.
+        code: z_sem per row, for a model with `Space.SEMANTIC`.
+    """
+    if code is not None:
+        assert isinstance(model, SemanticDiffusion)
+        return model.semantic_condition(code)
     return model.condition(prompts if "prompts" in model.provides else None, rows)
 
 
@@ -25,6 +38,7 @@ def ddim_invert(
     *,
     steps: int | None = None,
     prompts: tuple[str, ...] | None = None,
+    code: Tensor | None = None,
     convention: Literal["next", "matched"] = "next",
     forward_noise: Tensor | None = None,
     forward_steps: int = 0,
@@ -37,6 +51,7 @@ def ddim_invert(
         cache: where the result is kept.
         steps: number of sampling steps; default: the model's.
         prompts: condition while inverting; None is the empty condition.
+        code: z_sem as the condition, ``[b, d]``, for a model with `Space.SEMANTIC`.
         convention: see `latentbench.sampling.invert`.
         forward_noise: for `forward_steps`, ``[b, ...]``.
         forward_steps: replace this many of the first inversion steps (at the clean end) by one
@@ -46,11 +61,12 @@ def ddim_invert(
     key = content_hash(
         VERSION, model.fingerprint(), grid.timesteps, batch.images, prompts, convention,
         *(() if forward_noise is None else (forward_noise, forward_steps)),
+        *(() if code is None else (code,)),
     )  # fmt: skip
 
     def make() -> dict[str, Tensor]:
         x, level = _start(model, grid, batch, forward_noise, forward_steps)
-        terms = guided(condition_of(model, prompts, len(batch)), Condition(), 1.0)
+        terms = guided(condition_of(model, prompts, len(batch), code), Condition(), 1.0)
         return {"x": invert(model, x, terms, grid=grid, start=level, convention=convention)}
 
     return cache.get_or_make("inversion", key, make)["x"].to(model.device)

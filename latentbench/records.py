@@ -9,11 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from latentbench.cache import write_atomically
 from latentbench.errors import BadInput
 
 log = logging.getLogger(__name__)
 FILE = "record.json"
+SAMPLES = "samples.parquet"
 SCHEMA = 1
 
 
@@ -37,6 +40,8 @@ class ScoreEntry:
         note: what a reader must know.
         unit: "dB", "" for dimensionless.
         higher_is_better: direction, or None.
+        replicates: the figure without each group of images, for paired tests of such figures.
+        every_row: whether rows that miss the matched effect count as well.
     """
 
     value: float | None
@@ -46,8 +51,12 @@ class ScoreEntry:
     note: str = ""
     unit: str = ""
     higher_is_better: bool | None = None
+    replicates: tuple[float, ...] = ()
+    every_row: bool = False
 
     def __post_init__(self) -> None:
+        finite = all(map(math.isfinite, self.replicates))
+        object.__setattr__(self, "replicates", tuple(self.replicates) if finite else ())
         for name in ("value", "low", "high"):
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
@@ -172,6 +181,18 @@ def list_records(results: Path) -> list[tuple[Path, Record]]:
         if record is not None:
             found.append((path.parent, record))
     return sorted(found, key=lambda pair: _rank(pair[1]))
+
+
+def read_samples(folder: Path) -> pd.DataFrame | None:
+    """Return a cell's table, one row per image and output, or None where it cannot be read."""
+    path = folder / SAMPLES
+    if not path.is_file():
+        return None
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        log.warning("%s is left out: %s", path, error)
+        return None
 
 
 def _rank(record: Record) -> tuple[Any, ...]:

@@ -13,11 +13,10 @@ from torch import Tensor
 from latentbench.cache import write_atomically
 from latentbench.errors import BadInput
 from latentbench.metric import Figure, Metric, Surroundings
-from latentbench.records import ScoreEntry
+from latentbench.records import SAMPLES, ScoreEntry
 from latentbench.statistics import mean_score
 from latentbench.types import Samples, Score
 
-FILE = "samples.parquet"
 CHUNK = 32  # rows a metric sees at once
 
 
@@ -51,14 +50,15 @@ class Scorer:
         self.scores = self._all_scores()
         buffer = io.BytesIO()
         self.table().to_parquet(buffer, index=False)
-        write_atomically(folder / FILE, buffer.getvalue())
+        write_atomically(folder / SAMPLES, buffer.getvalue())
 
     def _all_scores(self) -> dict[str, ScoreEntry]:
         """Return every figure, and for means over images those of each group as well."""
         found: dict[str, ScoreEntry] = {}
         for metric in self.metrics.values():
+            whole = {k for k, v in metric.table().items() if self._whole_rows(v)}
             entries = {
-                name: _entry(score, metric.figures[name.partition("/")[0]])
+                name: _entry(score, metric.figures[name.partition("/")[0]], name in whole)
                 for name, score in metric.compute().items()
             }
             clash = entries.keys() & found.keys()
@@ -106,10 +106,13 @@ class Scorer:
                     found[f"{figure}/{group}"] = _entry(score, metric.figures[figure])
         return found
 
+    def _whole_rows(self, values: Tensor) -> bool:
+        return values.shape[1] < self._outputs()
+
     def _headline(self, values: Tensor) -> Tensor:
         """Return the values that count, as `SampleMetric.compute` does; NaN for the others."""
         main = self._chunks[0].main
-        if main is None or values.shape[1] < self._outputs():  # all outputs, or whole rows
+        if main is None or self._whole_rows(values):
             return values
         counts = torch.cat([_matched(samples) for samples in self._chunks])
         return torch.where(counts[:, None], values[:, [main]], torch.nan)
@@ -156,6 +159,6 @@ def _frame(samples: Samples) -> pd.DataFrame:
     )
 
 
-def _entry(score: Score, figure: Figure) -> ScoreEntry:
-    direction = figure.higher_is_better
-    return ScoreEntry(**asdict(score), unit=figure.unit, higher_is_better=direction)
+def _entry(score: Score, figure: Figure, every_row: bool = False) -> ScoreEntry:
+    says = {"unit": figure.unit, "higher_is_better": figure.higher_is_better}
+    return ScoreEntry(**asdict(score), every_row=every_row, **says)

@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from latentbench import commandline, leaderboard, records
+from latentbench.boards import boards
 from latentbench.progress import display
 from latentbench.records import Status
 
@@ -85,12 +86,12 @@ class Ending(Callback):
 
     def _end(self, config: DictConfig, notes: Iterable[Path]) -> None:
         display.stop()
-        found = [records.read(Path(note.read_text())) for note in notes]
-        ended = [record for record in found if record is not None]
-        commandline.outcome.failed = any(r.status is Status.FAILED for r in ended)
+        folders = [Path(note.read_text()) for note in notes]
+        ended = [(f, record) for f in folders if (record := records.read(f)) is not None]
+        commandline.outcome.failed = any(r.status is Status.FAILED for _, r in ended)
         results = Path(config.results.dir)
-        leaderboard.show(ended, display.console)
-        pages = leaderboard.write([r for _, r in records.list_records(results)], results)
+        leaderboard.show(boards(ended), display.console)
+        pages = leaderboard.write(records.list_records(results), results)
         say = lambda words: display.console.print(words, soft_wrap=True, highlight=False)  # noqa: E731
         say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
         if (results / "wandb").is_dir():

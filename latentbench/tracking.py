@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
 
-from latentbench import pictures, records, scoring
+from latentbench import pictures, records
 from latentbench.progress import title
 from latentbench.records import Record, Status
 
@@ -92,7 +92,7 @@ def sample_table(folder: Path) -> pd.DataFrame:
 
     Image columns ("source", "output 0", "truth 0", ...) are None beyond the rows that were kept.
     """
-    values = pd.read_parquet(folder / scoring.FILE)
+    values = pd.read_parquet(folder / records.SAMPLES)
     main = values.groupby(["group", "id"], sort=False)
     heads = main.apply(_headline, include_groups=False).reset_index()
     path = folder / pictures.FILE

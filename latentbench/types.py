@@ -74,15 +74,17 @@ class Endpoint:
 
     Args:
         ids: one name per path.
-        noise: x_T of this end, for paths between generated images.
+        noise: x_T of this end (z of a model without a sampler), for paths between generated images.
         prompts: one caption per path, where the model takes prompts.
         images: real images, for paths between inverted images.
+        code: z_sem of this end, where the model is told one.
     """
 
     ids: tuple[str, ...]
-    noise: Float[Tensor, "b c hn wn"] | None = None
+    noise: Float[Tensor, "b ..."] | None = None
     prompts: tuple[str, ...] | None = None
     images: Float[Tensor, "b 3 h w"] | None = None
+    code: Float[Tensor, "b d"] | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ class Score:
         low: lower end of the 95% interval, or None where no valid interval exists.
         high: upper end of the 95% interval.
         note: why the value or interval is missing, or what the floor is.
+        replicates: the figure without each group of images, where its interval is a jackknife.
     """
 
     value: float | None
@@ -225,3 +228,4 @@ class Score:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    replicates: tuple[float, ...] = ()

@@ -14,6 +14,7 @@ class SphericalInterpolation(LinearInterpolation):
     the noise, so frames stay where the model was trained; prompts as in `lerp`.
 
     Args:
+        space: "noise", or "style" for a path in w.
         steps: sampling steps; default: the model's.
         guidance: guidance scale; default: the model's.
 

@@ -64,23 +64,17 @@ def jackknifed(
         return {name: _score(x, n, text) for name, x in value.items()}
     out = groups(ids)
     replicates = [statistic(out != k) for k in range(GROUPS)]
-    return {
-        name: _score(x, n, note, *jackknife(x, [r[name] for r in replicates]))
-        for name, x in value.items()
-    }
+    return {name: _score(x, n, note, [r[name] for r in replicates]) for name, x in value.items()}
 
 
-def _score(
-    value: float, n: int, note: str, low: float | None = None, high: float | None = None
-) -> Score:
-    """Return a score; an undefined value is None."""
+def _score(value: float, n: int, note: str, replicates: Sequence[float] = ()) -> Score:
+    """Return a score, with an interval where there are replicates; an undefined value is None."""
     if not np.isfinite(value):
         return Score(None, n, note="; ".join(filter(None, ["undefined on these codes", note])))
-    if low is None:
-        return Score(float(value), n, note=note)
-    if not np.isfinite(low):
+    if not np.isfinite(replicates).all():
         return Score(float(value), n, note="; ".join(filter(None, [JUMPS, note])))
-    return Score(float(value), n, low, high, note)
+    low, high = jackknife(value, replicates) if len(replicates) else (None, None)
+    return Score(float(value), n, low, high, note, tuple(map(float, replicates)))
 
 
 def held_out(ids: Sequence[str]) -> Mask:

@@ -239,14 +239,15 @@ def jackknife_score(distance: Callable[[Sequence[int]], float], n: int, why_not:
         why_not: why there is no interval, or an empty string.
 
     Example:
-        >>> jackknife_score(lambda kept: 1.0, 20, "")
-        Score(value=1.0, n=20, low=1.0, high=1.0, note='')
+        >>> score = jackknife_score(lambda kept: 1.0, 20, "")
+        >>> score.value, score.low, score.high
+        (1.0, 1.0, 1.0)
     """
     value = distance(range(GROUPS))
     if why_not:
         return Score(value, n, note=why_not)
     replicates = [distance([k for k in range(GROUPS) if k != out]) for out in range(GROUPS)]
-    return Score(value, n, *jackknife(value, replicates))
+    return Score(value, n, *jackknife(value, replicates), replicates=tuple(replicates))
 
 
 def too_few(*sets: Sequence[str]) -> str:

@@ -166,7 +166,7 @@ def _neighbour_score(noise: Float[Tensor, "n c h w"], ids: list[str]) -> Score:
         return add_note(Score(value, n), why_not)
     group = torch.from_numpy(groups(ids))
     replicates = [neighbour_r2(noise[group != k]) for k in range(GROUPS)]
-    return Score(value, n, *jackknife(value, replicates))
+    return Score(value, n, *jackknife(value, replicates), replicates=tuple(replicates))
 
 
 def _constant(n: int) -> Score:

@@ -110,8 +110,8 @@ def prdc_scores(outputs: Set, real: Set, k: int) -> list[Score]:
         return [Score(float(value), n, note=why_not) for value in values]
     columns = np.transpose(replicates)
     return [
-        Score(float(v), n, *jackknife(float(v), column.tolist()))
-        for v, column in zip(values, columns, strict=True)
+        Score(float(v), n, *jackknife(float(v), column), replicates=tuple(column))
+        for v, column in zip(values.tolist(), columns.tolist(), strict=True)
     ]
 
 

@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of all toy pipelines: pixel, pixel_v, pixel_bare, latent, latent_eps."""
+    """Folder of all toy models."""
     import toy
 
     folder = tmp_path_factory.mktemp("zoo")
@@ -30,6 +30,10 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.save_pixel(folder / "pixel_bare", attention=False)
     toy.save_latent(folder / "latent", "v_prediction")
     toy.save_latent(folder / "latent_eps")
+    toy.save_vae(folder / "vae")
+    toy.save_gan(folder / "gan")
+    toy.save_diffae(folder / "diffae")
+    toy.save_diffusevae(folder / "diffusevae")
     return folder
 
 
@@ -47,6 +51,38 @@ def latent(zoo: Path):
     from latentbench.models.latent_diffusion import LatentDiffusion
 
     return LatentDiffusion(path=str(zoo / "latent"), steps=5, guidance=3.0)
+
+
+@pytest.fixture(scope="session")
+def vae(zoo: Path):
+    """A VAE with a vector code, 16 px. Shared: leave it as it was."""
+    from latentbench.models.vae import VariationalAutoencoder
+
+    return VariationalAutoencoder(path=str(zoo / "vae"))
+
+
+@pytest.fixture(scope="session")
+def gan(zoo: Path):
+    """A style-based GAN, 16 px. Shared: leave it as it was."""
+    from latentbench.models.gan import StyleGAN
+
+    return StyleGAN(path=str(zoo / "gan"))
+
+
+@pytest.fixture(scope="session")
+def diffae(zoo: Path):
+    """A diffusion autoencoder, 16 px, 5 steps. Shared: leave it as it was."""
+    from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
+
+    return DiffusionAutoencoder(path=str(zoo / "diffae"), steps=5, prior_steps=5)
+
+
+@pytest.fixture(scope="session")
+def diffusevae(zoo: Path):
+    """A refined VAE, 16 px, 5 steps. Shared: leave it as it was."""
+    from latentbench.models.vae import DiffuseVAE
+
+    return DiffuseVAE(path=str(zoo / "diffusevae"), vae=str(zoo / "vae"), steps=5)
 
 
 @pytest.fixture

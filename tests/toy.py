@@ -17,6 +17,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from latentbench.data.dataset import Dataset
 from latentbench.errors import unknown
 from latentbench.models.base import Condition, DiffusionModel, Evaluations
+from latentbench.models.diffusion_autoencoder import CodePrior, SemanticEncoder
+from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
+from latentbench.models.vae import VectorAutoencoder
 from latentbench.parameterization import Grid, variance_preserving_grid
 from latentbench.streams import Streams
 from latentbench.types import Batch, Space
@@ -98,6 +101,56 @@ def save_latent(folder: Path, kind: str = "epsilon") -> str:
     )
     parts = {"vae": vae, "text_encoder": text, "tokenizer": tokenizer}
     return _save(folder, unet=unet, scheduler=schedule, **parts)
+
+
+def save_vae(folder: Path) -> str:
+    """Write a VAE with 16 numbers per 16 px image."""
+    torch.manual_seed(0)
+    return _save(folder, vae=VectorAutoencoder(image_size=SIZE, channels=(8, 16), code=16))
+
+
+def save_gan(folder: Path) -> str:
+    """Write a style-based generator of 16 px images with its encoder."""
+    torch.manual_seed(0)
+    return _save(
+        folder,
+        mapping=MappingNetwork(code=16, width=16, depth=2),
+        synthesis=StyleSynthesis(channels=(16, 8, 8), code=16),
+        encoder=StyleEncoder(image_size=SIZE, channels=(8, 16), code=16),
+    )
+
+
+def _told_unet(**settings: Any) -> dict[str, Any]:
+    unet = UNet2DModel(
+        sample_size=SIZE,
+        out_channels=3,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        **settings,
+    )
+    schedule = DDIMScheduler(beta_end=0.004, clip_sample=False, prediction_type="v_prediction")
+    return {"unet": unet, "scheduler": schedule}
+
+
+def save_diffae(folder: Path) -> str:
+    """Write a diffusion autoencoder with 16 numbers per 16 px image."""
+    torch.manual_seed(0)
+    semantic = SemanticEncoder(image_size=SIZE, channels=(8, 16), code=16, embedding=64)
+    for weight in semantic.projection.parameters():  # starts at zero: an untrained path tells none
+        torch.nn.init.normal_(weight)
+    parts = _told_unet(in_channels=3, class_embed_type="identity")
+    prior = CodePrior(code=16, width=32, depth=2)
+    return _save(folder, semantic_encoder=semantic, code_prior=prior, **parts)
+
+
+def save_diffusevae(folder: Path) -> str:
+    """Write a denoiser that is shown a VAE's decoding of 16 px images."""
+    torch.manual_seed(0)
+    return _save(folder, **_told_unet(in_channels=6))
 
 
 def _save(folder: Path, **parts: Any) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from latentbench.errors import BadInput, unknown
 from latentbench.parameterization import Grid
-from latentbench.types import Space
+from latentbench.streams import Streams
+from latentbench.types import Latent, Space
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,29 @@ class LatentModel(ABC):
     def fingerprint(self) -> str:
         """Return a hash of the weights and of every setting that changes an image."""
 
+    def prior(self, streams: Streams, ids: Sequence[str]) -> Latent:
+        """Return what a sample starts from, one row per id: noise, and a code where one is told."""
+        noise = streams.normal("prior", ids, self.latent_shape, self.device)
+        return Latent({Space.NOISE: noise})
+
+    def reconstruction_truth(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Return what a perfect inversion gives back: what the autoencoder makes of the images."""
+        return self.decode(self.encode(images))
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuse images of another shape or range before any work."""
+        size = (3, self.image_size, self.image_size)
+        if images.dim() != 4 or tuple(images.shape[1:]) != size:
+            raise BadInput(
+                f"{type(self).__name__} takes images [b, {size[0]}, {size[1]}, {size[2]}], got "
+                f"{tuple(images.shape)}; resize them or choose another model"
+            )
+        if float(images.detach().abs().amax()) > 1.001:
+            raise BadInput(
+                f"images must lie in [-1, 1], got [{float(images.min()):.3f}, "
+                f"{float(images.max()):.3f}]; map 0..255 by x / 127.5 - 1"
+            )
+
 
 class DiffusionModel(LatentModel):
     """A denoiser with its noise levels; everything a sampling loop or a method asks of it."""
@@ -227,17 +251,3 @@ class DiffusionModel(LatentModel):
                 layer.set_scale(name, scales[name])
         for parameter, flag in trained:  # peft freezes what it switches off
             parameter.requires_grad_(flag)
-
-    def check_images(self, images: Tensor) -> None:
-        """Refuse images of another shape or range before any work."""
-        size = (3, self.image_size, self.image_size)
-        if images.dim() != 4 or tuple(images.shape[1:]) != size:
-            raise BadInput(
-                f"{type(self).__name__} takes images [b, {size[0]}, {size[1]}, {size[2]}], got "
-                f"{tuple(images.shape)}; resize them or choose another model"
-            )
-        if float(images.abs().amax()) > 1.001:
-            raise BadInput(
-                f"images must lie in [-1, 1], got [{float(images.min()):.3f}, "
-                f"{float(images.max()):.3f}]; map 0..255 by x / 127.5 - 1"
-            )

@@ -17,7 +17,16 @@ from latentbench.errors import BadInput, LatentbenchError, unknown
 from latentbench.zoo import training, weights
 from latentbench.zoo.judges import JUDGES, load_judge
 from latentbench.zoo.measures import judge_figures
-from latentbench.zoo.recipes import faces_ddpm, faces_ldm, judges
+from latentbench.zoo.recipes import (
+    faces_ddpm,
+    faces_diffae,
+    faces_diffusevae,
+    faces_gan,
+    faces_ldm,
+    faces_vae,
+    judges,
+    pairs,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,10 @@ def _measure_judge(name: str, folder: Path, device: torch.device, n: int) -> dic
     return judge_figures(load_judge(name, device), n / 2000)
 
 
+def _measure_pair(name: str, folder: Path, device: torch.device, n: int) -> dict[str, object]:
+    return pairs.measure(name, device, n)
+
+
 def _measure_generator(
     measure: Callable[..., dict[str, object]], folder: Path, device: torch.device, n: int
 ) -> dict[str, object]:
@@ -53,6 +66,12 @@ def _judge(name: str) -> Recipe:
     return Recipe(judges.VERSION, judges.PHASES[name][0].plan.steps, make, measure)
 
 
+def _pair(name: str) -> Recipe:
+    make = functools.partial(pairs.make, name)
+    measure = functools.partial(_measure_pair, name)
+    return Recipe(pairs.VERSION, pairs.PLANS[name].steps, make, measure)
+
+
 def _generator(module: Any) -> Recipe:
     measure = functools.partial(_measure_generator, module.measure)
     return Recipe(module.VERSION, module.PLAN.steps, module.make, measure)
@@ -61,8 +80,14 @@ def _generator(module: Any) -> Recipe:
 RECIPES: dict[str, Recipe] = {
     "zoo1": _judge("zoo1"),
     "zoo2": _judge("zoo2"),
+    "clip1": _pair("clip1"),
+    "clip2": _pair("clip2"),
     faces_ddpm.NAME: _generator(faces_ddpm),
     faces_ldm.NAME: _generator(faces_ldm),
+    faces_vae.NAME: _generator(faces_vae),
+    faces_gan.NAME: _generator(faces_gan),
+    faces_diffae.NAME: _generator(faces_diffae),
+    faces_diffusevae.NAME: _generator(faces_diffusevae),
 }
 
 

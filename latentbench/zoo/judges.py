@@ -25,7 +25,8 @@ EMBEDDING = 96
 Maps = list[Float[Tensor, "b _ _ _"]]
 
 
-def _to_input_size(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 64 64"]:
+def to_input_size(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 64 64"]:
+    """Resize square RGB images to 64 px, bilinearly; other shapes are refused."""
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise BadInput(
             f"a judge takes square RGB images of shape (batch, 3, size, size) in [-1, 1], "
@@ -63,19 +64,19 @@ class Judge(nn.Module):
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """128 features, for Frechet and kernel distances."""
-        return self.trunk(_to_input_size(images))[1]
+        return self.trunk(to_input_size(images))[1]
 
     def factors(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
         """Estimated factors in their own units, clamped to [0, 1], in the order of ``FACTORS``."""
-        return self.read(_to_input_size(images))[0].clamp(0, 1)
+        return self.read(to_input_size(images))[0].clamp(0, 1)
 
     def identity(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         """Identity embedding of unit length: same person, other attributes, high cosine."""
-        return F.normalize(self.read(_to_input_size(images))[1], dim=1)
+        return F.normalize(self.read(to_input_size(images))[1], dim=1)
 
     def pyramid(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
         """Feature maps from fine to coarse."""
-        return self.trunk(_to_input_size(images))[0]
+        return self.trunk(to_input_size(images))[0]
 
     def level_distances(
         self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
@@ -172,7 +173,7 @@ class _Mixer(nn.Module):
         return x + self.narrow(F.gelu(self.wide(y))).permute(0, 3, 1, 2)
 
 
-class _MixerTrunk(nn.Module):
+class MixerTrunk(nn.Module):
     """Patches of 4x4 pixels, then stages that halve the resolution."""
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -187,6 +188,7 @@ class _MixerTrunk(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "b 3 64 64"]) -> Maps:
+        """Return the output of every stage."""
         maps = []
         for stage in self.stages:
             x = stage(x)
@@ -210,13 +212,13 @@ class MixerJudge(Judge):
         free_channels: Sequence[int] = (48, 80, 128),
     ) -> None:
         super().__init__(name, len(free_channels))
-        self.supervised = _MixerTrunk(channels)
+        self.supervised = MixerTrunk(channels)
         flat = channels[-1] * 16
         self.factor_head = nn.Sequential(
             nn.Linear(flat, 128), nn.GELU(), nn.Linear(128, len(FACTORS))
         )
         self.identity_head = nn.Linear(flat, EMBEDDING)
-        self.free = _MixerTrunk(free_channels)
+        self.free = MixerTrunk(free_channels)
         self.penultimate = nn.Linear(free_channels[-1] * 16, FEATURES)
         self.register_buffer("feature_mean", torch.zeros(sum(free_channels[:2])))
         self.register_buffer("feature_spread", torch.ones(sum(free_channels[:2])))

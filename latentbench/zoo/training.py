@@ -33,13 +33,14 @@ class Plan:
         name: Folder of its checkpoints.
         steps: Optimiser steps; the learning rate is a function of step / steps.
         batch: Images per step.
-        lr: Peak learning rate of AdamW(0.9, 0.99).
+        lr: Peak learning rate of AdamW.
         flat: Share of the steps before the rate falls; it ends at 0.
         decay: ``"linear"`` or ``"cosine"``.
         seed: Seed of the weights and, with the step, of everything random in training.
         ema: Decay of the exponential moving average of the weights.
         clip: Largest gradient norm.
         weight_decay: AdamW's.
+        betas: AdamW's.
         save_every: Steps between checkpoints.
         fresh: First index of the generator or judge split that is trained on.
     """
@@ -54,6 +55,7 @@ class Plan:
     ema: float = 0.999
     clip: float = 1.0
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
     save_every: int = 100
     fresh: int = 0
 
@@ -221,7 +223,7 @@ def train(
         FloatingPointError: The loss is not finite; the last checkpoint is kept.
     """
     optimizer = torch.optim.AdamW(
-        module.parameters(), plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay
+        module.parameters(), plan.lr, betas=plan.betas, weight_decay=plan.weight_decay
     )
     average, path = Average(module, plan.ema), root / plan.name / "checkpoint.safetensors"
     start, spent = _load(path, module, average, optimizer)

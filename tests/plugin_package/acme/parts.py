@@ -64,6 +64,7 @@ class Shift(Editor):
     """Adds strength x (a learned shift) to the latent."""
 
     paper = "none"
+    families = (LatentModel,)
     requires: ClassVar = {"edit": frozenset({Space.NOISE}), "invert": frozenset({Space.NOISE})}
 
     def __init__(self, *, gain: float = 1.0, misbehave: str = "", seconds: float = 0.0):

@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 from sklearn.utils import shuffle
 
-from latentbench.errors import BadInput
-from latentbench.statistics import compare, holm, jackknife, mean_score, sign_flip, wilson
+from latentbench.statistics import crossed_mean, jackknife, jackknife_mean, mean_score, wilson
 
 
 def names(n):
@@ -31,9 +28,10 @@ class TestMeanScore:
         assert again.high - again.low == pytest.approx(once.high - once.low)
         assert again.n == 50
 
-    def test_interval_covers_the_mean(self):
-        found = [mean_score(draw(30, seed), names(30)) for seed in range(200)]
-        assert 0.88 < np.mean([s.low < 0 < s.high for s in found]) <= 0.99
+    @pytest.mark.parametrize("n", [8, 30])
+    def test_interval_covers_the_mean(self, n):
+        found = [mean_score(draw(n, seed), names(n)) for seed in range(200)]
+        assert 0.9 < np.mean([s.low < 0 < s.high for s in found]) <= 0.99
 
     def test_undefined_values_are_left_out_and_counted(self):
         values = torch.tensor([[1.0, torch.nan]] * 10 + [[torch.inf, torch.nan]])
@@ -63,48 +61,6 @@ class TestMeanScore:
         assert mean_score(draw(100_000)[:60_000], names(60_000)).low is not None
 
 
-class TestCompare:
-    def test_pairs_by_id_whatever_the_order(self):
-        a, ids = draw(40), names(40)
-        b = a - 0.1
-        found = compare(a, b.flip(0), ids, ids[::-1])
-        assert found.difference == pytest.approx(0.1) and found.wins == 1 and found.n == 40
-        assert found.p < 0.001 and found.low == pytest.approx(0.1)
-
-    def test_ids_of_one_method_only_do_not_count(self):
-        found = compare(draw(10), draw(5), names(10), names(5))
-        assert found.n == 5 and found.difference == 0 and found.wins == 0.5 and found.low is None
-
-    def test_nothing_in_common(self):
-        assert compare(torch.ones(2), torch.ones(2), ["a", "b"], ["c", "d"]).difference is None
-
-    def test_undefined_values_drop_their_image(self):
-        a = torch.tensor([1.0, torch.nan, 3.0])
-        assert compare(a, torch.zeros(3), names(3), names(3)).n == 2
-
-    def test_two_equal_methods_differ_rarely(self):
-        found = [compare(draw(20, k), draw(20, 1000 + k), names(20), names(20)) for k in range(100)]
-        assert np.mean([f.p < 0.05 for f in found]) < 0.12
-
-
-class TestSignFlip:
-    def test_exact_equals_scipy(self):
-        gaps = draw(9).numpy() + 0.4
-        theirs = stats.permutation_test(
-            (gaps,), np.sum, permutation_type="samples", n_resamples=np.inf
-        )
-        assert sign_flip(gaps) == pytest.approx(theirs.pvalue)
-
-    def test_drawn_is_near_the_t_test(self):
-        gaps = draw(60).numpy() + 0.25
-        assert sign_flip(gaps) == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue, abs=0.01)
-
-    def test_smallest_possible(self):
-        assert sign_flip(np.ones(5)) == 2 / 2**5
-        assert sign_flip(np.ones(1)) is None
-        assert sign_flip(np.zeros(20)) == 1
-
-
 def test_wilson_equals_its_formula():
     low, high = wilson(8, 10)
     z, p, n = 1.959963985, 0.8, 10
@@ -120,17 +76,59 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert (high - low) / 2 == pytest.approx(half)
 
 
-class TestHolm:
-    @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-    def test_laws(self, p):
-        corrected = holm(p)
-        assert all(c >= x for c, x in zip(corrected, p, strict=True))
-        assert max(corrected) <= 1
-        assert min(corrected) == pytest.approx(min(1, len(p) * min(p)))
+class TestSeeds:
+    """A mean over seeds and images, both drawn at random."""
 
-    def test_published_example(self):
-        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    def table(self, rng, s, n, of_seeds, of_images, rest):
+        return (
+            of_seeds * rng.normal(size=(s, 1))
+            + of_images * rng.normal(size=(1, n))
+            + rest * rng.normal(size=(s, n))
+        )
 
-    def test_undefined_values_are_refused(self):
-        with pytest.raises(BadInput, match="holm takes p-values"):
-            holm([float("nan")])
+    def test_one_seed_is_the_standard_error_of_the_mean(self):
+        x = draw(12).numpy()
+        found = crossed_mean(x[None])
+        assert found.error == pytest.approx(x.std(ddof=1) / np.sqrt(12))
+        assert found.freedom == 11 and found.seed_share is None
+
+    def test_the_parts_are_told_apart(self):
+        rng = np.random.default_rng(0)
+        only_seeds = crossed_mean(self.table(rng, 5, 40, 1.0, 0.0, 0.01))
+        only_images = crossed_mean(self.table(rng, 5, 40, 0.0, 1.0, 0.01))
+        assert only_seeds.seed_share > 0.99 and only_seeds.freedom == pytest.approx(4, abs=0.1)
+        assert only_images.seed_share < 0.01 and only_images.freedom == pytest.approx(39, abs=1)
+
+    def test_equals_the_textbook_on_a_table_worked_by_hand(self):
+        """Rows 1 3, 3 7: mean squares of rows 9, of columns 9, of the rest 1; variance 17 / 4."""
+        found = crossed_mean(np.array([[1.0, 3.0], [3.0, 7.0]]))
+        assert found.value == 3.5
+        assert found.error == pytest.approx(np.sqrt((9 + 9 - 1) / 4))
+        assert found.seed_share == pytest.approx(8 / 17)
+
+    @pytest.mark.parametrize("parts", [(1.0, 0.1, 0.1), (0.0, 1.0, 1.0), (0.2, 1.0, 0.5)])
+    def test_interval_covers(self, parts):
+        rng = np.random.default_rng(1)
+        found = [crossed_mean(self.table(rng, 3, 16, *parts)).interval() for _ in range(300)]
+        assert np.mean([low <= 0 <= high for low, high in found]) > 0.92
+
+    def test_p_and_interval_say_the_same(self):
+        rng = np.random.default_rng(2)
+        for _ in range(50):
+            found = crossed_mean(self.table(rng, 3, 10, 0.3, 0.5, 0.5) + 0.5)
+            low, high = found.interval()
+            assert (found.p() < 0.05) == (not low <= 0 <= high)
+
+    def test_nothing_varies(self):
+        found = crossed_mean(np.ones((3, 8)))
+        assert (found.error, found.p()) == (0, 0)
+        assert crossed_mean(np.zeros((3, 8))).p() == 1
+
+    def test_sets_add_the_variance_of_seeds_to_the_jackknife(self):
+        values, replicates = np.array([1.0, 2.0, 6.0]), draw(30).numpy().reshape(3, 10)
+        groups = replicates.mean(0)
+        jack = 9 / 10 * np.square(groups - groups.mean()).sum()
+        found = jackknife_mean(values, replicates)
+        assert found.error**2 == pytest.approx(values.var(ddof=1) / 3 + jack)
+        one = jackknife_mean(values[:1], replicates[:1])
+        assert one.interval() == pytest.approx(jackknife(1.0, replicates[0]))

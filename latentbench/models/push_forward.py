@@ -1,0 +1,55 @@
+"""What models without a sampler share: one pass from a vector of noise to an image."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latentbench.cache import content_hash
+from latentbench.models.base import Evaluations, LatentModel
+from latentbench.models.checkpoint import load_component, resolve
+
+
+class PushForward(LatentModel):
+    """A generator x = G(z) of standard normal vectors z: `push` to the clean code, then `decode`.
+
+    Args:
+        path: name of an embedded model, or a local folder.
+        dtype: "float32", "float16" or "bfloat16".
+        device: where the networks run.
+    """
+
+    def __init__(self, *, path: str, dtype: str = "float32", device: str = "cpu") -> None:
+        self.path, self.folder = path, resolve(path)
+        self.dtype, self.device = getattr(torch, dtype), torch.device(device)
+        self.evaluations = Evaluations()
+
+    def component(self, cls: Any, subfolder: str) -> Any:
+        """Return one frozen network of the checkpoint, in evaluation mode."""
+        part = load_component(cls, self.folder, subfolder, torch_dtype=self.dtype)
+        return part.to(self.device).eval().requires_grad_(False)
+
+    @abstractmethod
+    def networks(self) -> Sequence[nn.Module]:
+        """Return all networks of the model."""
+
+    @abstractmethod
+    def push(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
+        """Return the clean codes of noise: what `encode` gives of images and `decode` takes."""
+
+    def reconstruction_truth(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Return the images: the encoder is what a reconstruction measures."""
+        return images
+
+    def fingerprint(self) -> str:
+        """Return a hash of all weights and the settings."""
+        return content_hash(self._weights_hash, self.version, str(self.dtype))
+
+    @cached_property
+    def _weights_hash(self) -> str:
+        states = [network.state_dict() for network in self.networks()]
+        return content_hash(*[part for s in states for key in sorted(s) for part in (key, s[key])])

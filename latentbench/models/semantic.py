@@ -1,0 +1,49 @@
+"""What denoisers that are told one vector per image share: DiffAE and DiffuseVAE."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.models.base import Condition
+from latentbench.models.pixel_diffusion import PixelDiffusion
+from latentbench.streams import Streams
+from latentbench.types import Latent, Space
+
+
+class SemanticDiffusion(PixelDiffusion):
+    """A pixel denoiser that is told a code z_sem of the image.
+
+    The code travels as a `Condition`, so terms, guidance, gradients and interpolation treat it as
+    they treat a prompt. The empty condition is a code of zeros, the mean of all codes.
+    """
+
+    spaces: ClassVar[frozenset[Space]] = PixelDiffusion.spaces | {Space.SEMANTIC}
+
+    code_size: int  # length of z_sem
+
+    @abstractmethod
+    def encode_semantic(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Return z_sem of images, about 0 on average with a spread of 1; differentiable."""
+
+    @abstractmethod
+    def draw_semantic(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """Return the codes that the prior makes of standard normal noise."""
+
+    def semantic_condition(self, code: Float[Tensor, "b d"]) -> Condition:
+        """Return the condition that tells the denoiser these codes."""
+        return Condition({"semantic": code.to(self.device)})
+
+    def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
+        """Return the condition of codes of zeros; prompts are refused."""
+        super().condition(prompts, rows)
+        return self.semantic_condition(torch.zeros(rows, self.code_size))
+
+    def prior(self, streams: Streams, ids: Sequence[str]) -> Latent:
+        """Return x_T and a code of the prior, one per id."""
+        noise = streams.normal("prior/semantic", ids, (self.code_size,), self.device)
+        parts = super().prior(streams, ids).parts
+        return Latent({**parts, Space.SEMANTIC: self.draw_semantic(noise)})

@@ -1,0 +1,67 @@
+"""Small faces that are rendered once: at 32 pixels, drawing costs as much as a training step."""
+
+import functools
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from latentbench.data import faces
+from latentbench.zoo import training
+from latentbench.zoo.recipes.faces_ldm import detail_weight
+
+SIZE = 32
+FIRST, COUNT = 60_000_000, 32_768
+PLACE = f"cached_faces_{SIZE}px"
+
+
+class CachedFaces:
+    """Faces of the generators' split with the weight of each pixel in a reconstruction loss.
+
+    Args:
+        root: folder of the checkpoints; the faces lie there once they are made.
+        count: number of faces.
+    """
+
+    def __init__(self, root: Path, count: int = COUNT) -> None:
+        path = root / PLACE / f"{count}.safetensors"
+        if not path.is_file():
+            made = _render(count)
+            training.write_atomically(path, lambda p: safetensors.torch.save_file(made, p))
+        tensors = safetensors.torch.load_file(path)
+        self.images: UInt8[Tensor, "n 3 h w"] = tensors["images"]
+        self.weights: UInt8[Tensor, "n 1 h w"] = tensors["weights"]
+
+    def rows(self, batch: int, step: int, seed: int) -> list[int]:
+        """Return the faces of one step: each epoch goes through all of them in a new order."""
+        first = step * batch
+        return [
+            int(_order(len(self.images), seed, k // len(self.images))[k % len(self.images)])
+            for k in range(first, first + batch)
+        ]
+
+    def batch(
+        self, plan: training.Plan, step: int, device: torch.device
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"]]:
+        """Return images of one step and the weight of their pixels: eyes, nose, mouth more."""
+        rows = self.rows(plan.batch, step, plan.seed)
+        images = training.from_uint8(self.images[rows]).to(device)
+        return images, 1 + self.weights[rows].float().to(device) / 85
+
+
+@functools.lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> list[int]:
+    return torch.randperm(count, generator=training.step_generator(seed, epoch)).tolist()
+
+
+def _render(count: int) -> dict[str, Tensor]:
+    images, weights = [], []
+    for part in torch.arange(FIRST, FIRST + count).split(128):
+        factors = faces.sample_factors("generator", part)
+        images.append(training.to_uint8(faces.render(factors, SIZE)))
+        extra = F.avg_pool2d(detail_weight(factors) - 1, faces.NATIVE_SIZE // SIZE)  # 0 to 3
+        weights.append((extra * 85).round().to(torch.uint8))
+    return {"images": torch.cat(images), "weights": torch.cat(weights)}
