@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latentbench.data.folder import SHARES, Folder
+from latentbench.data.folder import Folder
+from latentbench.data.table import SHARES
 from latentbench.errors import BadInput
 
 

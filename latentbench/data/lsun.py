@@ -1,0 +1,39 @@
+"""`dataset=lsun`: a category of LSUN, exported from its LMDB by LSUN's own script."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from latentbench.data.folder import ImageFolder
+from latentbench.data.sources import image_files
+from latentbench.data.table import SPLIT, deal_official, side_of
+from latentbench.errors import BadInput
+
+
+class LSUN(ImageFolder):
+    """One category (church_outdoor, bedroom ...) as .webp files, `train/` and `val/` if exported.
+
+    Source: "LSUN: Construction of a Large-scale Image Dataset using Deep Learning with Humans in
+    the Loop". Training images go to "generator" and "judge", the others to "calibration" and
+    "test"; where only one of the two is there, a hash of the name deals it out to all splits.
+
+    Args:
+        path: folder of the export; sub-folders are searched as well.
+        size: pixels per side; None until a model gives its own.
+        limit: only the first images of each split, by name; None for all.
+
+    Example:
+        >>> churches = LSUN(path="/data/lsun/church", limit=500)  # doctest: +SKIP
+    """
+
+    def __init__(self, *, path: str, size: int | None = None, limit: int | None = None) -> None:
+        folder = Path(path).resolve()
+        packed = next(folder.rglob("data.mdb"), None) if folder.is_dir() else None
+        if packed is not None:
+            raise BadInput(
+                f"{packed} is LSUN's packed form; unpack it with fyu/lsun's script, `python "
+                f"data.py export {packed.parent} --out_dir {folder}/train`, and move it away"
+            )
+        names = image_files(folder)
+        splits = deal_official(names, [side_of(name) for name in names])
+        super().__init__(folder, pd.DataFrame({SPLIT: splits}, index=pd.Index(names)), size, limit)
