@@ -85,10 +85,10 @@ def weights_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (name, hash) of all weights that a config names: embedded, in a folder, or of a hub."""
     for text in sorted(set(_strings({k: v for k, v in config.items() if k != "model"}))):
         if text in zoo.names():
-            yield text, content_hash(zoo.card(text)["sha256"])
+            yield text, zoo.digest(text)
     path = config["model"].get("path")
     if path in zoo.names():
-        yield path, content_hash(zoo.card(path)["sha256"])
+        yield path, zoo.digest(path)
     elif path is not None and Path(path).is_dir():
         yield path, folder_hash(Path(path))
     elif path is not None:

@@ -1,32 +1,27 @@
-"""Command line of the zoo: ``python -m latentbench.zoo {list,verify,train,measure}``."""
+"""Command line of the zoo: ``latentbench zoo {list,show,verify,train,measure}``.
+
+Imports are late: to list the models and to compare files needs no torch.
+"""
 
 import argparse
 import datetime
 import functools
+import importlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from latentbench.errors import BadInput, LatentbenchError, MissingWeights, unknown
+from latentbench.zoo import weights
 
-from latentbench.errors import BadInput, LatentbenchError, unknown
-from latentbench.zoo import training, weights
-from latentbench.zoo.judges import JUDGES, load_judge
-from latentbench.zoo.measures import judge_figures
-from latentbench.zoo.recipes import (
-    faces_ddpm,
-    faces_diffae,
-    faces_diffusevae,
-    faces_gan,
-    faces_ldm,
-    faces_vae,
-    judges,
-    pairs,
-)
+Device = Any  # a torch.device
+CHECK_N = 16  # images behind the figures that `verify` measures again
+TOLERANCE = 0.05  # of a figure's size; and one image of those that were counted
+HEADLINE = ("psnr_db", "ratio", "mean", "auc", "recall_at_1_image_to_text")
 
 
 @dataclass(frozen=True)
@@ -42,76 +37,84 @@ class Recipe:
 
     version: int
     steps: int
-    make: Callable[[Path, torch.device, Path, float], dict[str, object]]
-    measure: Callable[[Path, torch.device, int], dict[str, object]]
-
-
-def _measure_judge(name: str, folder: Path, device: torch.device, n: int) -> dict[str, object]:
-    return judge_figures(load_judge(name, device), n / 2000)
-
-
-def _measure_pair(name: str, folder: Path, device: torch.device, n: int) -> dict[str, object]:
-    return pairs.measure(name, device, n)
-
-
-def _measure_generator(
-    measure: Callable[..., dict[str, object]], folder: Path, device: torch.device, n: int
-) -> dict[str, object]:
-    return measure(folder, [load_judge(name, device) for name in JUDGES], device, n)
+    make: Callable[[Path, Device, Path, float], dict[str, object]]
+    measure: Callable[[Path, Device, int], dict[str, object]]
 
 
 def _judge(name: str) -> Recipe:
+    from latentbench.zoo.judges import load_judge
+    from latentbench.zoo.measures import judge_figures
+    from latentbench.zoo.recipes import judges
+
+    def measure(folder: Path, device: Device, n: int) -> dict[str, object]:
+        return judge_figures(load_judge(name, device), n / 2000)
+
     make = functools.partial(judges.make, name)
-    measure = functools.partial(_measure_judge, name)
     return Recipe(judges.VERSION, judges.PHASES[name][0].plan.steps, make, measure)
 
 
 def _pair(name: str) -> Recipe:
+    from latentbench.zoo.recipes import pairs
+
+    def measure(folder: Path, device: Device, n: int) -> dict[str, object]:
+        return pairs.measure(name, device, n)
+
     make = functools.partial(pairs.make, name)
-    measure = functools.partial(_measure_pair, name)
     return Recipe(pairs.VERSION, pairs.PLANS[name].steps, make, measure)
 
 
-def _generator(module: Any) -> Recipe:
-    measure = functools.partial(_measure_generator, module.measure)
+def _generator(name: str) -> Recipe:
+    """Return the recipe of a module of the model's name: VERSION, PLAN, make and measure."""
+    from latentbench.zoo.judges import JUDGES, load_judge
+
+    module = importlib.import_module(f"latentbench.zoo.recipes.{name}")
+
+    def measure(folder: Path, device: Device, n: int) -> dict[str, object]:
+        return module.measure(folder, [load_judge(j, device) for j in JUDGES], device, n)
+
     return Recipe(module.VERSION, module.PLAN.steps, module.make, measure)
 
 
-RECIPES: dict[str, Recipe] = {
-    "zoo1": _judge("zoo1"),
-    "zoo2": _judge("zoo2"),
-    "clip1": _pair("clip1"),
-    "clip2": _pair("clip2"),
-    faces_ddpm.NAME: _generator(faces_ddpm),
-    faces_ldm.NAME: _generator(faces_ldm),
-    faces_vae.NAME: _generator(faces_vae),
-    faces_gan.NAME: _generator(faces_gan),
-    faces_diffae.NAME: _generator(faces_diffae),
-    faces_diffusevae.NAME: _generator(faces_diffusevae),
+RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
+    "zoo1": _judge,
+    "zoo2": _judge,
+    "clip1": _pair,
+    "clip2": _pair,
+    "faces_ddpm": _generator,
+    "faces_ldm": _generator,
+    "faces_vae": _generator,
+    "faces_gan": _generator,
+    "faces_diffae": _generator,
+    "faces_diffusevae": _generator,
 }
 
 
-def _recipe(name: str) -> Recipe:
+def recipe(name: str) -> Recipe:
+    """Return the recipe of an embedded model."""
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
-    return RECIPES[name]
+    return RECIPES[name](name)
 
 
-def hardware(device: torch.device) -> str:
+def hardware(device: Device) -> str:
     """One line on where a model was trained."""
+    import torch
+
     if device.type == "cuda":
         return f"one {torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def _write_card(folder: Path, card: dict[str, Any]) -> None:
+    from latentbench.zoo import training
+
     text = json.dumps(card, indent=2) + "\n"
     training.write_atomically(
         folder / weights.CARD, lambda path: path.write_text(text, encoding="utf-8")
     )
 
 
-def train(name: str, steps: int | None, device: torch.device, checkpoints: Path) -> Path:
+def train(name: str, steps: int | None, device: Device, checkpoints: Path) -> Path:
     """Train one model from its recipe, or go on training, and write its folder and card.
 
     Args:
@@ -123,17 +126,17 @@ def train(name: str, steps: int | None, device: torch.device, checkpoints: Path)
     Returns:
         The model's folder.
     """
-    recipe, folder = _recipe(name), weights.WEIGHTS_ROOT / name
+    made_by, folder = recipe(name), weights.WEIGHTS_ROOT / name
     if steps is not None and steps < 1:
         raise BadInput(f"--steps must be at least 1, got {steps}")
-    share = 1.0 if steps is None else steps / recipe.steps
+    share = 1.0 if steps is None else steps / made_by.steps
     folder.mkdir(parents=True, exist_ok=True)
-    told = recipe.make(folder, device, checkpoints, share)
+    told = made_by.make(folder, device, checkpoints, share)
     option = "" if steps is None else f" --steps {steps}"
     card: dict[str, Any] = {
         "name": name,
         "recipe": f"python -m latentbench.zoo train {name}{option}",
-        "recipe_version": recipe.version,
+        "recipe_version": made_by.version,
         "training": told,
         "hardware": hardware(device),
         "date": datetime.date.today().isoformat(),
@@ -145,37 +148,119 @@ def train(name: str, steps: int | None, device: torch.device, checkpoints: Path)
     return folder
 
 
-def measure(name: str, device: torch.device, n: int) -> dict[str, Any]:
-    """Measure a model's quality again and put the figures on its card."""
-    recipe = _recipe(name)
+def measure(name: str, device: Device, n: int | None) -> dict[str, Any]:
+    """Measure a model's quality again and put the figures on its card.
+
+    Args:
+        name: A model.
+        device: Where to measure.
+        n: Number of faces; None for the quick figures alone, which `verify` measures again.
+    """
     weights.verify(name)
-    figures = recipe.measure(weights.folder(name), device, n)
-    _write_card(weights.folder(name), weights.card(name) | {"measured": figures})
+    own, folder = recipe(name), weights.folder(name)
+    figures: dict[str, Any] = {} if n is None else {"measured": own.measure(folder, device, n)}
+    figures["check"] = {"n": CHECK_N, "figures": own.measure(folder, device, CHECK_N)}
+    _write_card(folder, weights.card(name) | figures)
     return figures
 
 
+def leaves(figures: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every figure of a card with its path.
+
+    Example:
+        >>> list(leaves({"sets": [{"ratio": 2.0}]}))
+        [('sets/0/ratio', 2.0)]
+    """
+    if isinstance(figures, Mapping):
+        pairs = figures.items()
+    elif isinstance(figures, list | tuple):
+        pairs = enumerate(figures)
+    else:
+        yield path, figures
+        return
+    for key, value in pairs:
+        yield from leaves(value, f"{path}/{key}" if path else str(key))
+
+
+def verify(name: str, device: Device | None) -> None:
+    """Compare a model's files with its card, then its quick figures, measured again.
+
+    Args:
+        name: A model.
+        device: Where to measure; None to compare the files alone.
+
+    Raises:
+        MissingWeights: A file or a figure differs, or the card has no quick figures.
+    """
+    weights.verify(name)
+    if device is None:
+        return
+    check = weights.card(name).get("check")
+    if check is None:
+        raise MissingWeights(f"the card of {name!r} has no quick figures; add them with "
+                             f"`latentbench zoo measure {name} --quick`")  # fmt: skip
+    found = recipe(name).measure(weights.folder(name), device, check["n"])
+    wrong = differences(check["figures"], found, check["n"])
+    if wrong:
+        raise MissingWeights(
+            f"{len(wrong)} figures of {name!r} are not those of its card: {'; '.join(wrong[:5])}; "
+            f"restore the code or the weights, or measure anew: latentbench zoo measure {name}"
+        )
+
+
+def differences(card: Any, found: Any, n: int) -> list[str]:
+    """Return in words which figures differ by more than the tolerance.
+
+    Args:
+        card: the figures of the card.
+        found: the same, measured now.
+        n: images behind them; shares may differ by one image.
+    """
+    now, wrong = dict(leaves(found)), []
+    for path, value in leaves(card):
+        other = now.pop(path, None)
+        if isinstance(value, int | float) and isinstance(other, int | float):
+            near = abs(value - other) <= TOLERANCE * abs(value) + 1 / n
+        else:
+            near = value == other
+        wrong += [] if near else [f"{path} {value} on the card, {other} now"]
+    return wrong + [f"{path} is not on the card" for path in now]
+
+
 def show() -> None:
-    """Print one line per embedded model."""
+    """Print one row per embedded model: size, hash, date, and the card's main figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "MiB", "hash", "date", "figures (all: latentbench zoo show NAME)")
     for name in weights.names():
         card = weights.card(name)
         size = sum((weights.folder(name) / file).stat().st_size for file in card["sha256"])
-        print(f"{name:12} {size / 2**20:6.2f} MiB  {card['date']}  {card['hardware']}")
+        main = [f"{path} {value}" for path, value in leaves(card["measured"])
+                if path.split("/")[-1] in HEADLINE and "zoo2" not in path.split("/")]  # fmt: skip
+        table.add_row(
+            name, f"{size / 2**20:.2f}", weights.digest(name)[:12], card["date"], "\n".join(main)
+        )
+    Console().print(table)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentbench zoo", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="name the embedded models")
-    check = verbs.add_parser("verify", help="compare the files with their cards")
+    verbs.add_parser("list", help="the embedded models: size, hash, main figures")
+    card = verbs.add_parser("show", help="print a model's whole card")
+    check = verbs.add_parser("verify", help="compare files and figures with the cards")
     check.add_argument("name", nargs="?", help="one model; all of them if left out")
+    check.add_argument("--hashes", action="store_true", help="compare the files alone")
     make = verbs.add_parser("train", help="train a model from its recipe, or go on training")
     make.add_argument("--steps", type=int, help="steps of the main run (default: the recipe's)")
-    make.add_argument("--checkpoints", type=Path, default=training.CHECKPOINTS,
-                      help="folder of the checkpoints (default: .checkpoints)")  # fmt: skip
     figures = verbs.add_parser("measure", help="measure a model and put the figures on its card")
     figures.add_argument("--n", type=int, default=2000, help="number of faces (default 2000)")
-    for verb in (make, figures):
+    figures.add_argument("--quick", action="store_true", help=f"only the {CHECK_N} faces of verify")
+    make.add_argument("--checkpoints", type=Path, help="their folder (default: .checkpoints)")
+    for verb in (make, figures, card):
         verb.add_argument("name", help=f"one of {', '.join(RECIPES)}")
+    for verb in (make, figures, check):
         verb.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
 
@@ -186,20 +271,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.verb == "list":
             show()
+        elif args.verb == "show":
+            print(json.dumps(weights.card(args.name), indent=2))
         elif args.verb == "verify":
-            for name in [args.name] if args.name else weights.names():
-                weights.verify(name)
-                print(f"{name}: ok")
-        elif args.verb == "train":
-            device = training.best_device(args.device)
-            print(train(args.name, args.steps, device, args.checkpoints))
+            return verify_all([args.name] if args.name else weights.names(), args)
         else:
-            device = training.best_device(args.device)
-            print(json.dumps(measure(args.name, device, args.n), indent=2))
+            _work(args)
     except LatentbenchError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def verify_all(names: Sequence[str], args: argparse.Namespace) -> int:
+    """Verify models one by one, saying how each went; gives the exit status."""
+    status = 0
+    for name in names:
+        try:
+            verify(name, None if args.hashes else _device(args.device))
+            print(f"{name}: ok", flush=True)
+        except LatentbenchError as error:
+            print(error, file=sys.stderr, flush=True)
+            status = 1
+    return status
+
+
+def _work(args: argparse.Namespace) -> None:
+    from latentbench.zoo.training import CHECKPOINTS
+
+    device = _device(args.device)
+    if args.verb == "train":
+        print(train(args.name, args.steps, device, args.checkpoints or CHECKPOINTS))
+    else:
+        print(json.dumps(measure(args.name, device, None if args.quick else args.n), indent=2))
+
+
+def _device(name: str) -> Device:
+    from latentbench.zoo.training import best_device
+
+    return best_device(name)
 
 
 if __name__ == "__main__":

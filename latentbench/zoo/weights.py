@@ -32,6 +32,12 @@ def card(name: str) -> dict[str, Any]:
     return json.loads((folder(name) / CARD).read_text(encoding="utf-8"))
 
 
+def digest(name: str) -> str:
+    """Hash of all files of an embedded model, as cells' ids know it."""
+    text = json.dumps(card(name)["sha256"], sort_keys=True)
+    return hashlib.sha256(text.encode() + b"\0").hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline
 
+from latentbench.cache import content_hash
 from latentbench.data import faces
 from latentbench.errors import BadInput, MissingWeights
 from latentbench.zoo import __main__ as command
@@ -53,7 +54,7 @@ def test_cards_are_complete(name):
     card = weights.card(name)
     assert card["name"] == name
     assert card["recipe"].startswith(f"python -m latentbench.zoo train {name}")
-    assert card["recipe_version"] == command.RECIPES[name].version
+    assert card["recipe_version"] == command.recipe(name).version
     assert card["measured"] and card["hardware"] and card["date"]
     assert set(card["sha256"]) == set(weights.hashes(weights.folder(name)))
     for run in card["training"].values():
@@ -101,10 +102,43 @@ def test_unknown_names_are_answered():
 
 def test_command_line(capsys):
     assert command.main(["list"]) == 0
-    assert command.main(["verify", "zoo2"]) == 0
+    assert weights.digest("faces_ldm")[:12] in capsys.readouterr().out
+    assert command.main(["show", "zoo2"]) == 0
+    assert json.loads(capsys.readouterr().out) == weights.card("zoo2")
+    assert command.main(["verify", "zoo2", "--hashes"]) == 0
     assert "zoo2: ok" in capsys.readouterr().out
     assert command.main(["verify", "zoo9"]) == 1
     assert "unknown embedded model 'zoo9'" in capsys.readouterr().err
+
+
+def test_a_digest_is_what_cells_know_a_model_by():
+    assert weights.digest("zoo1") == content_hash(weights.card("zoo1")["sha256"])
+
+
+def test_quick_figures_are_measured_again(copied, monkeypatch, capsys):
+    quick = {"n": command.CHECK_N, "figures": {"psnr_db": 30.0, "sampler": "DDIM"}}
+    figures = iter([quick["figures"], quick["figures"], {"psnr_db": 20.0, "sampler": "DDIM"}])
+    made = command.Recipe(1, 1, lambda *a: {}, lambda folder, device, n: next(figures))
+    monkeypatch.setitem(command.RECIPES, "zoo1", lambda name: made)
+    assert command.main(["verify", "zoo1"]) == 1
+    assert "no quick figures; add them with" in capsys.readouterr().err
+    before = weights.card("zoo1")
+    assert command.main(["measure", "zoo1", "--quick"]) == 0
+    assert weights.card("zoo1") == before | {"check": quick}
+    assert command.main(["verify", "zoo1"]) == 0
+    assert command.main(["verify"]) == 1
+    assert "psnr_db 30.0 on the card, 20.0 now" in capsys.readouterr().err
+
+
+def test_figures_may_differ_by_the_tolerance_and_by_one_image():
+    card = {"ratio": 10.0, "share": [0.5, {"x": 0.0}], "sampler": "DDIM"}
+    near = {"ratio": 10.5, "share": [0.57, {"x": 0.06}], "sampler": "DDIM"}
+    assert not command.differences(card, near, n=16)
+    far = {"ratio": 10.6, "share": [0.6, {}], "sampler": "Euler", "new": 1}
+    wrong = command.differences(card, far, n=16)
+    assert [text.split()[0] for text in wrong] == [
+        "ratio", "share/0", "share/1/x", "sampler", "new"
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- loading through diffusers
