@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,13 +32,17 @@ def build(config: DictConfig, **extra: Any) -> Any:
     """Build a part from its settings.
 
     Raises:
-        BadInput: a setting that its class does not know; the message lists those there are.
+        BadInput: a setting that its class does not know; the message lists those there are. What
+            the class itself raises comes through as it is.
     """
     known = inspect.signature(part_class(config)).parameters
     for name in [*config, *extra]:
         if name not in known and not str(name).startswith("_"):
             raise unknown(f"setting of {part_class(config).__name__}", str(name), known)
-    return instantiate(config, _convert_="all", **extra)
+    try:
+        return instantiate(config, _convert_="all", **extra)
+    except InstantiationException as error:  # Hydra's words around the cause tell nothing more
+        raise error.__cause__ or error from None
 
 
 def settings(config: DictConfig) -> dict[str, Any]:

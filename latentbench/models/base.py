@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
-from peft import PeftConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from latentbench.errors import BadInput, unknown
@@ -214,11 +212,13 @@ class DiffusionModel(LatentModel):
         with kernels.sdpa_kernel(kernels.SDPBackend.MATH):
             yield
 
-    def add_adapter(self, name: str, config: PeftConfig) -> list[nn.Parameter]:
-        """Add a peft adapter, switched off, and return its parameters.
+    def add_adapter(self, name: str, config: Any) -> list[nn.Parameter]:
+        """Add a peft adapter (a `PeftConfig`), switched off, and return its parameters.
 
         `adapter_scales`, or `Intervention.adapters` within the loop, switches it on.
         """
+        from peft import inject_adapter_in_model  # late: takes seconds to import
+
         inject_adapter_in_model(config, self.network, name)
         self._switch_adapters({})
         own = [p for key, p in self.network.named_parameters() if f".{name}." in key]
@@ -230,9 +230,7 @@ class DiffusionModel(LatentModel):
         if not scales:
             yield
             return
-        known = {
-            key for m in self.network.modules() if isinstance(m, LoraLayer) for key in m.lora_A
-        }
+        known = {key for layer in self._adapter_layers() for key in layer.lora_A}
         if scales.keys() - known:
             raise unknown("adapter", sorted(scales.keys() - known)[0], known)
         self._switch_adapters(scales)
@@ -241,9 +239,14 @@ class DiffusionModel(LatentModel):
         finally:
             self._switch_adapters({})
 
+    def _adapter_layers(self) -> list[Any]:
+        from peft.tuners.lora import LoraLayer  # late: takes seconds to import
+
+        return [module for module in self.network.modules() if isinstance(module, LoraLayer)]
+
     def _switch_adapters(self, scales: Mapping[str, float]) -> None:
         trained = [(p, p.requires_grad) for p in self.network.parameters()]
-        for layer in (m for m in self.network.modules() if isinstance(m, LoraLayer)):
+        for layer in self._adapter_layers():
             layer.enable_adapters(bool(scales))
             if scales:
                 layer.set_adapter([name for name in scales if name in layer.lora_A])

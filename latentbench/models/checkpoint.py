@@ -3,13 +3,13 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers.models.attention_processor import Attention
+from hydra.utils import get_class
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -53,6 +53,7 @@ class CheckpointDiffusion(DiffusionModel):
         self.folder = resolve(path)
         self.scheduler = load_component(scheduler, self.folder, "scheduler")
         self.evaluations = Evaluations()
+        self.compiled = False
 
     def component(self, cls: Any, subfolder: str, folder: str | None = None) -> Any:
         """Return one frozen network of the checkpoint (or another folder), in evaluation mode."""
@@ -65,8 +66,11 @@ class CheckpointDiffusion(DiffusionModel):
 
     def fingerprint(self) -> str:
         """Return a hash of all weights, the schedule and the settings."""
-        settings = (self.version, self.steps, self.guidance, str(self.dtype))
-        return content_hash(self._weights_hash, settings)
+        return content_hash(self._weights_hash, self.settings())
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return what changes an image beside weights and schedule."""
+        return (self.version, self.steps, self.guidance, str(self.dtype))
 
     @cached_property
     def _weights_hash(self) -> str:
@@ -97,11 +101,18 @@ class CheckpointDiffusion(DiffusionModel):
         """Return the network's output, in float32; see the base class."""
         self.evaluations.forward += len(x)
         own = condition.map(lambda v: v.to(self.dtype) if v.is_floating_point() else v)
-        with self._tapped(taps):
+        with self._tapped(taps), self._stance(taps):
             out = self.call(x.to(self.dtype), timesteps, own).float()
         if out.requires_grad:
             out.register_hook(self._count_backward)
         return out
+
+    def _stance(self, taps: Taps | None) -> AbstractContextManager[Any]:
+        """Let a compiled network run as it was written where it is tapped or differentiated."""
+        touched = taps is not None and (taps.bottleneck or taps.attend)
+        if self.compiled and (touched or torch.is_grad_enabled()):
+            return torch.compiler.set_stance("force_eager")
+        return nullcontext()
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.evaluations.backward += len(gradient)
@@ -118,6 +129,8 @@ class CheckpointDiffusion(DiffusionModel):
 
     def attention_modules(self) -> dict[str, Any]:
         """Return the attention layers by name, in the order in which they run."""
+        from diffusers.models.attention_processor import Attention  # late: takes a second to import
+
         return {n: m for n, m in self.network.named_modules() if isinstance(m, Attention)}
 
     @cached_property
@@ -181,19 +194,30 @@ def resolve(path: str) -> str:
 def load_component(cls: Any, folder: str, subfolder: str, **options: Any) -> Any:
     """Load one component by `from_pretrained`, from its subfolder or, in old checkpoints, the root.
 
+    Args:
+        cls: its class, or the class's full name: imported now, since diffusers takes seconds.
+        folder: local folder or hub id.
+        subfolder: where it lies in there.
+        options: for `from_pretrained`.
+
     Raises:
         MissingWeights: it is not on disk and cannot be fetched; says what to run.
     """
-    local = Path(folder)
-    if local.is_dir() and not (local / subfolder).is_dir():
-        subfolder = ""
+    cls = get_class(cls) if isinstance(cls, str) else cls
     if "use_safetensors" in inspect.signature(cls.from_pretrained).parameters or options:
         options["use_safetensors"] = True
-    try:
-        return cls.from_pretrained(folder, subfolder=subfolder, **options)
-    except (OSError, ValueError) as error:
-        raise MissingWeights(
-            f"cannot load {cls.__name__} of {folder!r}: {str(error).splitlines()[0]} "
-            f"Give a local folder (model.path=/data/model), or fetch it on a machine with network: "
-            f"hf download {folder}"
-        ) from error
+    local, places = Path(folder), (subfolder, "")
+    if local.is_dir():
+        places = (subfolder,) if (local / subfolder).is_dir() else ("",)
+    errors = []
+    for place in places:
+        try:
+            return cls.from_pretrained(folder, subfolder=place, **options)
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    raise MissingWeights(
+        f"cannot load {cls.__name__} from {subfolder}/ of {folder!r}: "
+        f"{str(errors[0]).splitlines()[0]} Weights are read from .safetensors files only. Give a "
+        f"local folder (model.path=/data/model), or fetch it on a machine with network: "
+        f"hf download {folder} (a gated one after hf auth login)"
+    ) from errors[0]

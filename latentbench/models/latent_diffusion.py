@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from latentbench.errors import BadInput
 from latentbench.models.autoencoder import AutoencodedDiffusion
@@ -50,37 +48,38 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
-        self.network = self.component(UNet2DConditionModel, "unet")
+        self.network = self.component("diffusers.UNet2DConditionModel", "unet")
         self.load_autoencoder()
-        self.text_encoder: Any = self.component(CLIPTextModel, "text_encoder")
-        self.tokenizer = load_component(CLIPTokenizer, self.folder, "tokenizer")
+        self.text_encoder: Any = self.component("transformers.CLIPTextModel", "text_encoder")
+        self.tokenizer = load_component("transformers.CLIPTokenizer", self.folder, "tokenizer")
         side = int(self.network.config.sample_size)
         self.latent_shape = (int(self.network.config.in_channels), side, side)
         self.image_size = self.image_size_of(side)
-        self._embedded: dict[str, Tensor] = {}
+        self._rows: dict[str | None, Mapping[str, Tensor]] = {}
 
     def networks(self) -> Sequence[nn.Module]:
         """Return U-Net, autoencoder and text encoder."""
         return (self.network, self.vae, self.text_encoder)
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
-        """Return the prompts' embeddings; None stands for the empty prompt in every row."""
-        texts = [""] * rows if prompts is None else list(prompts)
+        """Return the prompts' embeddings; None stands for the empty condition in every row."""
+        texts = [None] * rows if prompts is None else list(prompts)
         if len(texts) != rows:
             raise BadInput(f"got {len(texts)} prompts for {rows} images; give one per image")
-        for text in set(texts) - self._embedded.keys():
-            self._embedded[text] = self.embed(text)
-        return Condition({"encoder_hidden_states": torch.stack([self._embedded[t] for t in texts])})
+        for text in set(texts) - self._rows.keys():
+            self._rows[text] = self.row(text)
+        found = [self._rows[text] for text in texts]
+        return Condition({name: torch.stack([row[name] for row in found]) for name in found[0]})
+
+    def row(self, prompt: str | None) -> dict[str, Tensor]:
+        """Return one row of the condition; None is the empty one, here the prompt ""."""
+        return {"encoder_hidden_states": self.embed(prompt or "")}
 
     def embed(self, prompt: str) -> Float[Tensor, "m d"]:
         """Return one prompt's token embeddings, refusing prompts that would be cut."""
-        limit = self.tokenizer.model_max_length
-        tokens = self.tokenizer(prompt, padding="max_length", max_length=limit, truncation=False)
-        ids = tokens.input_ids
-        if len(ids) > limit:
-            raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")
+        ids = torch.tensor([token_ids(self.tokenizer, prompt)], device=self.device)
         with torch.no_grad():
-            return self.text_encoder(torch.tensor([ids], device=self.device))[0][0].float()
+            return self.text_encoder(ids)[0][0].float()
 
     def embed_words(
         self, prompt: str, words: Mapping[str, Float[Tensor, " d"]]
@@ -114,3 +113,16 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
             return self.text_encoder(torch.tensor([ids], device=self.device))[0][0].float()
         finally:
             handle.remove()
+
+
+def token_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """Return a prompt's token ids, padded to the tokenizer's length.
+
+    Raises:
+        BadInput: the prompt would be cut.
+    """
+    limit = tokenizer.model_max_length
+    ids = tokenizer(prompt, padding="max_length", max_length=limit, truncation=False).input_ids
+    if len(ids) > limit:
+        raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")
+    return ids

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from diffusers import UNet2DModel
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,7 +30,7 @@ class PixelDiffusion(UNetDiffusion):
         self, *, path: str, steps: int = 50, dtype: str = "float32", device: str = "cpu"
     ) -> None:
         super().__init__(path=path, steps=steps, dtype=dtype, device=device)
-        self.network = self.component(UNet2DModel, "unet")
+        self.network = self.component("diffusers.UNet2DModel", "unet")
         self.image_size = int(self.network.config.sample_size)
         self.latent_shape = (3, self.image_size, self.image_size)
 

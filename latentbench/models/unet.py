@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from diffusers import DDIMScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -91,7 +90,7 @@ class UNetDiffusion(CheckpointDiffusion):
     ) -> None:
         super().__init__(
             path=path, steps=steps, guidance=guidance, dtype=dtype, device=device,
-            scheduler=DDIMScheduler,
+            scheduler="diffusers.DDIMScheduler",
         )  # fmt: skip
         self.prediction_type = self.scheduler.config.prediction_type
 
@@ -115,8 +114,8 @@ class UNetDiffusion(CheckpointDiffusion):
         return self.network(x, timesteps, **condition.tensors).sample
 
 
-def ddim_grid(scheduler: DDIMScheduler, steps: int) -> Grid:
-    """Return the levels of DDIM with this many steps, as the scheduler's config spaces them."""
+def ddim_grid(scheduler: Any, steps: int) -> Grid:
+    """Return the levels of DDIM with this many steps, as a `DDIMScheduler` spaces them."""
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps.tolist()
     final = float(scheduler.final_alpha_cumprod)

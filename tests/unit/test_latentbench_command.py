@@ -21,7 +21,7 @@ def test_without_records_it_says_what_to_do(tmp_path, capsys):
 
 
 def test_list_shows_what_goes_together(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "2000")
     assert cli.main(["list", "--dataset", "acme"]) == 0
     *_, last = capsys.readouterr().out.split("what goes together")
     heads, *rows = [[c.strip() for c in line.strip("┃│").split("│" if "│" in line else "┃")]

@@ -1,0 +1,48 @@
+"""Unconditional latent diffusion: a `UNet2DModel` on the latents of a `VQModel`."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latentbench.models.pixel_diffusion import PixelDiffusion
+from latentbench.types import Space
+
+
+class UnconditionalLatentDiffusion(PixelDiffusion):
+    """A latent model without prompts, in the folder layout of `LDMPipeline`.
+
+    Source: "High-Resolution Image Synthesis with Latent Diffusion Models", the VQ-regularised
+    variant: the denoiser works on latents before quantisation, the decoder quantises them. So
+    z_0 is encode's output, scaled by the autoencoder's own config.
+
+    Example:
+        >>> model = UnconditionalLatentDiffusion(path="CompVis/ldm-celebahq-256")  # doctest: +SKIP
+    """
+
+    spaces: ClassVar[frozenset[Space]] = PixelDiffusion.spaces | {Space.VAE}
+
+    def __init__(
+        self, *, path: str, steps: int = 50, dtype: str = "float32", device: str = "cpu"
+    ) -> None:
+        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        self.vae: Any = self.component("diffusers.VQModel", "vqvae")
+        side = self.image_size
+        self.latent_shape = (int(self.network.config.in_channels), side, side)
+        self.image_size = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def networks(self) -> Sequence[nn.Module]:
+        """Return U-Net and autoencoder."""
+        return (self.network, self.vae)
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hz wz"]:
+        """Return the scaled latents before quantisation."""
+        self.check_images(images)
+        latents = self.vae.encode(images.to(self.device, self.dtype)).latents
+        return latents.float() * self.vae.config.scaling_factor
+
+    def decode(self, latent: Float[Tensor, "b c hz wz"]) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of quantised latents, differentiable (straight through)."""
+        z = latent / self.vae.config.scaling_factor
+        return self.vae.decode(z.to(self.dtype)).sample.float()
