@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from latentbench import records
@@ -24,11 +23,12 @@ from latentbench.batches import BatchRunner, work_list
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.cache import Cache, content_hash
 from latentbench.compatibility import Parts, reason_to_skip
-from latentbench.config import Order, Overwrite
+from latentbench.config import Execution, Order, Overwrite
 from latentbench.costs import Cost
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.environment import environment, peak_memory
+from latentbench.execution import apply, use_attention
 from latentbench.identity import build, identity, part_class, settings
 from latentbench.metric import Metric, Surroundings
 from latentbench.models.base import LatentModel
@@ -148,6 +148,7 @@ def compute(cell: Cell) -> Record:
     runtime, store = cell.config.runtime, Partial(cell.folder / "partial")
     store.clear(cell.config.results.overwrite is Overwrite.always)
     _settle(cell.config.seed, runtime.threads)
+    use_attention(runtime.execution.attention)
     costs = {name: Cost() for name in ("load", "fit", "score")}
     with torch.no_grad():
         with costs["load"].measure():
@@ -182,7 +183,9 @@ def compute(cell: Cell) -> Record:
 def load(cell: Cell) -> Bench:
     """Load the model, give the data set its size, attach the editor."""
     display.phase("loading the model")
-    model = hot_model(OmegaConf.to_yaml(cell.config.model, resolve=True), str(cell.device))
+    chosen, execution = cell.config.model, cell.config.runtime.execution
+    model = hot_model(OmegaConf.to_yaml(chosen, resolve=True), str(cell.device),
+                      Execution(**execution))  # fmt: skip
     done = model.evaluations
     cache = Cache(_path(cell.config.results.cache), lambda: (done.forward, done.backward))
     dataset, streams = cell.dataset, Streams(cell.config.seed)
@@ -194,9 +197,11 @@ def load(cell: Cell) -> Bench:
 
 
 @lru_cache(maxsize=2)
-def hot_model(config: str, device: str) -> LatentModel:
+def hot_model(config: str, device: str, execution: Execution) -> LatentModel:
     """Load a model, or return the one that an earlier cell of this process loaded."""
-    return instantiate(OmegaConf.create(config), device=device)
+    first = "cpu" if execution.offload else device
+    chosen: Any = OmegaConf.create(config)
+    return apply(execution, build(chosen, device=first), torch.device(device))
 
 
 def fit(cell: Cell, bench: Bench) -> None:

@@ -23,6 +23,35 @@ class Order(Enum):
     reversed = "reversed"
 
 
+class Attention(Enum):
+    """Which of torch's attention kernels may run: any of them, or one."""
+
+    auto = "auto"
+    math = "math"
+    efficient = "efficient"
+    flash = "flash"
+    cudnn = "cudnn"
+
+
+@dataclass(unsafe_hash=True)  # a key of the models that stay loaded
+class Execution:
+    """How a model's networks compute; float rounding may differ, nothing else.
+
+    Args:
+        offload: a network lies on the GPU only while it is in use.
+        channels_last: memory layout of convolutions.
+        compile: torch.compile of the denoiser, where no method looks inside it.
+        vae_slicing: one image at a time through the autoencoder.
+        attention: kernel of attention.
+    """
+
+    offload: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    vae_slicing: bool = False
+    attention: Attention = Attention.auto
+
+
 @dataclass
 class Runtime:
     """How to compute. Nothing here changes a score beyond float rounding.
@@ -34,6 +63,7 @@ class Runtime:
         order: order of the images.
         max_failed_share: share of samples that may fail before the cell does.
         fail_fast: raise a cell's error instead of recording it.
+        execution: how the model's networks compute.
     """
 
     device: str = "auto"
@@ -42,6 +72,7 @@ class Runtime:
     order: Order = Order.natural
     max_failed_share: float = 0.0
     fail_fast: bool = False
+    execution: Execution = field(default_factory=Execution)
 
 
 @dataclass

@@ -69,7 +69,8 @@ def measure(benchmark: str, overrides: list[str], folder: str) -> torch.Tensor:
     with plugins.conf():
         config = compose("config", settings)
     device = str(cells.torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    model = cells.hot_model(cells.OmegaConf.to_yaml(config.model, resolve=True), device)
+    chosen = cells.OmegaConf.to_yaml(config.model, resolve=True)
+    model = cells.hot_model(chosen, device, cells.Execution())
     finish, run = batches.BatchRunner.finish, torch.zeros(2, 2, dtype=torch.float64)
 
     with twins(model) as bare:
