@@ -21,7 +21,7 @@ from latentbench.zoo import weights
 Device = Any  # a torch.device
 CHECK_N = 16  # images behind the figures that `verify` measures again
 TOLERANCE = 0.05  # of a figure's size; and one image of those that were counted
-HEADLINE = ("psnr_db", "ratio", "mean", "auc", "recall_at_1_image_to_text")
+HEADLINE = ("psnr_db", "ratio", "mean", "recall_at_1_image_to_text")
 
 
 @dataclass(frozen=True)
