@@ -11,7 +11,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,14 @@ def _generator(name: str) -> Recipe:
     return Recipe(module.VERSION, module.PLAN.steps, module.make, measure)
 
 
+def _further_ldm(name: str) -> Recipe:
+    from latentbench.zoo.recipes import further_ldms
+
+    made = functools.partial(further_ldms.make, name)
+    return replace(_generator("faces_ldm"), version=further_ldms.VERSION, make=made,
+                   steps=further_ldms.DESIGNS[name].denoiser.steps)  # fmt: skip
+
+
 RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
     "zoo1": _judge,
     "zoo2": _judge,
@@ -82,6 +90,8 @@ RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
     "clip2": _pair,
     "faces_ddpm": _generator,
     "faces_ldm": _generator,
+    "faces_ldm_f8": _further_ldm,
+    "faces_ldm_f4c16": _further_ldm,
     "faces_vae": _generator,
     "faces_gan": _generator,
     "faces_diffae": _generator,

@@ -26,7 +26,7 @@ class CachedFaces:
         count: number of faces.
     """
 
-    def __init__(self, root: Path, count: int = COUNT) -> None:
+    def __init__(self, root: Path, count: int) -> None:
         path = root / PLACE / f"{count}.safetensors"
         if not path.is_file():
             made = _render(count)

@@ -103,10 +103,12 @@ def _prior_loss(
     return loss
 
 
-def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> dict[str, object]:
+def make(
+    folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
+) -> dict[str, object]:
     """Train both stages (or go on training), write the folder; gives the facts for the card."""
     plan, prior_plan = (training.shortened(p, share) for p in (PLAN, PRIOR_PLAN))
-    data = CachedFaces(root)
+    data = CachedFaces(root, count)
     torch.manual_seed(plan.seed)
     both = Autoencoder().to(device)
     state, seconds = training.train(both, _loss(both, plan, data, device), plan, root=root)
@@ -124,8 +126,8 @@ def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> 
         part.half().save_pretrained(folder / name)
     DDIMScheduler.from_config(faces_ddpm.scheduler().config).save_pretrained(folder / "scheduler")
     return {
-        "encoder_and_unet": training.facts(plan, "generator", seconds, COUNT),
-        "code_prior": training.facts(prior_plan, "generator", prior_seconds, COUNT),
+        "encoder_and_unet": training.facts(plan, "generator", seconds, count),
+        "code_prior": training.facts(prior_plan, "generator", prior_seconds, count),
     }
 
 

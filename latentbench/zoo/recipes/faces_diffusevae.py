@@ -60,17 +60,19 @@ def _loss(
     return loss
 
 
-def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> dict[str, object]:
+def make(
+    folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
+) -> dict[str, object]:
     """Train (or go on training) and write the folder; gives the facts for the card."""
     plan = training.shortened(PLAN, share)
     torch.manual_seed(plan.seed)
     unet, vae = network().to(device), shipped_autoencoder().to(device)
-    loss = _loss(unet, vae, plan, CachedFaces(root), device)
+    loss = _loss(unet, vae, plan, CachedFaces(root, count), device)
     weights, seconds = training.train(unet, loss, plan, root=root)
     unet.load_state_dict(weights)
     unet.half().save_pretrained(folder / "unet")
     DDIMScheduler.from_config(faces_ddpm.scheduler().config).save_pretrained(folder / "scheduler")
-    return {"unet": training.facts(plan, "generator", seconds, COUNT)}
+    return {"unet": training.facts(plan, "generator", seconds, count)}
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:

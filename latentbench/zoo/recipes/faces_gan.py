@@ -105,10 +105,12 @@ def _encoder_loss(
     return loss
 
 
-def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> dict[str, object]:
+def make(
+    folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
+) -> dict[str, object]:
     """Train both stages (or go on training), write the folder; gives the facts for the card."""
     plan, encoder_plan = (training.shortened(p, share) for p in (PLAN, ENCODER_PLAN))
-    data = CachedFaces(root)
+    data = CachedFaces(root, count)
     torch.manual_seed(plan.seed)
     game = Game().to(device)
     weights, seconds = training.train(game, _loss(game, plan, data, device), plan, root=root)
@@ -122,8 +124,8 @@ def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> 
     for name, part in parts.items():
         part.half().save_pretrained(folder / name)
     return {
-        "game": training.facts(plan, "generator", seconds, COUNT),
-        "encoder": training.facts(encoder_plan, "generator", encoder_seconds, COUNT),
+        "game": training.facts(plan, "generator", seconds, count),
+        "encoder": training.facts(encoder_plan, "generator", encoder_seconds, count),
     }
 
 

@@ -64,13 +64,13 @@ DETAILS = ("eyes", "brows", "nose", "mouth", "glasses")
 # ---------------------------------------------------------------- autoencoder
 
 
-def autoencoder() -> AutoencoderKL:
-    """4 latent channels at a quarter of the resolution; no attention in the middle."""
+def autoencoder(channels: Sequence[int] = (32, 32, 64), latent_channels: int = 4) -> AutoencoderKL:
+    """Each block but the last halves the resolution; no attention in the middle."""
     return AutoencoderKL(
-        block_out_channels=(32, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
+        block_out_channels=tuple(channels),
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        latent_channels=latent_channels,
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=SIZE,
@@ -126,16 +126,13 @@ def refine_decoder(
 
 
 def train_autoencoder(
-    plan: training.Plan, device: torch.device, root: Path, *, stop_after: int | None = None
-) -> tuple[AutoencoderKL, float]:
-    """Train the autoencoder, or go on training; gives the averaged network and the seconds."""
-    torch.manual_seed(plan.seed)
-    vae = autoencoder().to(device)
-    weights, seconds = training.train(
-        vae, _vae_loss(vae, plan, device), plan, root=root, stop_after=stop_after
-    )
+    vae: AutoencoderKL, plan: training.Plan, device: torch.device, root: Path
+) -> float:
+    """Train the autoencoder where it is, or go on training; gives the seconds."""
+    weights, seconds = training.train(vae, _vae_loss(vae, plan, device), plan, root=root)
     vae.load_state_dict(weights)
-    return vae.eval(), seconds
+    vae.eval()
+    return seconds
 
 
 # ---------------------------------------------------------------- text
@@ -252,11 +249,13 @@ def train_text(
 # ---------------------------------------------------------------- latent diffusion
 
 
-def network() -> UNet2DConditionModel:
-    """U-Net with cross-attention at 16x16, 8x8 and in the middle."""
+def network(
+    channels: tuple[int, int] = (64, 128), side: int = 16, latent_channels: int = 4
+) -> UNet2DConditionModel:
+    """U-Net with cross-attention at the latents' size, at half of it and in the middle."""
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1,
-        block_out_channels=(64, 128),
+        sample_size=side, in_channels=latent_channels, out_channels=latent_channels,
+        layers_per_block=1, block_out_channels=channels,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=WIDTH, attention_head_dim=2, norm_num_groups=16,
@@ -279,14 +278,14 @@ def scheduler() -> DDIMScheduler:
 @torch.no_grad()
 def encode_faces(
     vae: AutoencoderKL, factors: Float[Tensor, "n f"], batch: int = 64
-) -> tuple[Float[Tensor, "n 4 16 16"], Float[Tensor, "n 1 16 16"]]:
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n 1 h w"]]:
     """Unscaled latent means, and the detail weights at their resolution."""
     latents, weights = [], []
     for part in factors.split(batch):
         with training.autocast(part.device):
             mean = vae.encode(faces.render(part, SIZE)).latent_dist.mean
         latents.append(mean.float())
-        weights.append(F.avg_pool2d(detail_weight(part), 4))
+        weights.append(F.avg_pool2d(detail_weight(part), SIZE // mean.shape[-1]))
     return torch.cat(latents), torch.cat(weights)
 
 
@@ -313,8 +312,8 @@ class TextAndUNet(nn.Module):
         self.text, self.unet = text, unet
 
     def forward(
-        self, x: Float[Tensor, "b 4 h w"], t: Int[Tensor, "b"], ids: Int[Tensor, "b t"]
-    ) -> Float[Tensor, "b 4 h w"]:
+        self, x: Float[Tensor, "b c h w"], t: Int[Tensor, "b"], ids: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b c h w"]:
         """The U-Net's output under embedded captions."""
         return self.unet(x, t, self.text(ids).last_hidden_state).sample
 
@@ -396,7 +395,9 @@ def make(
     stages = (VAE_PLAN, TEXT_PLAN, PLAN, DECODER_PLAN, LONG_PLAN, DECODER_LONG_PLAN)
     plans = [training.shortened(plan, share) for plan in stages]
     tokens = tokenizer(root / NAME / "tokenizer")
-    vae, vae_seconds = train_autoencoder(plans[0], device, root)
+    torch.manual_seed(plans[0].seed)
+    vae = autoencoder().to(device)
+    vae_seconds = train_autoencoder(vae, plans[0], device, root)
     text, text_seconds = train_text(plans[1], device, root, tokens)
     data = cached_latents(vae, plans[2], device, root, count)
     torch.manual_seed(plans[2].seed)
@@ -430,7 +431,8 @@ def sample(
     """Deterministic DDIM samples of the saved pipeline, in [-1, 1]; guidance 1 is none."""
     pipeline = load(folder).to(device)
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(captions), 4, 16, 16, generator=generator).to(device)
+    shape = (pipeline.unet.config.in_channels, *[pipeline.unet.config.sample_size] * 2)
+    noise = torch.randn(len(captions), *shape, generator=generator).to(device)
     out = []
     for first in range(0, len(captions), batch):
         rows = slice(first, first + batch)

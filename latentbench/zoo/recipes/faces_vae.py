@@ -52,17 +52,19 @@ def _loss(
     return loss
 
 
-def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> dict[str, object]:
+def make(
+    folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
+) -> dict[str, object]:
     """Train (or go on training) and write the folder; gives the facts for the card."""
     plan = training.shortened(PLAN, share)
     torch.manual_seed(plan.seed)
     vae = network().to(device)
     weights, seconds = training.train(
-        vae, _loss(vae, plan, CachedFaces(root), device), plan, root=root
+        vae, _loss(vae, plan, CachedFaces(root, count), device), plan, root=root
     )
     vae.load_state_dict(weights)
     vae.half().save_pretrained(folder / "vae")
-    return {"vae": training.facts(plan, "generator", seconds, COUNT)}
+    return {"vae": training.facts(plan, "generator", seconds, count)}
 
 
 @torch.no_grad()
