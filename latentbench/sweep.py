@@ -53,7 +53,7 @@ def without_foreign(config: DictConfig, settings: list[str]) -> tuple[DictConfig
             with open_dict(part):
                 part.pop(name, None)
         else:
-            kept.append(text)
+            kept.append(text.lstrip("+"))  # as labels and commands show it
     return config, kept
 
 

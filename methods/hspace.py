@@ -48,10 +48,10 @@ class HSpaceDirections(Editor):
     minus mean h of the n lowest, per step; g = 1 is one class gap. `pca`: per step, the principal
     components of h with signs aligned to the first step; g = 1 is one standard deviation. Labelled
     images are inverted by DDIM and h is recorded while they are decoded, under the empty prompt.
-    Deviations: the change enters x0 only by default (the source does so as an option: in a chain of
-    20 steps the symmetric change has a third of the effect); scores are the data set's labels; PCA
-    is fitted on the same inverted images, and the component of an attribute is the one that
-    correlates most with its label; eta is 0.
+    The change enters both terms of the step, as in the source; `asymmetric` is its option, with
+    about three times the effect per class gap at 20 steps and as much leak at equal effect.
+    Deviations: scores are the data set's labels; PCA is fitted on the same inverted images, and the
+    component of an attribute is the one that correlates most with its label; eta is 0.
 
     Args:
         variant: "supervised" or "pca".
@@ -85,8 +85,8 @@ class HSpaceDirections(Editor):
         extremes: int = 32,
         components: int = 16,
         orthogonal: bool = False,
-        asymmetric: bool = True,
-        max_strength: float = 2.0,
+        asymmetric: bool = False,
+        max_strength: float = 6.0,
     ) -> None:
         if 2 * extremes > images:
             raise BadInput(f"{extremes} extremes on either side need {2 * extremes} images")
