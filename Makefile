@@ -27,6 +27,7 @@ reference: setup ## the sweeps behind results/reference, two at a time: some 20 
 	for name in reference_paths reference_unguided reference_prompts; do \
 		$(RUN) runner.py -m sweep=$$name $(REFERENCE) || exit 1; done; wait $$edits
 	$(RUN) -m latentbench.cli leaderboard --results results/reference
+	$(RUN) -m latentbench.claims results/reference
 
 test: setup ## all quick tests
 	$(RUN) -m pytest -n 2

@@ -33,7 +33,7 @@ class Planted(Editor):
 
 def bench(editor: Editor) -> Bench:
     nowhere, device = Cache(None), torch.device("cpu")
-    return Bench(editor, None, DATA, Streams(0), nowhere, device, batch_size=4)  # pyright: ignore
+    return Bench(editor, None, DATA, Streams(0), nowhere, device, batch_size=4)
 
 
 @pytest.mark.parametrize("width", [0.3, 0.02])
