@@ -46,14 +46,14 @@ def mean_cosine(judge: Judge, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3
 
 @torch.no_grad()
 def semantic_figures(
-    model: SemanticDiffusion, judges: Sequence[Judge], n: int, people: int = 64
+    model: SemanticDiffusion, judges: Sequence[Judge], n: int
 ) -> dict[str, object]:
     """Return the figures of a card.
 
     Reconstruction from z_sem with the inverted x_T, and from z_sem with fresh noise; whom an image
     resembles that is made of one face's z_sem and another's x_T.
     """
-    images = samples(model, n)
+    images, people = samples(model, n), min(n, BATCH)
     originals = test_faces(0, people, model.image_size)
     code, ids = model.encode_semantic(originals), [str(k) for k in range(people)]
     x = invert(model, model.encode(originals), [Term("c", model.semantic_condition(code))])
