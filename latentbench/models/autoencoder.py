@@ -29,14 +29,14 @@ class AutoencodedDiffusion(CheckpointDiffusion):
         """Return the pixels per side of latents with this side."""
         return side * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hz wz"]:
         """Return the scaled mode of the autoencoder's posterior."""
         self.check_images(images)
         mode = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist.mode().float()
         mean, scale = self._statistics()
         return (mode - mean) * scale
 
-    def decode(self, latent: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
+    def decode(self, latent: Float[Tensor, "b c hz wz"]) -> Float[Tensor, "b 3 h w"]:
         """Return the decoded images, differentiable, not clamped."""
         mean, scale = self._statistics()
         z = latent / scale + mean
