@@ -12,7 +12,7 @@ from latentbench.metric import Figure, Metric
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
 from metrics.features import GROUPS, Array, FeatureSets, Rows, Set, groups, jackknife_score, too_few
-from metrics.moments import Moments, gaussian_distance, moments
+from metrics.moments import Moments, gaussian, gaussian_distance, moments
 
 SUMS = ("count", "total", "product")  # of groups of outputs, under the names of `Moments`
 FLOORS = 3  # times the floor below which a distance says little
@@ -121,7 +121,7 @@ class FrechetDistance(FeatureSets):
     def _floor(self, score: Score, real: Array) -> str:
         """Return the distance that equal laws would have, and whether the figure is near it."""
         assert score.value is not None
-        expected = floor(np.cov(real, rowvar=False), score.n, len(real))
+        expected = floor(gaussian(real)[1], score.n, len(real))
         other = self.other_real(score.n)
         known = expected if other is None else distance(other[0], real)
         measured = "" if other is None else f"real against real at this n: {known:.4g}; "
@@ -205,8 +205,10 @@ def distance(a: Array, b: Array) -> float:
         >>> distance(x, x) < 1e-6
         True
     """
-    names = ([str(k) for k in range(len(x))] for x in (a, b))
-    return pair((a, next(names)), (b, next(names))).distance(range(GROUPS))
+    if min(len(a), len(b)) > a.shape[1]:
+        return gaussian_distance(gaussian(a), gaussian(b))
+    made, real = ([str(k) for k in range(len(x))] for x in (a, b))
+    return GramPair((a, made), (b, real)).distance(range(GROUPS))
 
 
 def floor(covariance: Array, n: int, m: int) -> float:

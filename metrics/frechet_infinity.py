@@ -6,7 +6,7 @@ from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Score
 from metrics.features import Array, FeatureSets
-from metrics.moments import gaussian_distance
+from metrics.moments import gaussian, gaussian_distance
 
 SIZES = 15  # numbers of outputs, from the smallest to all
 SMALLEST = 5000  # outputs, or a tenth of them where there are fewer
@@ -80,16 +80,12 @@ def frechet_infinity(a: Array, b: Array, subsets: int = 4, seed: int = 0) -> flo
         >>> abs(frechet_infinity(x[:200], x[200:])) < 0.1
         True
     """
-    real, n = _gaussian(b), len(a)
+    real, n = gaussian(b), len(a)
     smallest = max(min(SMALLEST, n // 10), PER_DIMENSION * a.shape[1])
     random = np.random.default_rng(seed)
     sizes = np.linspace(smallest, n, SIZES).astype(int).repeat(subsets)
     found = [
-        gaussian_distance(_gaussian(a[random.choice(n, size, replace=False)]), real)
+        gaussian_distance(gaussian(a[random.choice(n, size, replace=False)]), real)
         for size in sizes.tolist()
     ]
     return float(np.polyfit(1 / sizes, found, 1)[1])
-
-
-def _gaussian(x: Array) -> tuple[Array, Array]:
-    return x.mean(0), np.cov(x, rowvar=False)

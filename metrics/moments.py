@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy.linalg import get_lapack_funcs
@@ -29,7 +30,7 @@ class Moments:
 
     def gaussian(self, kept: Sequence[int]) -> tuple[Array, Array]:
         """Return mean ``[d]`` and covariance ``[d, d]`` (N - 1) of the kept groups."""
-        n, total, product = (x[list(kept)].sum(0) for x in vars(self).values())
+        n, total, product = (reduce(np.add, (x[k] for k in kept)) for x in vars(self).values())
         mean = total / n
         return mean, (product - n * np.outer(mean, mean)) / (n - 1)
 
@@ -42,10 +43,24 @@ def moments(features: Array, group: Rows) -> Moments:
         >>> covariance.tolist()
         [[0.5, -0.5], [-0.5, 0.5]]
     """
-    parts = [features[group == k] for k in range(GROUPS)]
-    count = np.array([float(len(part)) for part in parts])
-    total, product = [x.sum(0) for x in parts], [x.T @ x for x in parts]
-    return Moments(count, np.stack(total), np.stack(product))
+    d = features.shape[1]
+    found = Moments(np.empty(GROUPS), np.empty((GROUPS, d)), np.empty((GROUPS, d, d)))
+    for k in range(GROUPS):
+        part = features[group == k]
+        found.count[k], found.total[k], found.product[k] = len(part), part.sum(0), part.T @ part
+    return found
+
+
+def gaussian(features: Array) -> tuple[Array, Array]:
+    """Return mean ``[d]`` and covariance ``[d, d]`` (N - 1) of features ``[n, d]``.
+
+    Example:
+        >>> gaussian(np.eye(2))[1].tolist()
+        [[0.5, -0.5], [-0.5, 0.5]]
+    """
+    n, mean, product = len(features), features.mean(0), features.T @ features
+    product -= n * np.outer(mean, mean)
+    return mean, product / (n - 1)
 
 
 def gaussian_distance(first: tuple[Array, Array], second: tuple[Array, Array]) -> float:

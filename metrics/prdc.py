@@ -12,6 +12,7 @@ from metrics.features import GROUPS, Array, FeatureSets, Set, groups, too_few
 from metrics.neighbours import among_itself, squared_distances
 
 NAMES = ("precision", "recall", "density", "coverage")
+SEARCHED = 4  # times k: neighbours among which the k-th is sought first
 Masks = npt.NDArray[np.bool_]
 
 
@@ -142,8 +143,15 @@ def _figures(a: Array, b: Array, a_kept: Masks, b_kept: Masks, k: int) -> Array:
 
 def _balls(x: Array, kept: Masks, k: int) -> Array:
     """Return the squared radius of each row's ball ``[choices, n]``; -1 for rows left out."""
-    radii = np.full(kept.shape, -1.0)
+    radii, most = np.full(kept.shape, -1.0), min(len(x), SEARCHED * k)
     for rows, gaps in among_itself(x):
+        near = np.argpartition(gaps, most - 1, axis=1)[:, :most]
+        order = np.take_along_axis(gaps, near, 1).argsort(1)
+        near, each = np.take_along_axis(near, order, 1), np.arange(len(gaps))
         for r, mask in enumerate(kept):
-            radii[r, rows] = np.partition(gaps[:, mask], k - 1, axis=1)[:, k - 1]
+            stays = mask[near].cumsum(1)
+            radius = gaps[each, near[each, (stays == k).argmax(1)]]
+            few = stays[:, -1] < k  # most neighbours are of the group that is left out
+            radius[few] = np.partition(gaps[few][:, mask], k - 1, axis=1)[:, k - 1]
+            radii[r, rows] = radius
     return np.where(kept, radii, -1.0)
