@@ -15,6 +15,7 @@ from latentbench.batching import padded_batches
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
+from latentbench.published import PublishedWeights, first_missing
 from latentbench.seen import Seen, as_json, as_tensor
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
@@ -83,11 +84,13 @@ class Metric(torchmetrics.Metric):
         figures: name -> what that column is. A metric trained in this suite carries its
             extractor's id in each name; a bare published name means published weights.
         source: title and section of the definition.
+        weights: published files without which the metric is switched off; a setting may decide.
     """
 
     version: ClassVar[int] = 1
     needs: frozenset[str] = frozenset()
     source: ClassVar[str] = ""
+    weights: tuple[PublishedWeights, ...] = ()
     full_state_update = False
 
     def __init__(self) -> None:
@@ -101,8 +104,7 @@ class Metric(torchmetrics.Metric):
 
     def missing(self, weights_dir: Path | None) -> str | None:
         """Return why this metric is switched off, or None: published weights that are absent."""
-        del weights_dir
-        return None
+        return first_missing(self.weights, weights_dir)
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load networks and reference statistics; called once, before the first update."""
@@ -180,6 +182,7 @@ class Metric(torchmetrics.Metric):
         for key in IMAGES:
             if key in found and (what := _wrong(found[key])):
                 raise BadInput(f"{name}: Samples.{key} must be float32 in [-1, 1], got {what}")
+        _check_sizes(name, found)
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         return compute  # torchmetrics would try to write into the frozen scores
@@ -243,6 +246,26 @@ class SampleMetric(Metric):
         """Return all values by name, ``[rows]`` or ``[rows, s]``, those that are not shown too."""
         found = self.seen.columns()
         return {n.removeprefix(VALUES): v for n, v in found.items() if n.startswith(VALUES)}
+
+
+def _check_sizes(name: str, found: Mapping[str, Tensor]) -> None:
+    """Raise BadInput when images and masks are not all as large as the outputs."""
+    size = found["outputs"].shape[-2:]
+    for key in IMAGES:
+        if key in found and found[key].shape[-3:] != (3, *size):
+            raise BadInput(
+                f"{name}: Samples.{key} must be RGB and as large as outputs {tuple(size)}, got "
+                f"{tuple(found[key].shape[-3:])}"
+            )
+    masks = found.get("masks")
+    if masks is None:
+        return
+    if masks.shape[1:] != size or not bool(((masks == 0) | (masks == 1)).all()):
+        raise BadInput(
+            f"{name}: Samples.masks must be float32 of 0 and 1 and as large as outputs "
+            f"{tuple(size)}, got {masks.dtype} {tuple(masks.shape[1:])} in "
+            f"[{float(masks.min()):g}, {float(masks.max()):g}]"
+        )
 
 
 def _wrong(images: Tensor) -> str:

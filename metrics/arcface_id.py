@@ -1,20 +1,18 @@
 """`arcface_id`: identity by the published ArcFace network with the usual fixed crop."""
 
-from pathlib import Path
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.batching import map_batches
 from latentbench.metric import Figure, Surroundings
+from latentbench.published import PublishedWeights
 from metrics.features import BATCH
 from metrics.pairwise import Pairwise
-from metrics.published import PublishedWeights
 
 ARCFACE = PublishedWeights(
     "model_ir_se50.pth",
     "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
-    "InsightFace_Pytorch, IR-SE50; also facexlib v0.1.0 as recognition_arcface_ir_se50.pth",
+    "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
 )
 STAGES = ((64, 64, 3), (64, 128, 4), (128, 256, 14), (256, 512, 3))  # in, out, blocks
 
@@ -36,6 +34,7 @@ class ArcFaceIdentity(Pairwise):
 
     figure = Figure("cosine of ArcFace embeddings", low=-1.0, high=1.0, higher_is_better=True)
     source = "ArcFace; crop as in Encoding in Style"
+    weights = (ARCFACE,)
 
     def __init__(self) -> None:
         super().__init__(against=("sources",))
@@ -44,10 +43,6 @@ class ArcFaceIdentity(Pairwise):
         """Return the published name: it is against the source always."""
         del kind
         return "arcface_id"
-
-    def missing(self, weights_dir: Path | None) -> str | None:
-        """Return why the network's file cannot be used, or None."""
-        return ARCFACE.missing(weights_dir)
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the network; its hash is checked before the file is opened."""

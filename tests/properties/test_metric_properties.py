@@ -15,6 +15,8 @@ from latentbench.data.faces_dataset import FacesDataset
 from latentbench.metric import Surroundings
 from latentbench.types import Samples
 from metrics.attribute_dependency import AttributeDependency
+from metrics.background import Background
+from metrics.background_perceptual import BackgroundPerceptual
 from metrics.cka import CKA
 from metrics.counterfactual import CounterfactualError
 from metrics.factor_path import FactorPath
@@ -57,6 +59,7 @@ from planted import PlantedData, PlantedJudge
 N = 26
 MAKERS = [
     PSNR, SSIM, MeanSquaredError, PerceptualDistance, CounterfactualError, TargetGain, Leak,
+    Background, BackgroundPerceptual,
     Monotonicity, Identity, TruthKernelDistance, ISTD, PathSmoothness, FactorPath, NoiseStatistics,
     lambda: FrechetDistance(reference_n=200), lambda: KernelDistance(reference_n=200),
     lambda: InnerKernelDistance(reference_n=200), lambda: PrecisionRecall(reference_n=100),
@@ -96,11 +99,14 @@ def samples(data=SURROUNDINGS.dataset, n=N) -> Samples:
     random = torch.Generator().manual_seed(3)
     noise = torch.randn(n, 3, 8, 8, generator=random)
     codes, other_codes = (torch.randn(n, d, generator=random) for d in (5, 4))
+    masks = torch.zeros(n, 16, 16)
+    masks[:, 12:] = 1
     return Samples(
         ids, outputs, tuple(f"group{k % 2}" for k in range(n)), sources=batch.images,
         truths=other.flip(1).contiguous(), reconstructions=outputs[:, 0] * 0.9,
         strengths=strengths.repeat(n, 1), main=4, matched=torch.arange(n) % 7 != 0,
         factors=batch.factors, wanted=wanted, noise=noise, codes=codes, other_codes=other_codes,
+        masks=masks,
     )  # fmt: skip
 
 

@@ -1,0 +1,44 @@
+"""The embedded text-image pair as a judge of captions, on rendered faces."""
+
+import pytest
+import torch
+from planted import outputs_of
+
+from latentbench.cache import Cache
+from latentbench.data.faces_dataset import FacesDataset
+from latentbench.metric import Surroundings
+from metrics.caption_direction import EmbeddedDirection
+from metrics.caption_similarity import CaptionSimilarity
+
+DATA = FacesDataset(size=64)
+INDEX = [int(k) for k in DATA.batch("test", range(64)).factors[:, 12].argsort()[:12]]  # no glasses
+
+
+def score(metric, outputs, prompts):
+    faces = DATA.batch("test", INDEX)
+    metric.prepare(Surroundings(DATA, torch.device("cpu"), Cache(None)))
+    given = {"sources": faces.images, "source_prompts": faces.prompts, "prompts": tuple(prompts)}
+    metric.update(outputs_of(outputs, **given))
+    (value,) = metric.compute().values()
+    return value.value
+
+
+def edited(factor, value=1.0):
+    goal = torch.full((len(INDEX),), value)
+    images = DATA.counterfactual("test", INDEX, factor, goal)
+    return images, DATA.edited_prompts("test", INDEX, factor, goal)
+
+
+def test_the_own_caption_fits_and_another_does_not():
+    faces = DATA.batch("test", INDEX)
+    own = score(CaptionSimilarity(), faces.images, faces.prompts)
+    other = score(CaptionSimilarity(), faces.images, faces.prompts[1:] + faces.prompts[:1])
+    assert own > other + 20
+
+
+@pytest.mark.parametrize("factor", ["glasses", "hat"])
+def test_the_true_edit_goes_where_the_caption_goes_and_another_does_not(factor):
+    images, prompts = edited(factor)
+    wrong, _ = edited({"glasses": "hat", "hat": "glasses"}[factor])
+    right = score(EmbeddedDirection(), images, prompts)
+    assert right > 0.4 and right > score(EmbeddedDirection(), wrong, prompts) + 0.3
