@@ -5,9 +5,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
-SOURCES := latentbench methods metrics benchmarks tests perf runner.py
+SOURCES := latentbench methods metrics benchmarks agreement tests perf runner.py
 
-.PHONY: setup demo reference test test-slow check format lock clean
+.PHONY: setup demo reference test test-slow agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -34,6 +34,10 @@ test: setup ## all quick tests
 
 test-slow: setup ## those that take more than a few seconds each
 	$(RUN) -m pytest -n 2 -m slow
+
+agreement: setup ## compare figures with reference implementations; writes docs/agreement.md
+	$(UV) sync --frozen --inexact --group agreement
+	$(RUN) -m latentbench.cli agreement
 
 check: setup ## format, lint, types
 	.venv/bin/ruff format --check $(SOURCES)

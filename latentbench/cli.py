@@ -1,9 +1,14 @@
 """The `latentbench` command: what there is, and what was found. Runs are started by runner.py."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latentbench.published import PublishedWeights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +44,15 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--mode", choices=("auto", "online", "offline"), default="auto")
     track.set_defaults(run=_track)
 
+    weights = commands.add_parser("weights", help="published weights: what is there, what is not")
+    where = os.environ.get("LATENTBENCH_WEIGHTS")
+    weights.add_argument("--dir", type=Path, default=where and Path(where), help="weights_dir")
+    weights.set_defaults(run=_weights)
+
+    agree = commands.add_parser("agreement", help="compare figures with reference implementations")
+    agree.add_argument("--out", type=Path, default=ROOT / "docs" / "agreement.md")
+    agree.set_defaults(run=_agreement)
+
     commands.add_parser("zoo", help="train, check and show embedded models", add_help=False)
     return parser
 
@@ -68,6 +82,35 @@ def _track(arguments: argparse.Namespace) -> int:
     taken = sum(track(config, folder, arguments.results) for folder in found)
     print(f"{taken} of {len(found)} records logged; offline runs lie in {arguments.results}/wandb")
     return 0
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from latentbench.catalogue import options
+
+    wanted: dict[PublishedWeights, list[str]] = {}
+    for option in options("metric").values():
+        for file in option.build().weights:
+            wanted.setdefault(file, []).append(option.name)
+    for file, metrics in wanted.items():
+        why = file.missing(arguments.dir)
+        print(f"{'missing' if why else 'there'}  {file.file}  for {_words(metrics)}")
+        if why:
+            print(f"         {why}\n         {file.command(arguments.dir or Path('WEIGHTS_DIR'))}")
+    if arguments.dir is None:
+        print("no weights_dir: set LATENTBENCH_WEIGHTS, or pass --dir and results.weights_dir")
+    return 0
+
+
+def _agreement(arguments: argparse.Namespace) -> int:
+    from latentbench import agreement
+
+    outcomes = []
+    for case in agreement.load_cases():
+        outcomes.append(agreement.run_case(case))
+        print(" | ".join(outcomes[-1].row()), flush=True)
+    arguments.out.write_text(agreement.report(outcomes), encoding="utf-8")
+    print(arguments.out)
+    return len(agreement.beyond(outcomes)) and 1
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -93,13 +93,7 @@ MODELS = {
     "gan": StyleGAN,
     "diffae": DiffusionAutoencoder,
 }
-TOLD = (
-    "plain",
-    "lerp",
-    "slerp",
-    "autoencode",
-    "features_semantic",
-)  # the others run on "diffae" as on "pixel"
+TOLD = ("plain", "lerp", "slerp", "autoencode")  # the others run on "diffae" as on "pixel"
 
 
 def fits(model: str, name: str, verb: str) -> bool:

@@ -44,3 +44,16 @@ def test_track_logs_finished_cells_offline(tmp_path, capsys):
     assert cli.main(["track", "--results", str(tmp_path), "--mode", "offline"]) == 0
     assert "1 of 2 records logged" in capsys.readouterr().out
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+def test_weights_says_what_is_there_and_how_to_fetch_the_rest(tmp_path, capsys):
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"cut short")
+    assert cli.main(["weights", "--dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(k for k, line in enumerate(lines) if "vgg16-397923af.pth" in line)
+    assert lines[at].startswith("missing") and "dists, lpips_vgg, ppl" in lines[at]
+    assert "has sha256" in lines[at + 1]
+    assert lines[at + 2].split() == [
+        "curl", "-L", "--create-dirs", "-o", str(tmp_path / "vgg16-397923af.pth"),
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+    ]  # fmt: skip

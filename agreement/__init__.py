@@ -1,0 +1,1 @@
+"""Cases of agreement with reference implementations, one file per kind of figure."""
