@@ -84,8 +84,9 @@ class Row:
         complete = len(rows) == len(entries) and len({len(row) for row in rows}) == 1
         return np.array(rows) if complete and rows[0] else None
 
+    @cached_property
     def images(self) -> set[tuple[Any, ...]]:
-        """Return what counts for figures of sets: (seed, id, group) of the headline rows."""
+        """What counts for figures of sets: (seed, id, group) of the headline rows."""
         return {
             (seed, *key)
             for seed, samples in zip(self.seeds, self._samples, strict=True)
@@ -93,15 +94,16 @@ class Row:
             for key in samples.loc[samples["headline"], KEYS[:2]].itertuples(index=False)
         }
 
+    @cached_property
     def coverage(self) -> float:
-        """Return the share of rows that count: below 1 where some miss the matched effect."""
+        """The share of rows that count: below 1 where some miss the matched effect."""
         asked = {
             (seed, *key)
             for seed, samples in zip(self.seeds, self._samples, strict=True)
             if samples is not None
             for key in samples[KEYS[:2]].itertuples(index=False)
         }
-        return len(self.images()) / len(asked) if asked else 1.0
+        return len(self.images) / len(asked) if asked else 1.0
 
     def _over_seeds(self, figure: str) -> ScoreEntry:
         entries = [r.scores[figure] for r in self.records if figure in r.scores]
@@ -191,16 +193,20 @@ class Board:
         entry = row.scores.get(self.main_score)
         if entry is None or entry.value is None:
             return (0.0, float("inf"))
-        return (-row.coverage(), -entry.value if entry.higher_is_better else entry.value)
+        return (-row.coverage, -entry.value if entry.higher_is_better else entry.value)
 
     def _rank(self, figure: str) -> Ranking | None:
+        """Return the ranking of the rows that miss the matched effect on the fewest images."""
         higher_is_better = self.figures[figure].higher_is_better
         if higher_is_better is None:
             return None
-        entries = [row.scores.get(figure) for row in self.rows]
+        most = max(row.coverage for row in self.rows)
+        kept = {k for k, row in enumerate(self.rows) if row.coverage == most}
+        entries = [row.scores.get(figure) if k in kept else None for k, row in enumerate(self.rows)]
         values = [None if entry is None else entry.value for entry in entries]
         pairs = paired(self.rows, figure) | paired_sets(self.rows, figure)
-        return Ranking(values, pairs, higher_is_better)
+        counted = {pair: found for pair, found in pairs.items() if kept.issuperset(pair)}
+        return Ranking(values, counted, higher_is_better)
 
     def _agreement(self, figure: str) -> Agreement | None:
         first, second = (self.rankings.get(name) for name in (figure, twin_of(figure)))
@@ -265,8 +271,8 @@ def paired_sets(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Compa
     found = {}
     replicates = {k: r for k, row in enumerate(rows) if (r := row.replicates(figure)) is not None}
     for i, j in combinations(replicates, 2):
-        images = rows[i].images()
-        if not images or images != rows[j].images():
+        images = rows[i].images
+        if not images or images != rows[j].images:
             continue
         one, other = (np.array(list(rows[k].raw(figure).values())) for k in (i, j))
         n = len({key[1] for key in images})

@@ -30,8 +30,9 @@ LEGEND = (
     "told apart. In each column, bold is the best, ≈ is not told apart from it, * is worse "
     "(paired by image, corrected p < .05), no mark is not tested. A row is one seed unless it "
     "says otherwise, and its interval then leaves out what another seed would change. † misses "
-    "the matched effect on some images, and stands last. Evaluations: denoiser rows, forward and "
-    "backward, cached work included. A figure without an interval has none that is valid at its n."
+    "the matched effect on some images: it stands behind rows that miss fewer, without a rank. "
+    "Evaluations: denoiser rows, forward and backward, cached work included. A figure without an "
+    "interval has none that is valid at its n."
 )
 
 
@@ -85,7 +86,7 @@ def csv_text(made: Iterable[Board]) -> str:
     writer.writeheader()
     for board in made:
         for k, row in enumerate(board.rows):
-            who = _csv_who(row.records) | {"coverage": f"{row.coverage():.4g}"}
+            who = _csv_who(row.records) | {"coverage": f"{row.coverage:.4g}"}
             writer.writerows(who | _csv_figure(board, k, figure) for figure in row.scores)
         for record in board.rest:
             writer.writerow(_csv_who([record]))
@@ -169,7 +170,7 @@ def who(row: Row, rank: str) -> list[str]:
     """Return method, with its seeds where they are not the usual one, and rank."""
     many = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else ""
     name = row.first.label("method") + many if many else _method(row.first)
-    return [name + (" †" if row.coverage() < 1 else ""), rank]
+    return [name + (" †" if row.coverage < 1 else ""), rank]
 
 
 def _method(record: Record) -> str:
