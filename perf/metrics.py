@@ -27,11 +27,11 @@ from torchvision.models import alexnet
 from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.metric import Surroundings
-from metrics.fid import InceptionFeatures
 from metrics.frechet import distance
+from metrics.inception import InceptionFeatures
 from metrics.kernel import kernel_distance
 from metrics.kernel_subsets import subset_kernel_distance
-from metrics.lpips_alex import LPIPSAlex, lpips_with
+from metrics.lpips import LPIPSDistance, lpips_with
 from metrics.prdc import prdc_scores
 
 D = 2048
@@ -167,9 +167,9 @@ def extraction() -> None:
 
 def perceptual() -> None:
     torch.manual_seed(0)
-    metric, generator = LPIPSAlex(), torch.Generator().manual_seed(0)
+    metric, generator = LPIPSDistance(), torch.Generator().manual_seed(0)
     metric.surroundings = Surroundings(FacesDataset(), CPU, Cache(None))
-    metric.network = network = lpips_with(alexnet(weights=None).state_dict())
+    metric.network = network = lpips_with("alex", alexnet(weights=None).state_dict())
     a, b = torch.rand(2, IMAGES, 3, 256, 256, generator=generator) * 2 - 1
     pairs = list(zip(a, b, strict=True))
     report(f"LPIPS (AlexNet) of {IMAGES} pairs: lpips, one by one",
