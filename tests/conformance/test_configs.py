@@ -103,11 +103,14 @@ def test_ways_to_run_compose(group, name):
     with plugins.conf():
         config = compose("config", [f"{group}={name}"], return_hydra_config=True)
     if group == "sweep" and name != "none":
-        for key, choices in config.hydra.sweeper.params.items():
-            if "." in key:  # a setting of the chosen options
-                assert OmegaConf.select(config, key) is not None, f"{name}: {key}"
-                continue
-            assert {c.strip() for c in choices.split(",")} <= set(names(key)), f"{name}: {key}"
+        params = {key: str(value).split(",") for key, value in config.hydra.sweeper.params.items()}
+        chosen = {key: choices for key, choices in params.items() if "." not in key}
+        for key, choices in chosen.items():
+            assert {c.strip() for c in choices} <= set(names(key)), f"{name}: {key}"
+        with plugins.conf():
+            first = compose("config", [f"{key}={choices[0]}" for key, choices in chosen.items()])
+        for key in params.keys() - chosen.keys():  # a setting of the chosen options
+            assert OmegaConf.select(first, key.lstrip("+")) is not None, f"{name}: {key}"
 
 
 def test_nothing_is_unset_but_what_the_user_must_say():
