@@ -6,20 +6,22 @@ import torch
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
+from latentbench.models.semantic import SemanticDiffusion
 from latentbench.types import Batch, Endpoint, Samples, Space
 
 
 class Interpolation(Benchmark):
-    """Paths between two generated images.
+    """Paths between two generated images, or between two real ones.
 
     Sources: "Smooth Diffusion", section 4.1 (one prompt, two noises: kind "noise"), and "AID"
-    (two prompts, one noise: kind "prompt").
+    (two prompts, one noise: kind "prompt"). Of kind "image" the ends are real images, which the
+    method inverts under their own captions: the path's ends then show what inversion loses.
 
     Args:
         n: number of paths.
         frames: images per path, ends included; 11 as in the ISTD protocol.
-        kind: "noise" or "prompt".
-        split: where the prompts come from.
+        kind: "noise", "prompt" or "image".
+        split: where the prompts and the real images come from.
     """
 
     question = "Is the path between two latents smooth, and on the manifold?"
@@ -31,7 +33,7 @@ class Interpolation(Benchmark):
         *,
         n: int = 32,
         frames: int = 11,
-        kind: Literal["noise", "prompt"] = "noise",
+        kind: Literal["noise", "prompt", "image"] = "noise",
         split: str = "test",
     ) -> None:
         self.n, self.frames, self.kind, self.split = n, frames, kind, split
@@ -42,13 +44,16 @@ class Interpolation(Benchmark):
         a, b = (bench.dataset.batch(self.split, [2 * k + j for k in work.indices]) for j in (0, 1))
         left = self._end(bench, a, a)
         right = self._end(bench, a, b) if self.kind == "prompt" else self._end(bench, b, a)
+        if self.kind == "image":
+            left, right = (self._real_end(bench, batch) for batch in (a, b))
         frames = bench.editor.interpolate(left, right, self.frames)
         return Samples(
             a.ids,
             frames.clamp(-1, 1).cpu(),
             (work.group,) * len(a),
-            factors=a.factors if self.kind == "prompt" else None,
-            wanted=self._wanted(a, b) if self.kind == "prompt" else None,
+            factors=a.factors if self.kind != "noise" else None,
+            wanted=self._wanted(a, b) if self.kind != "noise" else None,
+            ends=torch.stack([a.images, b.images], 1) if self.kind == "image" else None,
         )
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
@@ -60,6 +65,14 @@ class Interpolation(Benchmark):
         prompted = "prompts" in bench.model.provides
         words = prompts.prompts if prompted else None
         return Endpoint(noise.ids, parts[Space.NOISE], words, code=parts.get(Space.SEMANTIC))
+
+    def _real_end(self, bench: Bench, batch: Batch) -> Endpoint:
+        prompted = "prompts" in bench.model.provides
+        code = None
+        if isinstance(bench.model, SemanticDiffusion):
+            code = bench.model.encode_semantic(batch.images.to(bench.device))
+        prompts = batch.prompts if prompted else None
+        return Endpoint(batch.ids, prompts=prompts, images=batch.images, code=code)
 
     def _wanted(self, a: Batch, b: Batch) -> torch.Tensor | None:
         if a.factors is None or b.factors is None:

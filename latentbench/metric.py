@@ -21,7 +21,7 @@ from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
 from latentbench.zoo.judges import Judge, load_judge
 
-IMAGES = ("outputs", "sources", "truths", "reconstructions")
+IMAGES = ("outputs", "sources", "truths", "reconstructions", "ends")
 SLACK = 1e-4  # by how much float rounding may leave [-1, 1]
 SETTINGS = "settings"  # name under which a state keeps them
 VALUES, MATCHED, MAIN = "values/", "matched", "main"  # columns of what was seen

@@ -148,6 +148,7 @@ class Samples:
         factors: known factors of the source.
         wanted: factors that a perfect output would have, per output.
         noise: x_T, inverted or given, for the statistics of the latent.
+        ends: the real images that a path should begin and end with.
         codes: what a model's space holds of the source, one vector per row.
         other_codes: the same image's vector in the space that `codes` are compared with.
         masks: 1 where the edit may change the image, for local edits.
@@ -167,6 +168,7 @@ class Samples:
     factors: Float[Tensor, "b f"] | None = None
     wanted: Float[Tensor, "b s f"] | None = None
     noise: Float[Tensor, "b c hn wn"] | None = None
+    ends: Float[Tensor, "b 2 3 h w"] | None = None
     codes: Float[Tensor, "b d"] | None = None
     other_codes: Float[Tensor, "b e"] | None = None
     masks: Float[Tensor, "b h w"] | None = None

@@ -22,7 +22,7 @@ class LinearInterpolation(Editor):
     The norm shrinks to sqrt((1 - s)^2 + s^2), 0.707 in the middle: off the shell where noise
     lives, hence washed-out images. Prompts are interpolated per token ("text embedding
     interpolation"), codes z_sem per number. Real images are DDIM-inverted first. On a model without
-    a sampler the path runs in z, or in w where it has one.
+    a sampler the path runs in z, or in w where it has one; real images are encoded.
 
     Args:
         space: "noise", or "style" for a path in w.
@@ -107,6 +107,8 @@ class LinearInterpolation(Editor):
     def _codes(self, a: Endpoint, b: Endpoint, w: Float[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Return a path of clean codes of a model without a sampler."""
         push: Callable[[Tensor], Tensor] = self.model.push
+        if a.images is not None and b.images is not None:
+            return self.mix(self.model.encode(a.images), self.model.encode(b.images), w)
         if self.space is Space.STYLE:
             return self.mix(push(self.noise(a)), push(self.noise(b)), w)
         path = self.mix(self.noise(a), self.noise(b), w)

@@ -4,15 +4,18 @@ import pytest
 import torch
 import toy
 
+from benchmarks.interpolation import Interpolation
 from benchmarks.latent_similarity import LatentSimilarity
 from benchmarks.probing import Probing
 from benchmarks.robustness import Robustness
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.errors import BadInput, Incompatible
+from latentbench.inversion import ddim_invert
 from latentbench.streams import Streams
 from methods.features import Features
 from methods.plain import PlainSampling
+from methods.slerp import SphericalInterpolation
 
 
 def bench(model, editor) -> Bench:
@@ -95,3 +98,24 @@ def test_another_model_gets_the_images_at_its_size(pixel):
     benchmark = LatentSimilarity(other_model="faces_ddpm")
     samples = benchmark.run(Work("images", (0, 1), 2), setting, {})
     assert samples.codes.shape == (2, 32) and samples.other_codes.shape == (2, 96)
+
+
+# ---------------------------------------------------------------- paths between real images
+
+
+@pytest.mark.parametrize("name", ["pixel", "vae", "diffae"])
+def test_paths_between_real_images_end_at_their_reconstructions(name, request):
+    model = request.getfixturevalue(name)
+    setting = bench(model, SphericalInterpolation())
+    samples = Interpolation(n=2, frames=3, kind="image").run(Work("image", (0, 1), 2), setting, {})
+    first, second = (setting.dataset.batch("test", [j, 2 + j]) for j in (0, 1))
+    assert torch.equal(samples.ends, torch.stack([first.images, second.images], 1))
+    assert samples.outputs.shape == (2, 3, 3, 16, 16) and samples.wanted.shape == (2, 3, 3)
+    if name == "vae":
+        expected = model.decode(model.encode(second.images))
+    elif name == "pixel":
+        inverted = ddim_invert(model, second, Cache(None))
+        expected = bench(model, PlainSampling()).editor.generate(second.ids, None, inverted)
+    else:
+        return
+    torch.testing.assert_close(samples.outputs[:, -1], expected.clamp(-1, 1), rtol=1e-3, atol=1e-3)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from metrics.istd import ISTD
 from metrics.kernel_inner import InnerKernelDistance
 from metrics.manifold import MiddleManifoldDistance
 from metrics.path import PathSmoothness, gini
+from metrics.path_ends import PathEnds
 
 N, T = 12, 11
 TIMES = torch.linspace(0, 1, T)
@@ -244,3 +246,25 @@ class TestMiddleManifold:
         values = scored(MiddleManifoldDistance(), still, surroundings)
         assert values["mid_manifold_ratio_zoo1"] == pytest.approx(1)
         assert values["mid_manifold_zoo1"] > 0
+
+
+class TestPathEnds:
+    def test_best_worst_trap(self, surroundings):
+        """Ends that are swapped are as bad as they are far; the middle does not count."""
+        frames = blend(TIMES)
+        ends = frames[:, [0, -1]]
+
+        def found(frames, ends):
+            metric = PathEnds()
+            metric.prepare(surroundings)
+            metric.update(replace(paths(frames), ends=ends))
+            return {name: score.value for name, score in metric.compute().items()}
+
+        assert set(found(frames, ends).values()) == {0}
+        swapped = found(frames, ends.flip(1))
+        gap = (ends[:, 0] - ends[:, 1]).square().mean((1, 2, 3)).sqrt().mean() / 2
+        assert swapped["end_rmse"] == pytest.approx(float(gap), rel=1e-5)
+        assert swapped["end_lpd_zoo1"] > 0
+        wild = frames.clone()
+        wild[:, 1:-1] = 1.0
+        assert set(found(wild, ends).values()) == {0}
