@@ -30,6 +30,8 @@ class MappingNetwork(ModelMixin, ConfigMixin):
         super().__init__()
         widths = [code, *[width] * (depth - 1), code]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        for layer in self.layers:  # w starts about as wide as z
+            nn.init.kaiming_normal_(layer.weight, 0.2)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Return w."""

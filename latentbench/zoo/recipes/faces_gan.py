@@ -25,14 +25,14 @@ NAME = "faces_gan"
 VERSION = 1
 CODE = 64
 PLAN = training.Plan(
-    name=NAME, steps=4000, batch=32, lr=1.5e-3, flat=0.6, seed=53, ema=0.998, betas=(0.0, 0.99),
+    name=NAME, steps=4000, batch=32, lr=4e-4, flat=0.6, seed=53, ema=0.998, betas=(0.0, 0.99),
     clip=1e3, weight_decay=0.0, fresh=FIRST,
 )  # fmt: skip
 ENCODER_PLAN = training.Plan(
     name="faces_gan_encoder", steps=1500, batch=32, lr=1.5e-3, flat=0.1, decay="cosine", seed=54,
     ema=0.998, weight_decay=0.0, fresh=FIRST,
 )  # fmt: skip
-PENALTY, PENALTY_EVERY = 0.05, 16
+PENALTY, PENALTY_EVERY = 0.1, 16
 
 
 class Game(nn.Module):
