@@ -60,6 +60,7 @@ def test_cards_are_complete(name):
     assert card["recipe"].startswith(f"python -m latentbench.zoo train {name}")
     assert card["recipe_version"] == command.recipe(name).version
     assert card["measured"] and card["hardware"] and card["date"]
+    assert card["check"]["figures"], f"latentbench zoo measure {name} --quick"
     assert set(card["sha256"]) == set(weights.hashes(weights.folder(name)))
     for run in card["training"].values():
         assert {"split", "indices", "steps", "batch", "seed", "seconds"} <= set(run)
