@@ -91,13 +91,13 @@ def weights_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for text in sorted(set(_strings({k: v for k, v in config.items() if k != "model"}))):
         if text in zoo.names():
             yield text, zoo.digest(text)
-    path = config["model"].get("path")
-    if path in zoo.names():
-        yield path, zoo.digest(path)
-    elif path is not None and Path(path).is_dir():
-        yield path, folder_hash(Path(path))
-    elif path is not None:
-        yield path, _hub_commit(path)
+    for path in (config["model"].get(key) for key in ("path", "vae", "adapter")):
+        if path in zoo.names():
+            yield path, zoo.digest(path)
+        elif path is not None and Path(path).is_dir():
+            yield path, folder_hash(Path(path))
+        elif path is not None:
+            yield path, _hub_commit(path)
 
 
 def folder_hash(folder: Path) -> str:

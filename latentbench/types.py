@@ -25,6 +25,8 @@ class Space(StrEnum):
     BOTTLENECK = "bottleneck"  # h_t, output of the network's middle block
     TEXT = "text"  # prompt embedding, per layer and step where needed
     ATTENTION = "attention"  # queries, keys, values and maps inside the network
+    JOINT_ATTENTION = "joint_attention"  # those of image and text tokens in one layer
+    CONSISTENCY = "consistency"  # x_t to x_0 in one call, noised again between steps: no inversion
     SEMANTIC = "semantic"  # z_sem of a diffusion autoencoder
     STYLE = "style"  # w of a style-based GAN
     WEIGHTS = "weights"  # adapter coefficients

@@ -85,6 +85,14 @@ def diffusevae(zoo: Path):
     return DiffuseVAE(path=str(zoo / "diffusevae"), vae=str(zoo / "vae"), steps=5)
 
 
+@pytest.fixture(scope="session")
+def lcm(zoo: Path):
+    """The same components taken for a consistency model, 4 steps. Shared: leave it as it was."""
+    from latentbench.models.latent_consistency import LatentConsistency
+
+    return LatentConsistency(path=str(zoo / "latent"), steps=4)
+
+
 @pytest.fixture
 def gaussian():
     """The exact denoiser of Gaussian images, 8 px, 50 steps."""

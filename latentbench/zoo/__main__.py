@@ -96,6 +96,9 @@ RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
     "faces_gan": _generator,
     "faces_diffae": _generator,
     "faces_diffusevae": _generator,
+    "faces_dit": _generator,
+    "faces_mmdit": _generator,
+    "faces_lcm": _generator,
 }
 
 

@@ -21,7 +21,12 @@ CONF = Path(__file__).parents[2] / "conf"
 FILE = Path(__file__).with_name("methods.json")
 NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
 SMALL = {"images": 12, "extremes": 4, "components": 4, "steps": 5}
-HOMES = {"autoencode": "diffae", "autoencode_fresh": "diffae", "lerp_style": "gan"}  # else "latent"
+HOMES = {  # else "latent"
+    "autoencode": "diffae",
+    "autoencode_fresh": "diffae",
+    "lerp_style": "gan",
+    "consistency": "lcm",
+}
 IDS = ("a", "b")
 
 

@@ -372,7 +372,11 @@ def save(
         scheduler=scheduler(), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder, safe_serialization=True)  # fmt: skip
-    config = folder / "text_encoder" / "config.json"
+    load_as_float32(folder / "text_encoder" / "config.json")
+
+
+def load_as_float32(config: Path) -> None:
+    """Let a text tower saved in float16 be float32 once loaded, as diffusers' networks are."""
     fields = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"}
     config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -1,0 +1,96 @@
+"""Latents of faces under the autoencoder of ``faces_ldm``: what further latent models train on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.data import faces
+from latentbench.models.base import DiffusionModel
+from latentbench.sampling import generate, guided
+from latentbench.zoo import training, weights
+from latentbench.zoo.recipes import faces_ldm
+
+FIRST, COUNT = 2_000_000, 24_576
+SIZE, SHAPE = faces_ldm.SIZE, (4, 16, 16)
+
+
+@dataclass(frozen=True)
+class FaceLatents:
+    """Faces of the generators' split.
+
+    Args:
+        latents: scaled means of the autoencoder's posterior.
+        weights: weight of each latent pixel in a loss; 4 on eyes, nose, mouth and glasses.
+        factors: factors of the faces.
+    """
+
+    latents: Float[Tensor, "n 4 16 16"]
+    weights: Float[Tensor, "n 1 16 16"]
+    factors: Float[Tensor, "n f"]
+
+
+def autoencoder() -> AutoencoderKL:
+    """Return the shipped autoencoder of ``faces_ldm``."""
+    return AutoencoderKL.from_pretrained(weights.folder(faces_ldm.NAME), subfolder="vae").eval()
+
+
+@torch.no_grad()
+def load(root: Path, device: torch.device, count: int = COUNT) -> FaceLatents:
+    """Return the latents, made once and then read from the folder of the checkpoints."""
+    path = root / "face_latents" / f"{count}.safetensors"
+    if not path.is_file():
+        factors = faces.sample_factors("generator", torch.arange(FIRST, FIRST + count))
+        vae = autoencoder().to(device)
+        means, detail = faces_ldm.encode_faces(vae, factors.to(device))
+        made = {"latents": means * vae.config.scaling_factor, "weights": detail, "factors": factors}
+        made = {key: value.cpu().contiguous() for key, value in made.items()}
+        training.write_atomically(path, lambda p: safetensors.torch.save_file(made, p))
+    return FaceLatents(**{k: v.to(device) for k, v in safetensors.torch.load_file(path).items()})
+
+
+@torch.no_grad()
+def sample(
+    model: DiffusionModel,
+    captions: Sequence[str],
+    *,
+    guidance: float,
+    steps: int = 50,
+    seed: int = 0,
+    batch: int = 32,
+) -> Float[Tensor, "n 3 64 64"]:
+    """Return deterministic samples of the suite's own loop, in [-1, 1]; guidance 1 is none."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(captions), *model.latent_shape, generator=generator)
+    out = []
+    for first in range(0, len(captions), batch):
+        prompts = list(captions[first : first + batch])
+        rows = len(prompts)
+        terms = guided(model.condition(prompts, rows), model.condition(None, rows), guidance)
+        x = noise[first : first + rows].to(model.device)
+        with training.autocast(model.device):
+            images = model.decode(generate(model, x, terms, grid=model.grid(steps)))
+        out.append(images.float().clamp(-1, 1).cpu())
+    return torch.cat(out)
+
+
+def write_index(folder: Path, pipeline: str, **parts: str | None) -> None:
+    """Write a pipeline's index; its autoencoder is passed to `from_pretrained`, not stored twice.
+
+    Args:
+        folder: Where the model lies.
+        pipeline: Class of diffusers.
+        parts: Component -> its class, or None where the pipeline may do without.
+    """
+    index: dict[str, object] = {"_class_name": pipeline, "vae": ["diffusers", "AutoencoderKL"]}
+    for name, cls in parts.items():
+        library = None if cls is None else "transformers" if cls.startswith("CLIP") else "diffusers"
+        index[name] = [library, cls]
+    text = json.dumps(index, indent=2) + "\n"
+    (folder / "model_index.json").write_text(text, encoding="utf-8")
