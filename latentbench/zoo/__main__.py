@@ -320,8 +320,14 @@ def _work(args: argparse.Namespace) -> None:
 
 
 def _device(name: str) -> Device:
+    """Return where to compute, and keep loading from drawing bars between the lines printed."""
+    import diffusers
+    import transformers
+
     from latentbench.zoo.training import best_device
 
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     return best_device(name)
 
 
