@@ -130,4 +130,4 @@ class DiffuseVAE(SemanticDiffusion):
     ) -> Float[Tensor, "r c h w"]:
         """Return the U-Net's output for x_t stacked on the decoded codes."""
         decoded = self.vae.decode(condition.tensors["semantic"]).to(x)
-        return super().call(torch.cat([x, decoded], 1), timesteps, Condition())
+        return self.network(torch.cat([x, decoded], 1), timesteps).sample

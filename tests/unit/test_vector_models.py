@@ -7,6 +7,8 @@ import torch
 import toy
 from safetensors.torch import load_file
 
+from benchmarks.interpolation import Interpolation
+from benchmarks.reconstruction import Reconstruction
 from latentbench.compatibility import Parts
 from latentbench.errors import BadInput, Incompatible, MissingWeights
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
@@ -176,17 +178,12 @@ def test_modulating_maps_is_modulating_weights(gan):
 
 
 def test_methods_of_the_loop_are_refused_with_a_reason():
-    class Asks:
-        verbs = frozenset({"invert"})
-        needs = frozenset()
-
-    reason = Parts(DDIMInversion, {}, StyleGAN, toy.ToyData(), Asks).misfit()
+    reason = Parts(DDIMInversion, {}, StyleGAN, toy.ToyData(), Reconstruction()).misfit()
     assert reason == "DDIMInversion works on a DiffusionModel, which StyleGAN is not"
-    Asks.verbs = frozenset({"interpolate"})
-    parts = Parts(LinearInterpolation, {"space": "style"}, StyleGAN, toy.ToyData(), Asks)
-    assert parts.misfit() is None
-    wrong = Parts(LinearInterpolation, {"space": "style"}, DiffuseVAE, toy.ToyData(), Asks)
-    assert "requires the space style" in (wrong.misfit() or "")
+    paths, style = Interpolation(), {"space": "style"}
+    assert Parts(LinearInterpolation, style, StyleGAN, toy.ToyData(), paths).misfit() is None
+    wrong = Parts(LinearInterpolation, style, DiffuseVAE, toy.ToyData(), paths).misfit()
+    assert wrong is not None and "requires the space style" in wrong
 
 
 # ---------------------------------------------------------------- told a code
