@@ -29,9 +29,10 @@ class MappingNetwork(ModelMixin, ConfigMixin):
     def __init__(self, code: int = 64, width: int = 128, depth: int = 4) -> None:
         super().__init__()
         widths = [code, *[width] * (depth - 1), code]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
-        for layer in self.layers:  # w starts about as wide as z
+        layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+        for layer in layers:  # w starts about as wide as z
             nn.init.kaiming_normal_(layer.weight, 0.2)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Return w."""
