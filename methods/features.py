@@ -1,6 +1,6 @@
 """Codes of images in one of a model's spaces: what probes, spreads and comparisons read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,12 +12,13 @@ from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.inversion import ddim_invert
 from latentbench.models.base import Condition, DiffusionModel
+from latentbench.models.push_forward import PushForward
 from latentbench.sampling import Recorder, denoise, guided, noise_to_level
 from latentbench.types import Batch, Space
 
 
 class Features(Editor):
-    """One vector per image: bottleneck activations, the inverted noise, or the VAE's latent.
+    """One vector per image in a space of the model: h_t, x_T, z_0, w or z_sem.
 
     Sources: "Emergent Correspondence from Image Diffusion", section 4 (x_t = alpha_t x_0 + sigma_t
     eps, one pass of the denoiser, activations averaged over noises); "Diffusion Models Beat GANs
@@ -26,7 +27,8 @@ class Features(Editor):
     codes differ by their images alone, as comparisons of spaces ask.
 
     Args:
-        space: "bottleneck" (h_t), "noise" (x_T by DDIM inversion) or "vae" (z_0).
+        space: "bottleneck" (h_t), "noise" (x_T by DDIM inversion), "vae" (z_0), "style" (w, by
+            the generator's encoder) or "semantic" (z_sem).
         noise_level: share of the sampler's steps that lie below the level at which h_t is read:
             1 is x_T, 0 the last level that the network is told of.
         ensemble: number of noises that h_t is averaged over.
@@ -43,12 +45,13 @@ class Features(Editor):
     paper = "Emergent Correspondence from Image Diffusion, section 4"
     scope = "image"
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {"represent": frozenset()}
-    model: DiffusionModel
+    families = (DiffusionModel, PushForward)
+    model: Any
 
     def __init__(
         self,
         *,
-        space: Literal["bottleneck", "noise", "vae"] = "bottleneck",
+        space: Literal["bottleneck", "noise", "vae", "style", "semantic"] = "bottleneck",
         noise_level: float = 0.1,
         ensemble: int = 1,
         pool: int = 1,
@@ -66,13 +69,21 @@ class Features(Editor):
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
     ) -> tuple[frozenset[Space], frozenset[str]]:
-        """Return the configured space."""
+        """Return the configured space; x_T takes a sampler that can be inverted."""
         del verbs
-        return frozenset({Space(config.get("space", "bottleneck"))}), frozenset()
+        space = Space(config.get("space", "bottleneck"))
+        inverted = {Space.NOISE_MAPS} if space is Space.NOISE else frozenset()
+        return frozenset({space} | inverted), frozenset()
 
     def represent(self, batch: Batch) -> Float[Tensor, "b d"]:
         """Return each image's code in the configured space."""
-        read = {Space.BOTTLENECK: self._bottleneck, Space.NOISE: self._noise, Space.VAE: self._vae}
+        read: dict[Space, Callable[[Batch], Tensor]] = {
+            Space.BOTTLENECK: self._bottleneck,
+            Space.NOISE: lambda b: ddim_invert(self.model, b, self.cache, steps=self.steps),
+            Space.SEMANTIC: lambda b: self.model.encode_semantic(b.images.to(self.model.device)),
+            Space.VAE: lambda b: self.model.encode(b.images),
+            Space.STYLE: lambda b: self.model.encode(b.images),
+        }
         return read[self.space](batch).flatten(1)
 
     def _bottleneck(self, batch: Batch) -> Tensor:
@@ -93,9 +104,3 @@ class Features(Editor):
 
     def _draws(self) -> list[str]:
         return [f"noise {k}" for k in range(self.ensemble)]
-
-    def _noise(self, batch: Batch) -> Tensor:
-        return ddim_invert(self.model, batch, self.cache, steps=self.steps)
-
-    def _vae(self, batch: Batch) -> Tensor:
-        return self.model.encode(batch.images)

@@ -95,7 +95,8 @@ MODELS = {
     "gan": StyleGAN,
     "diffae": DiffusionAutoencoder,
 }
-TOLD = ("plain", "lerp", "slerp", "autoencode")  # the others run on "diffae" as on "pixel"
+# the others run on "diffae" as on "pixel"
+TOLD = ("plain", "lerp", "slerp", "autoencode", "features_semantic")
 
 
 def fits(model: str, name: str, verb: str) -> bool:

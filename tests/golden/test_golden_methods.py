@@ -26,6 +26,8 @@ HOMES = {  # else "latent"
     "autoencode_fresh": "diffae",
     "lerp_style": "gan",
     "consistency": "lcm",
+    "features_style": "gan",
+    "features_semantic": "diffae",
 }
 IDS = ("a", "b")
 
@@ -54,7 +56,7 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
     if "invert" in editor.verbs():
         return editor.decode(editor.invert(data.batch("test", range(2))))
     if "represent" in editor.verbs():
-        return editor.represent(data.batch("test", range(5)))
+        return editor.represent(data.batch("test", range(8)))
     return editor.generate(IDS, ("hat", "smile"))
 
 

@@ -53,6 +53,18 @@ def test_the_other_spaces(latent):
     assert torch.equal(codes(latent, space="noise"), inverted.flatten(1))
 
 
+def test_vector_codes(vae, gan, diffae):
+    images = toy.ToyData().batch("test", range(3)).images
+    assert torch.equal(codes(vae, space="vae"), vae.encode(images))
+    assert torch.equal(codes(gan, space="style"), gan.encode(images))
+    assert torch.equal(codes(diffae, space="semantic"), diffae.encode_semantic(images))
+
+
+def test_inverted_noise_takes_a_sampler(gan):
+    spaces, _ = Features.required(["represent"], {"space": "noise"})
+    assert spaces - gan.spaces
+
+
 def test_a_level_outside_the_schedule_is_refused():
     with pytest.raises(BadInput, match="take noise_level in 0"):
         Features(noise_level=1.5)
