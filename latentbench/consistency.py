@@ -13,6 +13,7 @@ class Boundary(Protocol):
 
     def boundary(self, timestep: int | float) -> tuple[float, float]:
         """Return (c_skip, c_out) of f = c_skip x + c_out x0, with f = x at the clean end."""
+        ...
 
 
 class ConsistencyStep(Intervention):

@@ -105,7 +105,7 @@ def merge_lora(network: Any, adapter: str) -> None:
 
     folder = resolve(adapter)
     try:
-        weights, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
+        found: Any = StableDiffusionPipeline.lora_state_dict(
             folder, weight_name="pytorch_lora_weights.safetensors", use_safetensors=True,
             local_files_only=Path(folder).is_dir(), return_lora_metadata=True,
         )  # fmt: skip
@@ -115,6 +115,7 @@ def merge_lora(network: Any, adapter: str) -> None:
             f"(model.adapter=/data/lora), or fetch it on a machine with network: hf download "
             f"{adapter} pytorch_lora_weights.safetensors"
         ) from error
+    weights, alphas, metadata = found
     network.load_lora_adapter(weights, network_alphas=alphas, metadata=metadata, prefix="unet")
     network.fuse_lora()
     network.unload_lora()
