@@ -36,7 +36,7 @@ from latentbench.partial import Partial, in_order
 from latentbench.pictures import Pictures
 from latentbench.progress import display
 from latentbench.records import Record, Status
-from latentbench.scoring import CHUNK, Scorer
+from latentbench.scoring import CHUNK, Scorer, refuse_clashes
 from latentbench.streams import Streams
 
 
@@ -120,6 +120,7 @@ def plan(config: DictConfig, blank: Record) -> Cell:
     """Build the light parts and find the id; no weight is read."""
     editor, benchmark, dataset = (build(config[g]) for g in ("method", "benchmark", "dataset"))
     metrics = {str(name): build(entry) for name, entry in config.metric.items()}
+    refuse_clashes(metrics)
     weights_dir = _path(config.results.weights_dir)
     on = [name for name, metric in metrics.items() if metric.missing(weights_dir) is None]
     whole = identity(config, dataset, on)

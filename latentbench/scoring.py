@@ -20,6 +20,22 @@ from latentbench.types import Samples, Score
 CHUNK = 32  # rows a metric sees at once
 
 
+def refuse_clashes(metrics: Mapping[str, Metric]) -> None:
+    """Refuse two metrics that give one figure.
+
+    Raises:
+        BadInput: names both and the figure.
+    """
+    owner: dict[str, str] = {}
+    for name, metric in metrics.items():
+        for figure in metric.figures:
+            if figure in owner:
+                raise BadInput(
+                    f"metrics {owner[figure]} and {name} both give {figure}; leave one of them out"
+                )
+            owner[figure] = name
+
+
 class Scorer:
     """Feeds samples to metrics, then gives scores, group scores and the table.
 
@@ -61,9 +77,6 @@ class Scorer:
                 name: _entry(score, metric.figures[name.partition("/")[0]], name in whole)
                 for name, score in metric.compute().items()
             }
-            clash = entries.keys() & found.keys()
-            if clash:
-                raise BadInput(f"two metrics give {sorted(clash)}; leave one of them out")
             found |= entries
         return found | self._group_scores()
 

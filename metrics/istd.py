@@ -22,6 +22,7 @@ FIGURES = {
     "step_max_ratio": Figure("largest step / mean step", low=1.0),
     "straightness": Figure("length of a path / distance of its ends", low=1.0),
     "end_dist": Figure("distance of a path's ends, pixel L2", low=0.0),
+    "mid_variance": Figure("pixel variance of the middle frame / that of the ends", low=0.0),
 }
 
 
@@ -31,8 +32,9 @@ class ISTD(SampleMetric):
     D_k = |x_{k+1} - x_k|_2 over all pixels and channels; istd = std_k D_k (ddof 0). Images are in
     [0, 1], clamped, before any rounding to 8 bits; the paper leaves range, ddof and the path's
     curve open, see docs/metrics.md. `istd` grows with the number of pixels, `istd_rms` = istd /
-    sqrt(3 h w) and `istd_cv` do not. Blur lowers istd: read it with `step_mean` and `end_dist`.
-    A path that does not move has istd 0 and no ratio.
+    sqrt(3 h w) and `istd_cv` do not. Blur lowers istd: read it with `step_mean`, `end_dist` and
+    `mid_variance`, which is below 1 where the middle is washed out, as by a cross-fade. A path
+    that does not move has istd 0 and no ratio.
 
     Source: Guo et al., "Smooth Diffusion", section 4.1.
 
@@ -70,6 +72,7 @@ class ISTD(SampleMetric):
             (steps.amax(1) / mean).where(moves, torch.nan),
             (steps.sum(1) / ends).where(ends > TINY, torch.nan),
             ends,
+            contrast_of_middle(frames),
         )
         return dict(zip(FIGURES, values, strict=True))
 
@@ -95,3 +98,21 @@ def _lengths(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t"]:
     x = unit_range(frames).flatten(2)
     gaps = torch.cat([x[:, 1:] - x[:, :-1], x[:, -1:] - x[:, :1]], 1)
     return gaps.square().sum(2).sqrt()
+
+
+def contrast_of_middle(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b"]:
+    """Return the pixel variance of the middle frame over the mean of the ends'."""
+    middle = _variance(middle_frames(frames)).mean(1)
+    ends = _variance(frames[:, [0, -1]]).mean(1)
+    return (middle / ends).where(ends > TINY, torch.nan)
+
+
+def middle_frames(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b k 3 h w"]:
+    """Return the frame in the middle, or the two of an even number of frames."""
+    count = frames.shape[1]
+    return frames[:, (count - 1) // 2 : count // 2 + 1]
+
+
+def _variance(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t"]:
+    """Return the variance over pixels, mean over channels."""
+    return unit_range(frames).flatten(3).var(3, correction=0).mean(2)

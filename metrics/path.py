@@ -1,4 +1,4 @@
-"""Is a path perceptually smooth, and does its middle keep the contrast of its ends?"""
+"""Is a path perceptually smooth, and is its middle halfway?"""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from latentbench.errors import BadInput
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
 from metrics.features import Reader
-from metrics.pairwise import unit_range
+from metrics.istd import middle_frames
 
 FEWEST = 3  # frames: two steps
 TINY = 1e-12  # a distance below which a path does not move
@@ -26,8 +26,6 @@ class PathSmoothness(SampleMetric):
       squared one, its root a metric: the ratio is 1 for a straight path and never below.
     * `step_max_ratio`: max d / mean d. `istd_lpd`: std_k d_k, the perceptual twin of ISTD.
     * `mid_balance`: |d(first, mid) - d(mid, last)| / their sum.
-    * `mid_variance`: pixel variance of the middle frame / mean of the two ends': below 1 the
-      middle is washed out, as by a cross-fade.
 
     The middle of an even number of frames is the mean over the two middle ones. A path that does
     not move has consistency 0 and no ratio.
@@ -54,7 +52,7 @@ class PathSmoothness(SampleMetric):
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """Statistics of the learned distance, and the contrast of the middle."""
+        """Statistics of the learned distance."""
         d = f"learned distance of {self.extractor}"
         figures = {
             "consistency": Figure(f"mean step of a path, {d}", "", 0.0, None, False),
@@ -67,9 +65,7 @@ class PathSmoothness(SampleMetric):
             "istd_lpd": Figure(f"standard deviation of the steps, {d}", "", 0.0, None, False),
             "mid_balance": Figure(f"asymmetry of the middle frame, {d}", "", 0.0, 1.0, False),
         }
-        named = {f"{name}_{self.extractor}": figure for name, figure in figures.items()}
-        contrast = Figure("pixel variance of the middle frame / that of the ends; 1 is kept", low=0)
-        return named | {"mid_variance": contrast}
+        return {f"{name}_{self.extractor}": figure for name, figure in figures.items()}
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge."""
@@ -96,12 +92,11 @@ class PathSmoothness(SampleMetric):
             (steps.amax(1) / mean).where(moves, torch.nan),
             steps.std(1, correction=0),
             self._balance(frames),
-            contrast_of_middle(frames),
         )
         return dict(zip(self.figures, values, strict=True))
 
     def _balance(self, frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b"]:
-        mids = _middle(frames)
+        mids = middle_frames(frames)
         before, after = (
             self.reader.distance(mids, end[:, None]).double().mean(1)
             for end in (frames[:, 0], frames[:, -1])
@@ -119,20 +114,3 @@ def gini(values: Float[Tensor, "b m"]) -> Float[Tensor, "b"]:
     """
     gaps = (values[:, :, None] - values[:, None]).abs().sum((1, 2))
     return gaps / (2 * values.shape[1] ** 2 * values.mean(1))
-
-
-def contrast_of_middle(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b"]:
-    """Return the pixel variance of the middle frame over the mean of the ends'."""
-    middle = _variance(_middle(frames)).mean(1)
-    ends = _variance(frames[:, [0, -1]]).mean(1)
-    return (middle / ends).where(ends > TINY, torch.nan)
-
-
-def _middle(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b k 3 h w"]:
-    count = frames.shape[1]
-    return frames[:, (count - 1) // 2 : count // 2 + 1]
-
-
-def _variance(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b t"]:
-    """Return the variance over pixels, mean over channels."""
-    return unit_range(frames).flatten(3).var(3, correction=0).mean(2)

@@ -200,6 +200,12 @@ def test_an_unknown_setting_is_named_before_anything_is_loaded(tmp_path):
     assert "unknown setting of Shift 'gian'; did you mean gain?" in record.reason
 
 
+def test_two_metrics_that_give_one_figure_are_refused_before_anything_is_loaded(tmp_path):
+    record, _ = cells.run(tmp_path, "+metric.again={_target_: acme.parts.Mae}")
+    assert record.status is Status.FAILED
+    assert "acme_mae and again both give acme_mae" in record.reason
+
+
 def test_an_edit_without_effect_is_a_typed_failure(tmp_path):
     record, _ = cells.run(tmp_path, "method.misbehave=idle")
     assert record.reason.startswith("NoEffect: edit 'bright+' at strength 1 changed no pixel")

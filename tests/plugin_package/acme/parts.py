@@ -178,3 +178,7 @@ class Masked(Mae):
     """Needs what Brighten does not give."""
 
     needs = frozenset({"noise"})
+
+    @property
+    def figures(self):
+        return {"acme_masked": Figure("mean absolute error", low=0.0, higher_is_better=False)}

@@ -130,8 +130,8 @@ class TestPathSmoothness:
     def test_a_cross_fade_washes_out_its_middle(self, surroundings):
         a, b = ends()
         arc = slerp(a, b, TIMES).float()
-        faded = scored(PathSmoothness(), blend(TIMES), surroundings)["mid_variance"]
-        kept = scored(PathSmoothness(), arc, surroundings)["mid_variance"]
+        faded = scored(ISTD(), blend(TIMES), surroundings)["mid_variance"]
+        kept = scored(ISTD(), arc, surroundings)["mid_variance"]
         assert faded == pytest.approx(0.5, abs=0.05)
         assert kept == pytest.approx(1, abs=0.05)
 
