@@ -99,8 +99,9 @@ def samples(data=SURROUNDINGS.dataset, n=N) -> Samples:
     random = torch.Generator().manual_seed(3)
     noise = torch.randn(n, 3, 8, 8, generator=random)
     codes, other_codes = (torch.randn(n, d, generator=random) for d in (5, 4))
-    masks = torch.zeros(n, 16, 16)
-    masks[:, 12:] = 1
+    height, width = outputs.shape[-2:]
+    masks = torch.zeros(n, height, width)
+    masks[:, 3 * height // 4 :] = 1
     return Samples(
         ids, outputs, tuple(f"group{k % 2}" for k in range(n)), sources=batch.images,
         truths=other.flip(1).contiguous(), reconstructions=outputs[:, 0] * 0.9,
