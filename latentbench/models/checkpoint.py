@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from latentbench.cache import content_hash
 from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
 from latentbench.models.base import AttentionCall, Condition, DiffusionModel, Evaluations, Taps
+from latentbench.progress import hide_loading_bars
 from latentbench.zoo import weights as zoo
 
 Attend = Callable[[AttentionCall], Tensor]
@@ -204,6 +205,7 @@ def load_component(cls: Any, folder: str, subfolder: str, **options: Any) -> Any
         MissingWeights: it is not on disk and cannot be fetched; says what to run.
     """
     cls = get_class(cls) if isinstance(cls, str) else cls
+    hide_loading_bars()
     if "use_safetensors" in inspect.signature(cls.from_pretrained).parameters or options:
         options["use_safetensors"] = True
     local, places = Path(folder), (subfolder, "")

@@ -320,14 +320,11 @@ def _work(args: argparse.Namespace) -> None:
 
 
 def _device(name: str) -> Device:
-    """Return where to compute, and keep loading from drawing bars between the lines printed."""
-    import diffusers
-    import transformers
-
+    """Return where to compute; loading draws no bars between the lines printed."""
+    from latentbench.progress import hide_loading_bars
     from latentbench.zoo.training import best_device
 
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    hide_loading_bars()
     return best_device(name)
 
 
