@@ -78,7 +78,7 @@ class AttributeEditing(Benchmark):
         found = setup[work.group]
         numbers = _untouched(bench.dataset, self.split, work.group, self.n)
         index = [numbers[k] for k in work.indices]
-        batch, edit = self._ask(bench, work.group, index)
+        batch, edit = self.ask(bench, work.group, index)
         curve = [*found["strengths"], found["matched"]]
         images = bench.editor.edit(batch, edit, torch.tensor([0.0, *curve])).clamp(-1, 1).cpu()
         outputs, reconstructions = images[:, 1:], images[:, 0]
@@ -99,11 +99,12 @@ class AttributeEditing(Benchmark):
             source_prompts=edit.source_prompts,
         )
 
-    def _ask(self, bench: Bench, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
+    def ask(self, bench: Bench, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
+        """Return these images, and what a method is told to do with them."""
         batch, edit = bench.dataset.batch(self.split, index), _edit(name)
         prompts = None
         if batch.prompts is not None:
-            goal = torch.full((len(index),), _goal(name))
+            goal = torch.full((len(index),), goal_of(name))
             prompts = bench.dataset.edited_prompts(self.split, index, str(edit.attribute), goal)
         return batch, Edit(name, edit.attribute, edit.sign, batch.prompts, prompts)
 
@@ -140,12 +141,12 @@ class AttributeEditing(Benchmark):
         column = bench.dataset.factor_names.index(str(_edit(name).attribute))
         numbers = _untouched(bench.dataset, self.split, name, self.n)
         for index, kept in padded_batches(self.n, bench.batch_size):
-            batch, edit = self._ask(bench, name, [numbers[k] for k in index])
+            batch, edit = self.ask(bench, name, [numbers[k] for k in index])
             images = bench.editor.edit(batch, edit, strengths).clamp(-1, 1)
             read = map_batches(judge.factors, images.flatten(0, 1))[:, column].cpu()
             assert batch.factors is not None
             reads.append(read.unflatten(0, images.shape[:2])[:kept])
-            asked.append(_goal(name) - batch.factors[:kept, column, None])
+            asked.append(goal_of(name) - batch.factors[:kept, column, None])
         return torch.cat(reads), torch.cat(asked)
 
     def _truth(
@@ -155,7 +156,7 @@ class AttributeEditing(Benchmark):
         assert batch.factors is not None
         attribute = str(_edit(name).attribute)
         column = bench.dataset.factor_names.index(attribute)
-        now, goal = batch.factors[:, column], torch.full((len(index),), _goal(name))
+        now, goal = batch.factors[:, column], torch.full((len(index),), goal_of(name))
         wanted = batch.factors[:, None].repeat(1, outputs, 1)
         wanted[:, :, column] = goal[:, None]
         render = bench.dataset.counterfactual
@@ -168,7 +169,8 @@ def _edit(name: str) -> Edit:
     return Edit(name, name[:-1], 1 if name.endswith("+") else -1)
 
 
-def _goal(name: str) -> float:
+def goal_of(name: str) -> float:
+    """Return the value that an edit moves its attribute to."""
     return 1.0 if name.endswith("+") else 0.0
 
 
@@ -180,7 +182,7 @@ def _untouched(dataset: Dataset, split: str, name: str, n: int) -> tuple[int, ..
         index = range(start, min(start + 64, dataset.size(split)))
         factors = dataset.batch(split, index).factors
         assert factors is not None
-        far = (factors[:, column] - _goal(name)).abs() > 0.75
+        far = (factors[:, column] - goal_of(name)).abs() > 0.75
         found += [i for i, take in zip(index, far.tolist(), strict=True) if take]
         start += 64
     return tuple(found[:n])

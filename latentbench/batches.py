@@ -1,7 +1,7 @@
 """Running a benchmark's batches: each is stored when finished, and halved when memory runs out."""
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,16 +15,18 @@ from latentbench.partial import Finished, Partial, join
 from latentbench.types import Samples
 
 
-def work_list(groups: Sequence[str], n: int, size: int, backwards: bool = False) -> list[Work]:
+def work_list(counts: Mapping[str, int], size: int, backwards: bool = False) -> list[Work]:
     """Return the batches of all groups, each of `size` images, the last of a group padded.
 
     Example:
-        >>> [w.indices for w in work_list(["all"], 3, 2, backwards=True)]
+        >>> [w.indices for w in work_list({"all": 3}, 2, backwards=True)]
         [(2, 1), (0, 0)]
     """
-    numbers = range(n)[::-1] if backwards else range(n)
-    batches = [([numbers[k] for k in index], kept) for index, kept in padded_batches(n, size)]
-    works = [Work(group, tuple(index), kept) for group in groups for index, kept in batches]
+    works = []
+    for group, n in counts.items():
+        numbers = range(n)[::-1] if backwards else range(n)
+        batches = padded_batches(n, size)
+        works += [Work(group, tuple(numbers[k] for k in index), kept) for index, kept in batches]
     return works[::-1] if backwards else works
 
 

@@ -85,6 +85,11 @@ class Benchmark(ABC):
         del dataset
         return ("all",)
 
+    def count(self, group: str, dataset: Dataset) -> int:
+        """Return how many images or paths of a group are used: n, where there are as many."""
+        del group, dataset
+        return self.n
+
     def setup(self, bench: Bench) -> dict[str, Any]:
         """Return what must be known before the first batch, as plain JSON values."""
         del bench

@@ -256,9 +256,10 @@ def cells_folder(config: DictConfig) -> Path:
 
 
 def _works(cell: Cell, bench: Bench) -> list[Work]:
-    runtime, groups = cell.config.runtime, cell.benchmark.groups(bench.dataset)
-    backwards = runtime.order is Order.reversed
-    return work_list(groups, cell.benchmark.n, _batch_size(cell), backwards)
+    benchmark, data = cell.benchmark, bench.dataset
+    counts = {group: benchmark.count(group, data) for group in benchmark.groups(data)}
+    backwards = cell.config.runtime.order is Order.reversed
+    return work_list(counts, _batch_size(cell), backwards)
 
 
 def _batch_size(cell: Cell) -> int:

@@ -8,11 +8,14 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from latentbench.errors import BadInput
 from latentbench.metric import Figure, SampleMetric
-from latentbench.types import Samples
+from latentbench.statistics import add_note, mean_score
+from latentbench.types import Samples, Score
 from metrics.masks import lacks_background
 from metrics.pairwise import unit_range
 from metrics.psnr import MOST
 from metrics.ssim import SMALLEST as WINDOW
+
+RECONSTRUCTION = "PSNR of the reconstructions"
 
 
 class Background(SampleMetric):
@@ -25,7 +28,8 @@ class Background(SampleMetric):
     With `whole_image` the masked area is black in both images and all pixels count, as in
     PIE-Bench's code: `bg_mse_pie` and its companions mix how good the background is with how large
     the mask is, and serve the comparison with published tables only. A mask that covers the whole
-    image has no background: such rows are left out, and the note counts them.
+    image has no background: such rows are left out, and the note counts them. What the method loses
+    before it edits anything is in the note of `bg_psnr`: its own reconstruction's.
 
     Source: Ju et al., "PnP Inversion: Boosting Diffusion-based Editing with 3 Lines of Code",
     its evaluation code; SSIM by torchmetrics.
@@ -68,21 +72,26 @@ class Background(SampleMetric):
                 f"{tuple(samples.outputs.shape[-2:])}; leave the metric out"
             )
         outside = (samples.masks == 0).double()[:, None, None]
-        outputs = unit_range(samples.outputs) * outside
-        sources = (unit_range(samples.sources)[:, None] * outside).expand_as(outputs)
         counts = torch.ones_like(outside) if self.whole_image else outside
-        mse = ((outputs - sources).square().mean(2) * counts[:, 0]).sum((2, 3))
-        mse = mse / counts[:, 0].sum((2, 3))
-        found = (
-            -10 * mse.clamp_min(10 ** (-MOST / 10)).log10(),
-            mse,
-            self._ssim(outputs, sources, counts[:, 0, 0]),
-        )
+        outputs = unit_range(samples.outputs) * outside
+        sources = unit_range(samples.sources)[:, None] * outside
+        mse = _mse(outputs, sources, counts)
+        ssim = self._ssim(outputs, sources.expand_as(outputs), counts[:, 0, 0])
+        found = dict(zip(self.figures, (_psnr(mse), mse, ssim), strict=True))
+        if samples.reconstructions is not None:
+            own = unit_range(samples.reconstructions)[:, None] * outside
+            found[RECONSTRUCTION] = _psnr(_mse(own, sources, counts))
         absent = lacks_background(samples.masks)[:, None]
-        return {
-            name: value.masked_fill(absent, torch.nan)
-            for name, value in zip(self.figures, found, strict=True)
-        }
+        return {name: value.masked_fill(absent, torch.nan) for name, value in found.items()}
+
+    def compute(self) -> dict[str, Score]:
+        """Return the scores; the note of the PSNR gives the reconstructions'."""
+        scores, name = super().compute(), next(iter(self.figures))
+        if RECONSTRUCTION in self.measured():
+            own = mean_score(self.measured()[RECONSTRUCTION], self.seen.ids).value
+            note = "" if own is None else f"the method's reconstructions read {own:.4g}"
+            scores[name] = add_note(scores[name], note)
+        return scores
 
     def _ssim(
         self,
@@ -100,3 +109,15 @@ class Background(SampleMetric):
         maps = maps.mean(1).unflatten(0, outputs.shape[:2])[..., middle, middle]
         whole = avg_pool2d(counts[:, None], WINDOW, 1) > 1 - 1e-9  # windows without masked pixels
         return (maps * whole).sum((2, 3)) / whole.sum((2, 3))
+
+
+def _mse(
+    a: Float[Tensor, "b s 3 h w"], b: Float[Tensor, "b 1 3 h w"], counts: Float[Tensor, "b 1 1 h w"]
+) -> Float[Tensor, "b s"]:
+    """Return the mean squared error over the pixels that count."""
+    errors = (a - b).square().mean(2) * counts[:, 0]
+    return errors.sum((2, 3)) / counts[:, 0].sum((2, 3))
+
+
+def _psnr(mse: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+    return -10 * mse.clamp_min(10 ** (-MOST / 10)).log10()

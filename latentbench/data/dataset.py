@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.types import Batch
+from latentbench.types import Batch, Edit
 
 
 class Dataset(ABC):
@@ -15,7 +15,8 @@ class Dataset(ABC):
 
     Class attributes:
         version: raised when an image changes; part of every cell's id.
-        provides: what it has beside images: "labels", "prompts", "masks", "counterfactuals".
+        provides: what it has beside images: "labels", "prompts", "masks", "counterfactuals",
+            "edits" (prompt pairs with masks).
         splits: names of its splits; methods fit on "generator", judges never leave "judge".
     """
 
@@ -24,6 +25,7 @@ class Dataset(ABC):
     splits: ClassVar[tuple[str, ...]] = ("generator", "judge", "calibration", "test")
     factor_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()  # factors that an edit may ask for
+    edit_kinds: tuple[str, ...] = ()  # kinds of the edits that it asks for itself
 
     @abstractmethod
     def size(self, split: str) -> int:
@@ -44,6 +46,14 @@ class Dataset(ABC):
     ) -> tuple[str, ...]:
         """Return the captions of the counterfactual images."""
         raise NotImplementedError(f"{type(self).__name__} has no captions of edits")
+
+    def edit(self, split: str, indices: Sequence[int]) -> Edit:
+        """Return what the data set asks of these images of one kind: prompt pairs and masks."""
+        raise NotImplementedError(f"{type(self).__name__} asks for no edits")
+
+    def of_kind(self, split: str, kind: str) -> Sequence[int]:
+        """Return the indices of the images whose edit is of this kind."""
+        raise NotImplementedError(f"{type(self).__name__} asks for no edits")
 
     def fingerprint(self) -> str:
         """Return a hash of the content, for data that are not a function of the config."""

@@ -71,7 +71,7 @@ class PIEBench(ImageFolder):
         >>> edits = PIEBench(path="/data/PIE-Bench_v1", types=[6, 7])  # doctest: +SKIP
     """
 
-    provides = frozenset({"prompts", "masks"})
+    provides = frozenset({"prompts", "masks", "edits"})
 
     def __init__(
         self,
@@ -90,7 +90,8 @@ class PIEBench(ImageFolder):
         columns = {PROMPT: [e.source for e in entries], SPLIT: ["test"] * len(entries)}
         rows = pd.DataFrame(columns, index=pd.Index([e.image for e in entries]))
         super().__init__(mapping.parent / IMAGES, rows, size, limit)
-        self.provides |= {"masks"}
+        self.provides |= {"masks", "edits"}
+        self.edit_kinds = tuple(k for k in TYPES if self.of_kind("test", k))
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Return images with source prompts, and the mask under the name "edit"."""
@@ -99,18 +100,19 @@ class PIEBench(ImageFolder):
         return replace(batch, masks={MASK: masks})
 
     def edit(self, split: str, indices: Sequence[int]) -> Edit:
-        """Return what is asked of these images: prompt pairs and masks."""
+        """Return what is asked of these images, under the name of the first one's type."""
         entries = [self._entries[name] for name in self.ids(split, indices)]
         return Edit(
-            "pie_bench",
+            entries[0].kind,
             source_prompts=tuple(e.source for e in entries),
             target_prompts=tuple(e.target for e in entries),
             masks=torch.stack([self._mask(e.image) for e in entries]),
         )
 
-    def kinds(self, split: str, indices: Sequence[int]) -> tuple[str, ...]:
-        """Return the edit types of these images, in words."""
-        return tuple(self._entries[name].kind for name in self.ids(split, indices))
+    def of_kind(self, split: str, kind: str) -> Sequence[int]:
+        """Return the indices of the images whose edit is of this type, in words."""
+        names = self.ids(split, range(self.size(split)))
+        return [k for k, name in enumerate(names) if self._entries[name].kind == kind]
 
     def fingerprint(self) -> str:
         """Return a hash of images, prompts and masks."""

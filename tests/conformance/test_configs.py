@@ -26,7 +26,7 @@ BASES = {
     "metric": Metric,
     "benchmark": Benchmark,
 }
-NEEDS = {"labels", "prompts", "masks", "counterfactuals"}
+NEEDS = {"labels", "prompts", "masks", "counterfactuals", "edits"}
 
 
 def names(group: str) -> list[str]:

@@ -261,7 +261,7 @@ def test_out_of_memory_on_one_image_is_an_error(tmp_path, monkeypatch):
 
 def test_every_image_is_in_one_batch_whatever_the_order():
     for backwards in (False, True):
-        works = work_list(["a", "b"], 10, 4, backwards)
+        works = work_list({"a": 10, "b": 10}, 4, backwards)
         assert {len(w.indices) for w in works} == {4}
         kept = [(w.group, i) for w in works for i in w.indices[: w.kept]]
         assert sorted(kept) == [(g, i) for g in "ab" for i in range(10)]
@@ -282,7 +282,7 @@ def test_stored_batches_come_back_in_order_and_in_even_chunks(tmp_path):
     chunks = []
     for backwards in (False, True):
         store = Partial(tmp_path / str(backwards))
-        works = work_list(["g"], 7, 2, backwards)
+        works = work_list({"g": 7}, 2, backwards)
         for work in works:
             numbers = work.indices[: work.kept]
             store.put(work, Finished(samples(numbers), numbers))

@@ -197,12 +197,13 @@ def change(pie, key, **values):
 def test_pie_bench_gives_prompt_pairs_and_masks(pie):
     data = PIEBench(path=str(pie.parent), size=512)
     assert (data.size("test"), data.size("generator")) == (2, 0)
-    assert data.provides == {"prompts", "masks"}
+    assert data.provides == {"prompts", "masks", "edits"}
     batch, edit = data.batch("test", [0, 1]), data.edit("test", [0, 1])
     assert batch.ids == ("0_x/000.jpg", "1_x/111.jpg")
     assert batch.prompts == edit.source_prompts == ("a round cake",) * 2
     assert edit.target_prompts == ("a square cake 000", "a square cake 111")
-    assert data.kinds("test", [1]) == ("change_object",)
+    assert data.edit_kinds == ("random", "change_object")
+    assert data.of_kind("test", "change_object") == [1] and edit.name == "random"
     assert torch.equal(batch.masks["edit"], edit.masks)
     assert edit.masks[0, :256].all() and not edit.masks[0, 256:-1, 1:-1].any()
     assert edit.masks[1, 1:-1, 1:-1].sum() == 50 and edit.masks[1, 100, 10:60].all()

@@ -1,0 +1,115 @@
+"""PIE-Bench's protocol, whole cells: a folder of its layout, a toy text-to-image model."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose
+from PIL import Image
+
+from benchmarks.prompt_editing import PromptEditing
+from latentbench import plugins
+from latentbench.benchmark import Bench, Work
+from latentbench.cache import Cache
+from latentbench.cell import run_cell
+from latentbench.data.pie_bench import PIEBench
+from latentbench.editor import Editor
+from latentbench.records import Status
+from latentbench.streams import Streams
+from metrics.background import Background
+
+SIDE = 512
+KINDS = {"000": "0", "001": "2", "002": "2"}  # key -> type of edit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three edits that put glasses on, the mask a square of half the side."""
+    root = tmp_path_factory.mktemp("PIE-Bench_v1")
+    runs = [n for row in range(128, 384) for n in (row * SIDE + 128, 256)]
+    mapping = {}
+    for key, kind in KINDS.items():
+        path = root / "annotation_images" / f"{kind}_x" / f"{key}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = np.random.default_rng(int(key)).integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(small).resize((SIDE, SIDE)).save(path, quality=95)
+        mapping[key] = {
+            "image_path": f"{kind}_x/{key}.jpg",
+            "original_prompt": "a face",
+            "editing_prompt": "a face with [glasses]",
+            "editing_type_id": kind,
+            "mask": runs,
+        }
+    (root / "mapping_file.json").write_text(json.dumps(mapping))
+    return root
+
+
+def cell(folder, model, results, method, *overrides):
+    names = {"benchmark": "prompt_editing", "method": method, "model": "faces_ldm"}
+    names["dataset"] = "pie_bench"
+    settings = [
+        f"dataset.path={folder}",
+        f"model.path={model}",
+        "model.steps=5",
+        f"results.dir={results}",
+        "results.cache=null",
+        "runtime.batch_size=2",
+        "runtime.threads=1",
+        "runtime.device=cpu",
+    ]
+    with plugins.conf():
+        config = compose("config", [*(f"{k}={v}" for k, v in names.items()), *settings, *overrides])
+    record, _ = run_cell(config, names)
+    return record
+
+
+@pytest.mark.parametrize(
+    "method", ["ddim_inversion", "edit_friendly_ddpm", "cycle_diffusion", "sdedit"]
+)
+def test_text_methods_are_scored_on_a_local_folder(folder, zoo, tmp_path, method):
+    record = cell(folder, zoo / "latent", tmp_path, method, "benchmark.strengths=2")
+    assert record.status is Status.OK, record.traceback
+    assert {"bg_psnr", "bg_mse", "bg_ssim", "bg_psnr_pie", "bg_psnr/add_object"} <= set(
+        record.scores
+    )
+    assert record.scores["bg_psnr"].n == 3 and record.scores["bg_psnr/random"].n == 1
+    assert "reconstructions read" in record.scores["bg_psnr"].note
+    off = record.switched_off.keys()
+    assert {"dino_structure_unscaled", "background_lpips", "clip_score", "clip_score_edit"} <= off
+    rows = pd.read_parquet(tmp_path / "cells" / record.id / "samples.parquet")
+    assert rows["group"].value_counts().to_dict() == {"random": 2, "add_object": 4}
+    assert sorted(set(rows["strength"])) == [0.5, 1.0]
+
+
+class Painter(Editor):
+    """Inverts the colours, within the mask where it knows one."""
+
+    def edit(self, batch, edit, strengths):
+        painted = -batch.images
+        if edit.masks is not None:
+            painted = torch.where(edit.masks[:, None] > 0, painted, batch.images)
+        return torch.stack([batch.images, painted], 1)
+
+
+@pytest.mark.parametrize(("told", "psnr"), [(False, (0, 15)), (True, (100, 100))])
+def test_a_method_is_given_the_mask_only_where_that_is_asked(folder, told, psnr):
+    data = PIEBench(path=str(folder), size=64)
+    bench = Bench(Painter(), None, data, Streams(0), Cache(None), torch.device("cpu"), 2)
+    samples = PromptEditing(give_masks=told).run(Work("add_object", (0, 1), 2), bench, {})
+    assert samples.prompts == ("a face with glasses",) * 2
+    metric = Background()
+    metric.update(samples)
+    assert psnr[0] <= metric.compute()["bg_psnr"].value <= psnr[1]
+
+
+def test_n_is_a_number_of_images_per_kind(folder, zoo, tmp_path):
+    record = cell(folder, zoo / "latent", tmp_path, "sdedit", "benchmark.n=1")
+    assert record.scores["bg_psnr"].n == 2
+
+
+def test_a_method_that_fits_on_labels_is_skipped(folder, zoo, tmp_path):
+    record = cell(folder, zoo / "latent", tmp_path, "hspace")
+    assert record.status is Status.SKIPPED
+    assert "needs labels" in record.reason and "method=" in record.reason
