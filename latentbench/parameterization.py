@@ -124,13 +124,16 @@ def variance_preserving_grid(
     return Grid(steps, a.sqrt(), (1 - a).sqrt())
 
 
-def flow_grid(scheduler: Any, steps: int, tokens: int) -> Grid:
+def flow_grid(
+    scheduler: Any, steps: int, tokens: int, sigmas: Sequence[float] | None = None
+) -> Grid:
     """Return the grid of a flow: sigma = t, alpha = 1 - t, shifted as the scheduler's config says.
 
     Args:
         scheduler: diffusers' FlowMatchEulerDiscreteScheduler.
         steps: number of steps.
         tokens: image tokens of the network, which decide a resolution-dependent shift.
+        sigmas: levels before the shift, the clean end left out; default: the scheduler's spacing.
     """
     config = scheduler.config
     shift = {}
@@ -139,6 +142,6 @@ def flow_grid(scheduler: Any, steps: int, tokens: int) -> Grid:
             config.max_image_seq_len - config.base_image_seq_len
         )
         shift["mu"] = config.base_shift + share * (config.max_shift - config.base_shift)
-    scheduler.set_timesteps(steps, **shift)
+    scheduler.set_timesteps(steps, sigmas=sigmas, **shift)
     sigma = scheduler.sigmas.double().cpu()
     return Grid(scheduler.timesteps.cpu(), 1 - sigma, sigma)

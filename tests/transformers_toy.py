@@ -14,10 +14,12 @@ from diffusers import (
     DDIMScheduler,
     DiTTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
 )
 from transformers import (
     CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
     T5Config,
     T5EncoderModel,
@@ -45,6 +47,15 @@ SD35_LARGE = SD3_MEDIUM | {
     "qk_norm": "rms_norm", "num_layers": 38, "num_attention_heads": 38,
     "caption_projection_dim": 2432,
 }  # fmt: skip
+# transformer/config.json of black-forest-labs/FLUX.1-schnell and -dev, and their schedules
+FLUX_SCHNELL: dict[str, Any] = {
+    "patch_size": 1, "in_channels": 64, "num_layers": 19, "num_single_layers": 38,
+    "attention_head_dim": 128, "num_attention_heads": 24, "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768, "guidance_embeds": False, "axes_dims_rope": (16, 56, 56),
+}  # fmt: skip
+FLUX_DEV = FLUX_SCHNELL | {"guidance_embeds": True}
+SCHNELL_SCHEDULE: dict[str, Any] = {"shift": 1.0}
+DEV_SCHEDULE: dict[str, Any] = {"shift": 3.0, "use_dynamic_shifting": True}
 WIDTH = 32
 T5_TOKENS = 6
 
@@ -93,6 +104,32 @@ def save_sd3(folder: Path, config: dict[str, Any], t5: bool = False) -> str:
     return _save(folder, {"_class_name": "StableDiffusion3Pipeline"}, parts)
 
 
+def save_flux(folder: Path, config: dict[str, Any], schedule: dict[str, Any]) -> str:
+    """Write a transformer of double and single streams in the layout of FluxPipeline."""
+    torch.manual_seed(0)
+    small = {
+        "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2,
+        "num_single_layers": 3, "joint_attention_dim": 3 * WIDTH, "pooled_projection_dim": WIDTH,
+        "axes_dims_rope": (4, 6, 6),
+    }  # fmt: skip
+    network = FluxTransformer2DModel(**(config | small))
+    _wake(network)
+    tokenizer = toy.word_tokenizer(folder)
+    parts = {
+        "transformer": network,
+        "vae": autoencoder(
+            16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(**schedule),
+        "tokenizer": tokenizer,
+        "text_encoder": text_tower(tokenizer, CLIPTextModel),
+        "tokenizer_2": t5_tokenizer(),
+        "text_encoder_2": t5_tower(),
+    }  # fmt: skip
+    return _save(folder, {"_class_name": "FluxPipeline"}, parts)
+
+
 def autoencoder(channels: int, **settings: Any) -> AutoencoderKL:
     """Return an autoencoder of 16 pixels to 8."""
     return AutoencoderKL(
@@ -106,10 +143,10 @@ def autoencoder(channels: int, **settings: Any) -> AutoencoderKL:
     )
 
 
-def text_tower(tokenizer: Any) -> CLIPTextModelWithProjection:
-    """Return a CLIP text tower with a projection."""
+def text_tower(tokenizer: Any, cls: Any = CLIPTextModelWithProjection) -> Any:
+    """Return a CLIP text tower, by default with a projection."""
     end = tokenizer.eos_token_id
-    return CLIPTextModelWithProjection(
+    return cls(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=64,
             projection_dim=WIDTH, num_hidden_layers=2, num_attention_heads=4,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from hydra.utils import get_class
@@ -37,7 +37,7 @@ class CheckpointDiffusion(DiffusionModel):
         scheduler: class of the checkpoint's scheduler.
     """
 
-    processor: ClassVar[Callable[[str, Attend, list[str]], Any]]  # of a tapped attention layer
+    processor: Callable[[str, Attend, list[str]], Any]  # of a tapped attention layer
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class CheckpointDiffusion(DiffusionModel):
     def _tap_attention(self, attend: Attend) -> Iterator[None]:
         before, calls = {n: m.processor for n, m in self._attention.items()}, []
         for name, module in self._attention.items():
-            module.set_processor(type(self).processor(name, attend, calls))
+            module.set_processor(self.processor(name, attend, calls))
         try:
             yield
         finally:

@@ -115,13 +115,13 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
             handle.remove()
 
 
-def token_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """Return a prompt's token ids, padded to the tokenizer's length.
+def token_ids(tokenizer: Any, prompt: str, limit: int | None = None) -> list[int]:
+    """Return a prompt's token ids, padded to `limit`, by default the tokenizer's own length.
 
     Raises:
         BadInput: the prompt would be cut.
     """
-    limit = tokenizer.model_max_length
+    limit = limit or int(tokenizer.model_max_length)
     ids = tokenizer(prompt, padding="max_length", max_length=limit, truncation=False).input_ids
     if len(ids) > limit:
         raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")

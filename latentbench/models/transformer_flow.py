@@ -1,28 +1,25 @@
 """Text-conditional flow-matching transformers, from the components of Stable Diffusion 3."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.errors import BadInput
 from latentbench.models.base import Condition
 from latentbench.models.checkpoint import load_component
 from latentbench.models.joint_attention import TappedJointAttention
-from latentbench.models.transformer import TransformerDiffusion, change_tokens
+from latentbench.models.joint_flow import JointFlow
 from latentbench.parameterization import Grid, flow_grid
-from latentbench.types import Space
 
 
-class TransformerFlow(TransformerDiffusion):
+class TransformerFlow(JointFlow):
     """A flow-matching transformer, in the folder layout of `StableDiffusion3Pipeline`.
 
-    Source: "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis": x_t =
-    (1 - t) x_0 + t eps, the network gives eps - x_0, image and text tokens share each attention
-    layer. A prompt's tokens are those of two CLIP towers (their last hidden layer but one) side by
-    side, then those of T5; its pooled vector comes from both CLIP towers.
+    Source: "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis". A prompt's
+    tokens are those of two CLIP towers (their last hidden layer but one) side by side, then those
+    of T5; its pooled vector comes from both CLIP towers.
 
     Args:
         path: name of an embedded model, a local folder, or a hub id.
@@ -38,20 +35,7 @@ class TransformerFlow(TransformerDiffusion):
         >>> model = TransformerFlow(path="faces_mmdit", vae="faces_ldm")  # doctest: +SKIP
     """
 
-    spaces: ClassVar[frozenset[Space]] = frozenset(
-        {
-            Space.NOISE,
-            Space.NOISE_MAPS,
-            Space.BOTTLENECK,
-            Space.JOINT_ATTENTION,
-            Space.WEIGHTS,
-            Space.VAE,
-            Space.TEXT,
-        }
-    )
-    provides: ClassVar[frozenset[str]] = frozenset({"prompts"})
     processor = TappedJointAttention
-    prediction_type = "flow"
 
     def __init__(
         self,
@@ -65,10 +49,7 @@ class TransformerFlow(TransformerDiffusion):
         dtype: str = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(
-            path=path, steps=steps, guidance=guidance, dtype=dtype, device=device,
-            scheduler="diffusers.FlowMatchEulerDiscreteScheduler",
-        )  # fmt: skip
+        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
         self.network = self.component("diffusers.SD3Transformer2DModel", "transformer")
         self.load_autoencoder(vae)
         self.clip = [
@@ -88,7 +69,6 @@ class TransformerFlow(TransformerDiffusion):
         side = int(self.network.config.sample_size)
         self.latent_shape = (int(self.network.config.in_channels), side, side)
         self.image_size = self.image_size_of(side)
-        self._embedded: dict[str, Condition] = {}
 
     def networks(self) -> Sequence[nn.Module]:
         """Return transformer, autoencoder and text encoders."""
@@ -103,24 +83,9 @@ class TransformerFlow(TransformerDiffusion):
         tokens = (self.latent_shape[1] // self.network.config.patch_size) ** 2
         return flow_grid(self.scheduler, steps or self.steps, tokens)
 
-    def change_middle(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-        """Return (text tokens, image tokens) with the image tokens changed."""
-        text, image = output
-        return text, change_tokens(image, change)
-
-    def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
-        """Return the prompts' tokens and pooled vectors; None stands for the empty prompt."""
-        texts = [""] * rows if prompts is None else list(prompts)
-        if len(texts) != rows:
-            raise BadInput(f"got {len(texts)} prompts for {rows} images; give one per image")
-        for text in set(texts) - self._embedded.keys():
-            self._embedded[text] = self.embed(text)
-        return Condition.concat([self._embedded[text] for text in texts])
-
-    @torch.no_grad()
     def embed(self, prompt: str) -> Condition:
         """Return one prompt's condition, of one row; prompts that would be cut are refused."""
-        ids = [self._ids(self.tokenizers[k], prompt) for k in range(2)]
+        ids = [self.ids(self.tokenizers[k], prompt) for k in range(2)]
         found = [
             tower(i, output_hidden_states=True) for tower, i in zip(self.clip, ids, strict=True)
         ]
@@ -129,18 +94,11 @@ class TransformerFlow(TransformerDiffusion):
         tokens = nn.functional.pad(tokens, (0, width - tokens.shape[-1]))
         third = torch.zeros(1, self.t5_tokens, width, device=self.device)
         if self.t5 is not None:
-            third = self.t5(self._ids(self.tokenizers[2], prompt, self.t5_tokens))[0].float()
+            third = self.t5(self.ids(self.tokenizers[2], prompt, self.t5_tokens))[0].float()
         pooled = torch.cat([out.text_embeds for out in found], -1).float()
         return Condition(
             {"encoder_hidden_states": torch.cat([tokens, third], 1), "pooled_projections": pooled}
         )
-
-    def _ids(self, tokenizer: Any, prompt: str, limit: int | None = None) -> Tensor:
-        limit = limit or int(tokenizer.model_max_length)
-        ids = tokenizer(prompt, padding="max_length", max_length=limit, truncation=False).input_ids
-        if len(ids) > limit:
-            raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")
-        return torch.tensor([ids], device=self.device)
 
     def call(
         self, x: Float[Tensor, "r c h w"], timesteps: Tensor, condition: Condition

@@ -138,7 +138,7 @@ def test_the_real_size(config):
 
 
 def test_an_absent_checkpoint_names_the_command_that_fetches_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingWeights, match="hf download facebook/DiT-XL-2-256"):
         DiT(path="facebook/DiT-XL-2-256")
     with pytest.raises(MissingWeights, match="Give a local folder"):

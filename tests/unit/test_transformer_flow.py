@@ -1,4 +1,7 @@
-"""Flow-matching transformers, on the configs of Stable Diffusion 3 and 3.5, shrunk."""
+"""Flow-matching transformers, on the configs of Stable Diffusion 3 and 3.5, shrunk.
+
+The laws of joint flows are tested here for FLUX too; the rest of FLUX in test_flux.py.
+"""
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from peft import LoraConfig
 from latentbench.compatibility import Parts
 from latentbench.errors import BadInput, MissingWeights
 from latentbench.models.base import Condition
+from latentbench.models.flux import Flux
 from latentbench.models.transformer_flow import TransformerFlow
 from latentbench.parameterization import flow_grid
 from latentbench.sampling import Intervention, generate, guided, invert
@@ -30,9 +34,12 @@ def folders(tmp_path_factory):
     return made | {"t5": small.save_sd3(root / "t5", small.SD3_MEDIUM, t5=True)}
 
 
-@pytest.fixture(scope="module")
-def flow(folders):
-    return TransformerFlow(path=folders["sd35_medium"], t5_tokens=small.T5_TOKENS, steps=4)
+@pytest.fixture(scope="module", params=["sd35_medium", "flux1_dev"])
+def flow(request, folders, tmp_path_factory):
+    if request.param == "sd35_medium":
+        return TransformerFlow(path=folders["sd35_medium"], t5_tokens=small.T5_TOKENS, steps=4)
+    folder = small.save_flux(tmp_path_factory.mktemp("flux"), small.FLUX_DEV, small.DEV_SCHEDULE)
+    return Flux(path=folder, image_size=16, t5_tokens=small.T5_TOKENS, steps=4)
 
 
 def noise(model, rows=2):
@@ -118,8 +125,10 @@ def test_taps_that_change_nothing_change_nothing(flow):
     found = generate(flow, noise(flow), terms(flow), interventions=[watch])
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
     assert watch.h.shape == (2, 2, 32, 4, 4)
-    text = toy.TOKENS + small.T5_TOKENS
-    assert watch.tokens == {16, 16 + text}  # image tokens alone in the second attention of 3.5
+    if isinstance(flow, Flux):
+        assert watch.tokens == {16 + small.T5_TOKENS}
+    else:  # image tokens alone in the second attention of 3.5
+        assert watch.tokens == {16, 16 + toy.TOKENS + small.T5_TOKENS}
     assert len(flow.attention_layers()) == 3 + 2
 
 
@@ -174,15 +183,14 @@ def test_inversion_leads_back(flow):
     assert float((found - z).abs().mean()) < 0.05 * float(z.abs().mean())
 
 
-def test_adapters_act_within_their_scales(folders):
-    model = TransformerFlow(path=folders["sd3_medium"], steps=2)
-    weights = model.add_adapter("s", LoraConfig(r=2, target_modules=["to_q", "add_k_proj"]))
+def test_adapters_act_within_their_scales(flow):
+    plain = generate(flow, noise(flow), terms(flow))
+    weights = flow.add_adapter("s", LoraConfig(r=2, target_modules=["to_q", "add_k_proj"]))
     for weight in weights:
         torch.nn.init.normal_(weight)
-    plain = generate(model, noise(model), terms(model))
-    with model.adapter_scales({"s": 1.0}):
-        assert not torch.equal(generate(model, noise(model), terms(model)), plain)
-    assert torch.equal(generate(model, noise(model), terms(model)), plain)
+    with flow.adapter_scales({"s": 1.0}):
+        assert not torch.equal(generate(flow, noise(flow), terms(flow)), plain)
+    assert torch.equal(generate(flow, noise(flow), terms(flow)), plain)
 
 
 def test_methods_of_separate_attention_are_refused_with_a_reason():
@@ -212,7 +220,7 @@ def test_the_real_size(config, count):
 
 
 def test_an_absent_checkpoint_names_the_command_that_fetches_it(folders, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     name = "stabilityai/stable-diffusion-3.5-large"
     with pytest.raises(MissingWeights, match=f"hf download {name}"):
         TransformerFlow(path=name)

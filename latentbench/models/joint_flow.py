@@ -1,0 +1,67 @@
+"""What text-conditional flow-matching transformers share: velocity, joint attention, prompts."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from latentbench.errors import BadInput
+from latentbench.models.base import Condition
+from latentbench.models.latent_diffusion import token_ids
+from latentbench.models.transformer import TransformerDiffusion, change_tokens
+from latentbench.types import Space
+
+
+class JointFlow(TransformerDiffusion):
+    """A flow-matching transformer in which image and text tokens share attention layers.
+
+    Source: "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis": x_t =
+    (1 - t) x_0 + t eps, and the network gives the velocity eps - x_0. The empty condition is the
+    prompt "".
+    """
+
+    spaces: ClassVar[frozenset[Space]] = frozenset(
+        {
+            Space.NOISE,
+            Space.NOISE_MAPS,
+            Space.BOTTLENECK,
+            Space.JOINT_ATTENTION,
+            Space.WEIGHTS,
+            Space.VAE,
+            Space.TEXT,
+        }
+    )
+    provides: ClassVar[frozenset[str]] = frozenset({"prompts"})
+    prediction_type = "flow"
+
+    def __init__(self, *, path: str, steps: int, guidance: float, dtype: str, device: str) -> None:
+        super().__init__(
+            path=path, steps=steps, guidance=guidance, dtype=dtype, device=device,
+            scheduler="diffusers.FlowMatchEulerDiscreteScheduler",
+        )  # fmt: skip
+        self._embedded: dict[str, Condition] = {}
+
+    def change_middle(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+        """Return (text tokens, image tokens) with the image tokens changed."""
+        text, image = output
+        return text, change_tokens(image, change)
+
+    def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
+        """Return the prompts' tokens and pooled vectors; None stands for the empty prompt."""
+        texts = [""] * rows if prompts is None else list(prompts)
+        if len(texts) != rows:
+            raise BadInput(f"got {len(texts)} prompts for {rows} images; give one per image")
+        for text in set(texts) - self._embedded.keys():
+            with torch.no_grad():
+                self._embedded[text] = self.embed(text)
+        return Condition.concat([self._embedded[text] for text in texts])
+
+    @abstractmethod
+    def embed(self, prompt: str) -> Condition:
+        """Return one prompt's condition, of one row; prompts that would be cut are refused."""
+
+    def ids(self, tokenizer: Any, prompt: str, limit: int | None = None) -> Tensor:
+        """Return a prompt's token ids ``[1, m]``; see `token_ids`."""
+        return torch.tensor([token_ids(tokenizer, prompt, limit)], device=self.device)
