@@ -17,6 +17,7 @@ class ClipFrechetDistance(FrechetDistance):
     Args:
         reference_split: split of the real images.
         reference_n: number of real images.
+        per_dimension: images per feature dimension, on both sides, below which there is no value.
 
     Example:
         >>> ClipFrechetDistance().column
@@ -26,8 +27,16 @@ class ClipFrechetDistance(FrechetDistance):
     source = "The Role of ImageNet Classes in Frechet Inception Distance, section 4; clean-fid"
     weights = weights_of("vit_b32")
 
-    def __init__(self, *, reference_split: str = "test", reference_n: int = 10_000) -> None:
-        super().__init__(reference_split=reference_split, reference_n=reference_n)
+    def __init__(
+        self,
+        *,
+        reference_split: str = "test",
+        reference_n: int = 10_000,
+        per_dimension: float = 2.0,
+    ) -> None:
+        super().__init__(
+            reference_split=reference_split, reference_n=reference_n, per_dimension=per_dimension
+        )
 
     @property
     def column(self) -> str:

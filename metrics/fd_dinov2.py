@@ -59,6 +59,7 @@ class FrechetDINOv2(FrechetDistance):
     Args:
         reference_split: split of the real images.
         reference_n: number of real images.
+        per_dimension: images per feature dimension, on both sides, below which there is no value.
 
     Example:
         >>> FrechetDINOv2().column
@@ -68,8 +69,16 @@ class FrechetDINOv2(FrechetDistance):
     source = "Exposing flaws of generative model evaluation metrics, section 4; dgm-eval"
     weights = (DINOV2,)
 
-    def __init__(self, *, reference_split: str = "test", reference_n: int = 10_000) -> None:
-        super().__init__(reference_split=reference_split, reference_n=reference_n)
+    def __init__(
+        self,
+        *,
+        reference_split: str = "test",
+        reference_n: int = 10_000,
+        per_dimension: float = 2.0,
+    ) -> None:
+        super().__init__(
+            reference_split=reference_split, reference_n=reference_n, per_dimension=per_dimension
+        )
 
     @property
     def column(self) -> str:

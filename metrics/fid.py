@@ -19,6 +19,7 @@ class FrechetInceptionDistance(FrechetDistance):
             the first code) give ``fid_legacy_pytorch`` and ``fid_legacy_tensorflow``.
         reference_split: split of the real images.
         reference_n: number of real images.
+        per_dimension: images per feature dimension, on both sides, below which there is no value.
 
     Example:
         >>> FrechetInceptionDistance(mode="legacy_pytorch").column
@@ -28,9 +29,16 @@ class FrechetInceptionDistance(FrechetDistance):
     source = "On Aliased Resizing and Surprising Subtleties in GAN Evaluation"
 
     def __init__(
-        self, *, mode: Mode = "clean", reference_split: str = "test", reference_n: int = 10_000
+        self,
+        *,
+        mode: Mode = "clean",
+        reference_split: str = "test",
+        reference_n: int = 10_000,
+        per_dimension: float = 2.0,
     ) -> None:
-        super().__init__(reference_split=reference_split, reference_n=reference_n)
+        super().__init__(
+            reference_split=reference_split, reference_n=reference_n, per_dimension=per_dimension
+        )
         self.mode: Mode = mode
         self.weights = (WEIGHTS[mode],)
 

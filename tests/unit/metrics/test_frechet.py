@@ -9,7 +9,10 @@ from planted import D, PlantedData, PlantedJudge, outputs_of
 from latentbench.cache import Cache
 from latentbench.errors import BadInput
 from latentbench.metric import Surroundings
-from metrics.features import groups
+from metrics.clip_fid import ClipFrechetDistance
+from metrics.fd_dinov2 import FrechetDINOv2
+from metrics.features import Reader, groups
+from metrics.fid import FrechetInceptionDistance
 from metrics.frechet import FrechetDistance, GaussianPair, GramPair, distance, floor, pair
 from metrics.frechet_infinity import FrechetInfinity, frechet_infinity
 from metrics.moments import gaussian_distance, root
@@ -149,6 +152,15 @@ def test_a_value_below_two_images_per_dimension_only_if_asked(surroundings, whol
     assert measured([few], surroundings).compute()["fd_zoo1"].value is None
     found = measured([few], surroundings, per_dimension=0.0).compute()["fd_zoo1"]
     assert found.value > 0 and "compare kernel" in found.note
+
+
+@pytest.mark.parametrize("cls", [FrechetInceptionDistance, ClipFrechetDistance, FrechetDINOv2])
+@pytest.mark.parametrize(("least", "there"), [(2.0, False), (0.0, True)])
+def test_the_published_distances_can_be_asked_as_well(surroundings, whole, cls, least, there):
+    metric = cls(reference_n=400, per_dimension=least)
+    metric.surroundings, metric.network = surroundings, Reader("zoo1", surroundings)
+    metric.update(whole.rows(range(D)))
+    assert (metric.compute()[metric.column].value is not None) == there
 
 
 def test_infinity_refuses_small_sets(surroundings, whole):
