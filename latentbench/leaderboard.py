@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from latentbench.boards import Board, Found, Row, boards, twin_of
@@ -207,16 +208,16 @@ def _cost(row: Row) -> str:
 
 
 def _terminal_table(board: Board, columns: Sequence[str]) -> Table:
-    table = Table(title=board.title, title_justify="left", highlight=False)
+    table = Table(title=escape(board.title), title_justify="left", highlight=False)
     for k, head in enumerate(_heads(board, columns)):
         table.add_column(head, no_wrap=k < 2, justify="left" if k < 2 else "right")
     for k, row in enumerate(board.rows):
         cells = []
         for figure in columns:
             which = mark(board, k, figure)
-            text = _cell(row.scores.get(figure)).replace("[", "\\[") + MARKS[which]
+            text = escape(_cell(row.scores.get(figure))) + MARKS[which]
             cells.append(f"[bold]{text}[/]" if which in ("best", "tied") else text)
-        table.add_row(*who(row, _rank(board, k)), *cells, _cost(row))
+        table.add_row(*map(escape, who(row, _rank(board, k))), *cells, _cost(row))
     return table
 
 

@@ -29,6 +29,7 @@ class Row:
         id: its name.
         group: what it is a case of.
         source: before the edit, where there was one.
+        region: the source where the edit may change it, black elsewhere, where there is a mask.
         reconstruction: the method's own output at strength 0.
         outputs: what the method made.
         truths: what a perfect method would have made, per output.
@@ -39,6 +40,7 @@ class Row:
     id: str
     group: str
     source: UInt8[np.ndarray, "h w 3"] | None
+    region: UInt8[np.ndarray, "h w 3"] | None
     reconstruction: UInt8[np.ndarray, "h w 3"] | None
     outputs: Sequence[UInt8[np.ndarray, "h w 3"]]
     truths: Sequence[UInt8[np.ndarray, "h w 3"]]
@@ -105,6 +107,7 @@ def _row(samples: Samples, k: int) -> Row:
         samples.ids[k],
         samples.groups[k],
         one(samples.sources),
+        one(_regions(samples)),
         one(samples.reconstructions),
         [pixels(image) for image in samples.outputs[k]],
         truths,
@@ -113,11 +116,18 @@ def _row(samples: Samples, k: int) -> Row:
     )
 
 
+def _regions(samples: Samples) -> Float[Tensor, "b 3 h w"] | None:
+    if samples.sources is None or samples.masks is None:
+        return None
+    return samples.sources.where(samples.masks[:, None] > 0, -1)
+
+
 def _encoded(row: Row) -> dict[str, object]:
     return {
         "id": row.id,
         "group": row.group,
         "source": None if row.source is None else _webp(row.source),
+        "region": None if row.region is None else _webp(row.region),
         "reconstruction": None if row.reconstruction is None else _webp(row.reconstruction),
         "outputs": [_webp(image) for image in row.outputs],
         "truths": [_webp(image) for image in row.truths],
@@ -133,7 +143,7 @@ def _webp(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def _tiles(row: Row) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-    tiles = [(n, t) for n, t in (("source", row.source), ("strength 0", row.reconstruction))]
+    tiles = [("source", row.source), ("region", row.region), ("strength 0", row.reconstruction)]
     strengths = row.strengths or [None] * len(row.outputs)
     tiles += [
         ("output" if s is None else f"{s:.3g}", image)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from latentbench.records import Record, Status
@@ -75,7 +76,7 @@ class Display:
             return
         count = f"{self._done}/{self._total}" if self._total else str(self._done)
         status = f"[{COLOURS[record.status]}]{record.status:7}[/]"
-        self.console.print(f"{count:>7} {status} {title(record)} {note}", highlight=False)
+        self.console.print(f"{count:>7} {status} {escape(title(record))} {note}", highlight=False)
         if record.reason:
             self.console.print(" " * 9 + record.reason, style="dim", markup=False, highlight=False)
 

@@ -74,6 +74,14 @@ def test_settings_that_were_changed_make_another_table_or_row():
     assert "good steps=5" in leaderboard.markdown(made(other))
 
 
+def test_the_terminal_shows_lists_among_the_settings():
+    odd = replace(GOOD, overrides=("benchmark.attributes=[hat+]", "method.types=[x]"))
+    console = Console(width=200, record=True, file=io.StringIO())
+    leaderboard.show(made(odd), console)
+    text = console.export_text()
+    assert "recon attributes=[hat+]" in text and "good types=[x]" in text and "[19, 21]" in text
+
+
 def test_csv_has_every_figure_and_every_cell():
     rows = list(csv.DictReader(io.StringIO(leaderboard.csv_text(boards(ALL)))))
     assert len(rows) == 3 * 2 + 2

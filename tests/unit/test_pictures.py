@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,18 @@ def test_kept_images_are_lossless(tmp_path):
     keeper.save(tmp_path)
     image = np.asarray(Image.open(io.BytesIO(kept(tmp_path)["outputs"][0][1])))
     assert np.array_equal(image, pictures.pixels(chunk.outputs[0, 1]))
+
+
+def test_a_mask_is_shown_as_the_region_of_the_source(tmp_path):
+    keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
+    masks = torch.zeros(1, 8, 8)
+    masks[0, 2:4, 1:5] = 1
+    keeper.update(replace(chunk, masks=masks))
+    keeper.save(tmp_path)
+    region = np.asarray(Image.open(io.BytesIO(kept(tmp_path)["region"][0])))
+    inside = masks[0].bool().numpy()
+    assert np.array_equal(region[inside], pictures.pixels(chunk.sources[0])[inside])
+    assert not region[~inside].any()
 
 
 def test_pixels_cover_the_whole_range():
