@@ -82,16 +82,19 @@ class Display:
 
 
 def grouped(skipped: Iterable[Record]) -> list[str]:
-    """Return one line per benchmark and reason: ``interpolation: has no verb edit: a, b``.
+    """Return one line per benchmark and reason: ``interpolation: has no verb edit: a, b on m``.
 
     A reason is told without its subject, and without what would fit.
     """
-    groups: dict[tuple[str, str], dict[str, None]] = {}
+    groups: dict[tuple[str, str, str], dict[str, None]] = {}
     for record in skipped:
         reason = re.split(r", which |; it has |\. What fits", record.reason.partition(" ")[2])[0]
-        methods = groups.setdefault((record.label("benchmark"), reason), {})
-        methods[record.names["method"]] = None
-    return [f"{what}: {reason}: {', '.join(who)}" for (what, reason), who in groups.items()]
+        key = record.label("benchmark"), reason, record.names["model"]
+        groups.setdefault(key, {})[record.names["method"]] = None
+    lines: dict[str, list[str]] = {}  # models that lack the same for the same methods share one
+    for (what, reason, model), methods in groups.items():
+        lines.setdefault(f"{what}: {reason}: {', '.join(methods)}", []).append(model)
+    return [f"{line} on {', '.join(models)}" for line, models in lines.items()]
 
 
 def title(record: Record) -> str:

@@ -15,19 +15,37 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
 
     Source: "High-Resolution Image Synthesis with Latent Diffusion Models", the VQ-regularised
     variant: the denoiser works on latents before quantisation, the decoder quantises them. So
-    z_0 is encode's output, scaled by the autoencoder's own config.
+    z_0 is encode's output, scaled.
+
+    Args:
+        path: a local folder or a hub id.
+        steps: default number of sampling steps.
+        scaling_factor: what latents are multiplied by for the denoiser; None takes it from the
+            autoencoder's config. The published checkpoint is older than that entry and was trained
+            with 1, while `LDMPipeline` divides by the entry's default, 0.18215 (diffusers, issue
+            6725).
+        dtype: "float32", "float16" or "bfloat16".
+        device: where the networks run.
 
     Example:
-        >>> model = UnconditionalLatentDiffusion(path="CompVis/ldm-celebahq-256")  # doctest: +SKIP
+        >>> UnconditionalLatentDiffusion(path="/data/ldm", scaling_factor=1.0)  # doctest: +SKIP
     """
 
     spaces: ClassVar[frozenset[Space]] = PixelDiffusion.spaces | {Space.VAE}
 
     def __init__(
-        self, *, path: str, steps: int = 50, dtype: str = "float32", device: str = "cpu"
+        self,
+        *,
+        path: str,
+        steps: int = 50,
+        scaling_factor: float | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, dtype=dtype, device=device)
         self.vae: Any = self.component("diffusers.VQModel", "vqvae")
+        own = float(self.vae.config.scaling_factor)
+        self.scaling_factor = own if scaling_factor is None else scaling_factor
         side = self.image_size
         self.latent_shape = (int(self.network.config.in_channels), side, side)
         self.image_size = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -36,13 +54,17 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
         """Return U-Net and autoencoder."""
         return (self.network, self.vae)
 
+    def settings(self) -> tuple[Any, ...]:
+        """Return what changes an image beside weights and schedule."""
+        return (*super().settings(), self.scaling_factor)
+
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hz wz"]:
         """Return the scaled latents before quantisation."""
         self.check_images(images)
         latents = self.vae.encode(images.to(self.device, self.dtype)).latents
-        return latents.float() * self.vae.config.scaling_factor
+        return latents.float() * self.scaling_factor
 
     def decode(self, latent: Float[Tensor, "b c hz wz"]) -> Float[Tensor, "b 3 h w"]:
         """Return the images of quantised latents, differentiable (straight through)."""
-        z = latent / self.vae.config.scaling_factor
+        z = latent / self.scaling_factor
         return self.vae.decode(z.to(self.dtype)).sample.float()

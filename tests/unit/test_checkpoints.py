@@ -190,6 +190,16 @@ def test_decode_undoes_the_scaling_of_encode(name, request):
     )
 
 
+def test_a_checkpoint_older_than_its_scaling_entry_is_told_the_scale(ldm):
+    """The published LDM was trained on latents as they are; diffusers' default is 0.18215."""
+    config = OmegaConf.load(CONF / "ldm_celebahq.yaml")
+    told = UnconditionalLatentDiffusion(path=ldm.path, scaling_factor=config.scaling_factor)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    torch.testing.assert_close(told.encode(images), told.vae.encode(images).latents)
+    torch.testing.assert_close(told.decode(told.encode(images)), ldm.decode(ldm.encode(images)))
+    assert told.fingerprint() != ldm.fingerprint()
+
+
 def test_gradients_pass_through_the_quantiser(ldm):
     z = noise(ldm).requires_grad_()
     with torch.enable_grad():

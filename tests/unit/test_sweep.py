@@ -36,7 +36,9 @@ def test_skipped_cells_are_told_by_benchmark_and_reason():
     one = Record("1", Status.SKIPPED, names, 0, {}, reason=text)
     two = replace(one, names=names | {"method": "b"}, reason=text.replace("A", "B", 1))
     three = replace(one, reason="A requires the space text, which M lacks; it has noise. What fits")
-    assert grouped([one, two, two, three]) == [
-        "swap: has no verb edit: a, b",
-        "swap: requires the space text: a",
+    others = [replace(r, names=r.names | {"model": "n"}) for r in (one, three)]
+    assert grouped([one, two, two, three, *others]) == [
+        "swap: has no verb edit: a, b on m",
+        "swap: requires the space text: a on m, n",
+        "swap: has no verb edit: a on n",
     ]
