@@ -88,26 +88,47 @@ def test_codes_are_standardised_exactly(root):
 # ---------------------------------------------------------------- the game
 
 
+class LinearScore(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image, self.code = nn.Linear(12, 1), nn.Linear(5, 1)
+
+    def forward(self, images, w):
+        return self.image(images.flatten(1)) + self.code(w)
+
+
 def test_the_penalty_of_a_linear_score_is_its_squared_length():
-    score = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
+    score = LinearScore()
     with torch.enable_grad():
-        penalty = faces_gan.gradient_penalty(score, torch.randn(3, 3, 2, 2))
-    torch.testing.assert_close(penalty, score[1].weight.square().sum())
+        penalty = faces_gan.gradient_penalty(score, torch.randn(3, 3, 2, 2), torch.randn(3, 5))
+    length = score.image.weight.square().sum() + score.code.weight.square().sum()
+    torch.testing.assert_close(penalty, length)
 
 
-def test_each_side_moves_by_its_own_gradient(root):
+def test_each_side_moves_by_its_own_gradient():
     """The generator's part of the loss leaves no gradient in the discriminator's weights."""
     torch.manual_seed(0)
-    game = faces_gan.Game()
+    game = faces_gan.Game(faces_gan.Generator())
+    mapping, synthesis = game.generator.mapping, game.generator.synthesis
     with torch.enable_grad():
-        made = game.synthesis(game.mapping(torch.randn(2, faces_gan.CODE)))
-        game.fixed_discriminator(made).sum().backward()
+        w = mapping(torch.randn(2, faces_gan.CODE))
+        made = synthesis(w)
+        game.discriminator.held(made, w).sum().backward()
         assert all(p.grad is None for p in game.discriminator.parameters())
-        assert float(game.mapping.layers[0].weight.grad.abs().max()) > 0
+        assert float(mapping.layers[0].weight.grad.abs().max()) > 0
         game.zero_grad(set_to_none=True)
-        game.discriminator(made.detach()).sum().backward()
-    assert all(p.grad is None for p in game.synthesis.parameters())
-    assert float(game.discriminator.head.weight.grad.abs().max()) > 0
+        game.discriminator(made.detach(), w.detach()).sum().backward()
+    assert all(p.grad is None for p in game.generator.parameters())
+    assert float(game.discriminator.head[0].weight.grad.abs().max()) > 0
+
+
+def test_the_gans_encoder_gives_the_standardised_means_of_the_vae(root):
+    data = CachedFaces(root, 40)
+    encoder, codes = faces_gan.standardised_encoder(data, CPU)
+    torch.testing.assert_close(codes.mean(0), torch.zeros(64), rtol=0, atol=1e-4)
+    torch.testing.assert_close(codes.std(0), torch.ones(64), rtol=1e-4, atol=0)
+    images = training.from_uint8(data.images[:8])
+    torch.testing.assert_close(encoder(images), codes[:8], rtol=0, atol=1e-3)
 
 
 # ---------------------------------------------------------------- whole recipes
