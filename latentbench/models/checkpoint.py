@@ -219,7 +219,8 @@ def load_component(cls: Any, folder: str, subfolder: str, **options: Any) -> Any
             errors.append(error)
     raise MissingWeights(
         f"cannot load {cls.__name__} from {subfolder}/ of {folder!r}: "
-        f"{str(errors[0]).splitlines()[0]} Weights are read from .safetensors files only. Give a "
-        f"local folder (model.path=/data/model), or fetch it on a machine with network: "
+        f"{str(errors[0]).splitlines()[0]} Weights are read from .safetensors files only; "
+        f"docs/zoo.md tells how to make them of .bin files. Give a local folder "
+        f"(model.path=/data/model), or fetch it on a machine with network: "
         f"hf download {folder} (a gated one after hf auth login)"
     ) from errors[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import real_configs as real
 import torch
+import transformers_toy as small
 from diffusers import (
     DDIMScheduler,
     EDMEulerScheduler,
@@ -15,9 +16,11 @@ from diffusers import (
     UNet2DModel,
 )
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from latentbench.errors import Incompatible, MissingWeights
 from latentbench.identity import build
+from latentbench.models.dit import DiT
 from latentbench.models.edm import EDMStableDiffusionXL
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
@@ -232,6 +235,44 @@ def test_tiling_is_a_setting_that_changes_a_models_fingerprint(sdxl):
     tiled = StableDiffusionXL(path=sdxl.path, steps=STEPS, vae_tiling=True)
     assert tiled.vae.use_tiling
     assert tiled.fingerprint() != sdxl.fingerprint()
+
+
+# ---------------------------------------------------------------- pickled weights
+
+
+def pickle_weights(folder: Path) -> None:
+    """Turn a checkpoint's safetensors files into what older ones hold."""
+    for file in folder.rglob("*.safetensors"):
+        torch.save(load_file(file), file.with_suffix(".bin"))
+        file.unlink()
+
+
+def save_old_dit(folder: Path) -> str:
+    """Write a DiT whose config names the class of its time, as the published ones do."""
+    path = small.save_dit(folder, small.DIT_XL_256, {0: "tench"})
+    config = folder / "transformer" / "config.json"
+    text = config.read_text().replace("DiTTransformer2DModel", "Transformer2DModel")
+    config.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("save", "cls"),
+    [
+        (real.save_ddpm, PixelDiffusion),
+        (real.save_ldm, UnconditionalLatentDiffusion),
+        (save_old_dit, DiT),
+    ],
+)
+def test_pickled_weights_are_refused_until_converted_as_the_docs_say(save, cls, tmp_path):
+    before = cls(path=save(tmp_path)).fingerprint()
+    pickle_weights(tmp_path)
+    with pytest.raises(MissingWeights, match=r"docs/zoo.md tells how to make them of .bin"):
+        cls(path=str(tmp_path))
+    docs = (CONF.parents[1] / "docs" / "zoo.md").read_text()
+    recipe = docs.split("```python\n")[1].split("```")[0]
+    exec(recipe.replace("/data/model", str(tmp_path)))
+    assert cls(path=str(tmp_path)).fingerprint() == before
 
 
 # ---------------------------------------------------------------- full size
