@@ -35,6 +35,7 @@ class Row:
         truths: what a perfect method would have made, per output.
         strengths: native strength per output.
         main: which output headline scores are made of.
+        ends: the two images that a path should run between, where it has them.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Row:
     truths: Sequence[UInt8[np.ndarray, "h w 3"]]
     strengths: Sequence[float]
     main: int | None
+    ends: Sequence[UInt8[np.ndarray, "h w 3"]]
 
 
 class Pictures:
@@ -113,6 +115,7 @@ def _row(samples: Samples, k: int) -> Row:
         truths,
         strengths,
         samples.main,
+        [] if samples.ends is None else [pixels(image) for image in samples.ends[k]],
     )
 
 
@@ -133,6 +136,7 @@ def _encoded(row: Row) -> dict[str, object]:
         "truths": [_webp(image) for image in row.truths],
         "strengths": list(row.strengths),
         "main": -1 if row.main is None else row.main,
+        "ends": [_webp(image) for image in row.ends],
     }
 
 
@@ -143,7 +147,10 @@ def _webp(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def _tiles(row: Row) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-    tiles = [("source", row.source), ("region", row.region), ("strength 0", row.reconstruction)]
+    tiles = [
+        *(("from", image) for image in row.ends[:1]),
+        *(("source", row.source), ("region", row.region), ("strength 0", row.reconstruction)),
+    ]
     strengths = row.strengths or [None] * len(row.outputs)
     tiles += [
         ("output" if s is None else f"{s:.3g}", image)
@@ -151,6 +158,7 @@ def _tiles(row: Row) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
     ]
     if row.truths:
         tiles.append(("truth", row.truths[row.main if row.main is not None else -1]))
+    tiles += [("to", image) for image in row.ends[1:]]
     return [(name, tile) for name, tile in tiles if tile is not None]
 
 

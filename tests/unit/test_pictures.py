@@ -44,6 +44,16 @@ def test_kept_images_are_lossless(tmp_path):
     assert np.array_equal(image, pictures.pixels(chunk.outputs[0, 1]))
 
 
+def test_a_path_stands_between_the_images_that_it_joins(tmp_path):
+    keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
+    keeper.update(replace(chunk, ends=chunk.outputs, sources=None, truths=None))
+    keeper.save(tmp_path)
+    grid, times = np.asarray(Image.open(tmp_path / pictures.GRID)), pictures.SMALLEST // 8
+    parts = [chunk.outputs[0, k] for k in (0, 0, 1, 1)]
+    small = grid[2 * pictures.MARGIN :: times, ::times]
+    assert np.array_equal(small, np.concatenate([pictures.pixels(p) for p in parts], 1))
+
+
 def test_a_mask_is_shown_as_the_region_of_the_source(tmp_path):
     keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
     masks = torch.zeros(1, 8, 8)
