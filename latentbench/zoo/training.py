@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -23,6 +23,8 @@ from latentbench.data import faces
 CHECKPOINTS = Path(__file__).resolve().parents[2] / ".checkpoints"
 
 Loss = Callable[[int, torch.Generator], Float[Tensor, ""]]
+Network = TypeVar("Network", bound=nn.Module)
+Data = TypeVar("Data")
 
 
 @dataclass(frozen=True)
@@ -204,11 +206,11 @@ def train(
     root: Path = CHECKPOINTS,
     stop_after: int | None = None,
     report: Callable[[str], None] = print,
-) -> tuple[dict[str, Tensor], float]:
-    """Train a module, going on from its last checkpoint.
+) -> float:
+    """Train a module where it is, going on from its last checkpoint; it ends with averaged weights.
 
     Args:
-        module: Its parameters are trained where they are; ends with the last step's weights.
+        module: Its parameters are trained.
         loss: ``loss(step, generator)`` gives the scalar loss of one step; all randomness must come
             from the generator, all data from the step.
         plan: Steps, rate, seed.
@@ -217,7 +219,7 @@ def train(
         report: Called with a progress line now and then.
 
     Returns:
-        The averaged weights as a state dict, and the seconds spent so far over all calls.
+        The seconds spent so far over all calls.
 
     Raises:
         FloatingPointError: The loss is not finite; the last checkpoint is kept.
@@ -239,7 +241,41 @@ def train(
             report(f"{plan.name}: step {step + 1}/{plan.steps}  loss {value:.4f}  {seconds:.0f} s")
         if (step + 1) % plan.save_every == 0 or step + 1 == end:
             _save(path, step + 1, seconds, module, average, optimizer)
-    return average.weights, spent + time.perf_counter() - begun
+    module.load_state_dict(average.weights)
+    return spent + time.perf_counter() - begun
+
+
+def fit(
+    network: Callable[[], Network],
+    loss: Callable[[Network, Plan, Data], Loss],
+    plan: Plan,
+    data: Data,
+    *,
+    device: torch.device,
+    root: Path,
+    share: float,
+    count: int,
+) -> tuple[Network, dict[str, object]]:
+    """Make a network by its plan's seed and train it, or go on training it.
+
+    Args:
+        network: Makes it.
+        loss: ``loss(network, plan, data)`` gives the loss of its steps.
+        plan: The whole plan.
+        data: What it is trained on.
+        device: Where to train.
+        root: Folder of the checkpoints.
+        share: Factor on the steps.
+        count: Number of distinct faces.
+
+    Returns:
+        The network with averaged weights, and the facts for the card.
+    """
+    plan = shortened(plan, share)
+    torch.manual_seed(plan.seed)
+    module = network().to(device)
+    seconds = train(module, loss(module, plan, data), plan, root=root)
+    return module, facts(plan, "generator", seconds, count)
 
 
 def _step(
@@ -285,6 +321,12 @@ def to_uint8(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
 def from_uint8(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
     """0..255 to [-1, 1]."""
     return images.float() / 127.5 - 1
+
+
+def save_half(folder: Path, **parts: Any) -> None:
+    """Write networks of diffusers or transformers in float16, each into the folder of its name."""
+    for name, part in parts.items():
+        part.half().save_pretrained(folder / name)
 
 
 def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

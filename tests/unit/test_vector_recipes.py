@@ -33,15 +33,15 @@ def root(tmp_path_factory):
 
 
 def test_cached_faces_are_the_rendered_ones(root):
-    data = CachedFaces(root, 40)
+    data = CachedFaces(root, 40, CPU)
     images = faces.render(faces.sample_factors("generator", torch.arange(FIRST, FIRST + 40)), SIZE)
     assert float((training.from_uint8(data.images) - images).abs().max()) <= 1 / 127.5
     assert 1 <= float(1 + data.weights.float().max() / 85) <= 4
-    assert torch.equal(CachedFaces(root, 40).images, data.images)  # read, not drawn again
+    assert torch.equal(CachedFaces(root, 40, CPU).images, data.images)  # read, not drawn again
 
 
 def test_an_epoch_shows_every_face_once_in_a_new_order(root):
-    data = CachedFaces(root, 40)
+    data = CachedFaces(root, 40, CPU)
     epochs = [
         [r for step in range(5 * e, 5 * e + 5) for r in data.rows(8, step, 0)] for e in (0, 1)
     ]
@@ -80,7 +80,7 @@ def test_a_refiner_starts_as_the_unconditional_model(shipped):
 
 def test_codes_are_standardised_exactly(root):
     semantic = faces_diffae.Autoencoder().semantic.eval()
-    codes = faces_diffae.standardise(semantic, CachedFaces(root, 40), CPU)
+    codes = faces_diffae.standardise(semantic, CachedFaces(root, 40, CPU))
     torch.testing.assert_close(codes.mean(0), torch.zeros(64), rtol=0, atol=1e-4)
     torch.testing.assert_close(codes.std(0), torch.ones(64), rtol=1e-2, atol=1e-2)
 
@@ -123,8 +123,8 @@ def test_each_side_moves_by_its_own_gradient():
 
 
 def test_the_gans_encoder_gives_the_standardised_means_of_the_vae(root):
-    data = CachedFaces(root, 40)
-    encoder, codes = faces_gan.standardised_encoder(data, CPU)
+    data = CachedFaces(root, 40, CPU)
+    encoder, codes = faces_gan.standardised_encoder(data)
     torch.testing.assert_close(codes.mean(0), torch.zeros(64), rtol=0, atol=1e-4)
     torch.testing.assert_close(codes.std(0), torch.ones(64), rtol=1e-4, atol=0)
     images = training.from_uint8(data.images[:8])

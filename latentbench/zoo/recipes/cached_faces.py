@@ -24,9 +24,11 @@ class CachedFaces:
     Args:
         root: folder of the checkpoints; the faces lie there once they are made.
         count: number of faces.
+        device: where batches go.
     """
 
-    def __init__(self, root: Path, count: int) -> None:
+    def __init__(self, root: Path, count: int, device: torch.device) -> None:
+        self.device = device
         path = root / PLACE / f"{count}.safetensors"
         if not path.is_file():
             made = _render(count)
@@ -44,12 +46,12 @@ class CachedFaces:
         ]
 
     def batch(
-        self, plan: training.Plan, step: int, device: torch.device
+        self, plan: training.Plan, step: int
     ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"]]:
         """Return images of one step and the weight of their pixels: eyes, nose, mouth more."""
         rows = self.rows(plan.batch, step, plan.seed)
-        images = training.from_uint8(self.images[rows]).to(device)
-        return images, 1 + self.weights[rows].float().to(device) / 85
+        images = training.from_uint8(self.images[rows]).to(self.device)
+        return images, 1 + self.weights[rows].float().to(self.device) / 85
 
 
 @functools.lru_cache(maxsize=2)

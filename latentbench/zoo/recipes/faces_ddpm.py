@@ -78,10 +78,7 @@ def train(
     unet: UNet2DModel, plan: training.Plan, device: torch.device, root: Path, prediction: str
 ) -> float:
     """Train where it is, or go on training; ends with averaged weights; gives the seconds."""
-    loss = _loss(unet, plan, device, prediction)
-    weights, seconds = training.train(unet, loss, plan, root=root)
-    unet.load_state_dict(weights)
-    return seconds
+    return training.train(unet, _loss(unet, plan, device, prediction), plan, root=root)
 
 
 def save(unet: UNet2DModel, folder: Path) -> None:

@@ -57,13 +57,11 @@ class Autoencoder(nn.Module):
         return self.unet(x, t, class_labels=self.semantic.embed(code)).sample
 
 
-def _loss(
-    both: Autoencoder, plan: training.Plan, data: CachedFaces, device: torch.device
-) -> training.Loss:
-    noising = faces_ddpm.scheduler()
+def _loss(both: Autoencoder, plan: training.Plan, data: CachedFaces) -> training.Loss:
+    noising, device = faces_ddpm.scheduler(), data.device
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
-        images, _ = data.batch(plan, step, device)
+        images, _ = data.batch(plan, step)
         noise = torch.randn(images.shape, generator=generator).to(device)
         t = (training.stratified_uniforms(plan.batch, generator) * 1000).long().to(device)
         told = (torch.rand(plan.batch, 1, generator=generator) >= WITHOUT_CODE).to(device)
@@ -76,11 +74,11 @@ def _loss(
 
 
 @torch.no_grad()
-def standardise(semantic: SemanticEncoder, data: CachedFaces, device: torch.device) -> Tensor:
+def standardise(semantic: SemanticEncoder, data: CachedFaces) -> Tensor:
     """Give z_sem mean 0 and spread 1 over all faces, exactly; returns their codes."""
     parts = torch.arange(len(data.images)).split(256)
     raw = torch.cat([
-        semantic.encoder(training.from_uint8(data.images[rows]).to(device)) for rows in parts
+        semantic.encoder(training.from_uint8(data.images[rows]).to(data.device)) for rows in parts
     ])  # fmt: skip
     semantic.normalise.running_mean.copy_(raw.mean(0))
     semantic.normalise.running_var.copy_(raw.var(0))
@@ -107,28 +105,18 @@ def make(
     folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
 ) -> dict[str, object]:
     """Train both stages (or go on training), write the folder; gives the facts for the card."""
-    plan, prior_plan = (training.shortened(p, share) for p in (PLAN, PRIOR_PLAN))
-    data = CachedFaces(root, count)
-    torch.manual_seed(plan.seed)
-    both = Autoencoder().to(device)
-    state, seconds = training.train(both, _loss(both, plan, data, device), plan, root=root)
-    both.load_state_dict(state)
-    both.eval()
-    codes = standardise(both.semantic, data, device)
-    torch.manual_seed(prior_plan.seed)
-    prior = CodePrior(code=CODE).to(device)
-    state, prior_seconds = training.train(
-        prior, _prior_loss(prior, prior_plan, codes), prior_plan, root=root
+    data = CachedFaces(root, count, device)
+    both, facts = training.fit(
+        Autoencoder, _loss, PLAN, data, device=device, root=root, share=share, count=count
     )
-    prior.load_state_dict(state)
-    parts = {"unet": both.unet, "semantic_encoder": both.semantic, "code_prior": prior}
-    for name, part in parts.items():
-        part.half().save_pretrained(folder / name)
+    codes = standardise(both.eval().semantic, data)
+    prior, prior_facts = training.fit(
+        lambda: CodePrior(code=CODE), _prior_loss, PRIOR_PLAN, codes,
+        device=device, root=root, share=share, count=count,
+    )  # fmt: skip
+    training.save_half(folder, unet=both.unet, semantic_encoder=both.semantic, code_prior=prior)
     DDIMScheduler.from_config(faces_ddpm.scheduler().config).save_pretrained(folder / "scheduler")
-    return {
-        "encoder_and_unet": training.facts(plan, "generator", seconds, count),
-        "code_prior": training.facts(prior_plan, "generator", prior_seconds, count),
-    }
+    return {"encoder_and_unet": facts, "code_prior": prior_facts}
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:

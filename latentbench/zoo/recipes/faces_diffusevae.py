@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, UNet2DModel
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.models.vae import DiffuseVAE, VectorAutoencoder
+from latentbench.models.vae import DiffuseVAE
 from latentbench.zoo import training
 from latentbench.zoo.judges import Judge
 from latentbench.zoo.recipes import faces_ddpm, faces_vae
@@ -36,17 +36,12 @@ def network() -> UNet2DModel:
     return unet
 
 
-def _loss(
-    unet: UNet2DModel,
-    vae: VectorAutoencoder,
-    plan: training.Plan,
-    data: CachedFaces,
-    device: torch.device,
-) -> training.Loss:
-    noising = faces_ddpm.scheduler()
+def _loss(unet: UNet2DModel, plan: training.Plan, data: CachedFaces) -> training.Loss:
+    noising, device = faces_ddpm.scheduler(), data.device
+    vae = shipped_autoencoder().to(device)
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
-        images, _ = data.batch(plan, step, device)
+        images, _ = data.batch(plan, step)
         noise = torch.randn(images.shape, generator=generator).to(device)
         t = (training.stratified_uniforms(plan.batch, generator) * 1000).long().to(device)
         draw = torch.randn(plan.batch, vae.config.code, generator=generator).to(device)
@@ -64,15 +59,13 @@ def make(
     folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
 ) -> dict[str, object]:
     """Train (or go on training) and write the folder; gives the facts for the card."""
-    plan = training.shortened(PLAN, share)
-    torch.manual_seed(plan.seed)
-    unet, vae = network().to(device), shipped_autoencoder().to(device)
-    loss = _loss(unet, vae, plan, CachedFaces(root, count), device)
-    weights, seconds = training.train(unet, loss, plan, root=root)
-    unet.load_state_dict(weights)
-    unet.half().save_pretrained(folder / "unet")
+    data = CachedFaces(root, count, device)
+    unet, facts = training.fit(
+        network, _loss, PLAN, data, device=device, root=root, share=share, count=count
+    )
+    training.save_half(folder, unet=unet)
     DDIMScheduler.from_config(faces_ddpm.scheduler().config).save_pretrained(folder / "scheduler")
-    return {"unet": training.facts(plan, "generator", seconds, count)}
+    return {"unet": facts}
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:

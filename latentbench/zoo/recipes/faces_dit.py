@@ -52,10 +52,12 @@ def network() -> DiTTransformer2DModel:
     return transformer
 
 
-def keep_all_labels(transformer: DiTTransformer2DModel) -> None:
-    """Switch off the embedders' own dropout: in training, each block would drop other labels."""
+def trainee() -> DiTTransformer2DModel:
+    """The network without the embedders' own dropout, by which each block drops other labels."""
+    transformer = training.plain_attention(network())
     for block in transformer.transformer_blocks:
         block.norm1.emb.class_embedder.dropout_prob = 0.0
+    return transformer
 
 
 def scheduler() -> DDIMScheduler:
@@ -148,20 +150,17 @@ def make(
         share: Factor on the steps.
         count: Number of faces whose latents are cached.
     """
-    plan = training.shortened(PLAN, share)
     data = face_latents.load(root, device, count)
-    torch.manual_seed(plan.seed)
-    transformer = training.plain_attention(network()).to(device)
-    keep_all_labels(transformer)
-    averaged, seconds = training.train(transformer, _loss(transformer, plan, data), plan, root=root)
-    transformer.load_state_dict(averaged)
+    transformer, facts = training.fit(
+        trainee, _loss, PLAN, data, device=device, root=root, share=share, count=count
+    )
     save(folder, transformer)
-    return {"transformer": training.facts(plan, "generator", seconds, count)}
+    return {"transformer": facts}
 
 
 def save(folder: Path, transformer: DiTTransformer2DModel) -> None:
     """Write float16 weights, the schedule, and the index with the names of the classes."""
-    transformer.half().save_pretrained(folder / "transformer", safe_serialization=True)
+    training.save_half(folder, transformer=transformer)
     scheduler().save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "DiTPipeline",

@@ -10,6 +10,7 @@ same step, each by its own gradient; the error of the decoded faces stays in the
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -84,16 +85,16 @@ class Game(nn.Module):
 
 
 @torch.no_grad()
-def standardised_encoder(data: CachedFaces, device: torch.device) -> tuple[StyleEncoder, Tensor]:
+def standardised_encoder(data: CachedFaces) -> tuple[StyleEncoder, Tensor]:
     """Return the means of ``faces_vae`` as an encoder with mean 0 and spread 1, and all codes."""
     start = shipped_autoencoder().encoder.state_dict()
-    encoder = StyleEncoder(image_size=SIZE, code=CODE).to(device)
+    encoder = StyleEncoder(image_size=SIZE, code=CODE).to(data.device)
     encoder.encoder.load_state_dict(
         {k: v[:CODE] if k.startswith("head.") else v for k, v in start.items()}
     )
     parts = torch.arange(len(data.images)).split(256)
     codes = torch.cat([
-        encoder(training.from_uint8(data.images[rows]).to(device)) for rows in parts
+        encoder(training.from_uint8(data.images[rows]).to(data.device)) for rows in parts
     ])  # fmt: skip
     mean, spread = codes.mean(0), codes.std(0)
     head = encoder.encoder.head
@@ -116,7 +117,7 @@ def _start_loss(
     generator: Generator, plan: training.Plan, data: CachedFaces, codes: Float[Tensor, "n d"]
 ) -> training.Loss:
     def loss(step: int, rng: torch.Generator) -> Float[Tensor, ""]:
-        images, weight = data.batch(plan, step, codes.device)
+        images, weight = data.batch(plan, step)
         w = codes[data.rows(plan.batch, step, plan.seed)]
         z = torch.randn(256, CODE, generator=rng).to(codes.device)
         with training.autocast(codes.device):
@@ -133,7 +134,7 @@ def _loss(
     generator, discriminator = game.generator, game.discriminator
 
     def loss(step: int, rng: torch.Generator) -> Float[Tensor, ""]:
-        real, weight = data.batch(plan, step, codes.device)
+        real, weight = data.batch(plan, step)
         read = codes[data.rows(plan.batch, step, plan.seed)]
         z = torch.randn(plan.batch, CODE, generator=rng).to(codes.device)
         with training.autocast(codes.device):
@@ -157,25 +158,19 @@ def make(
     folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
 ) -> dict[str, object]:
     """Train both stages (or go on training), write the folder; gives the facts for the card."""
-    start_plan, plan = (training.shortened(p, share) for p in (START_PLAN, PLAN))
-    data = CachedFaces(root, count)
-    encoder, codes = standardised_encoder(data, device)
-    torch.manual_seed(start_plan.seed)
-    generator = Generator().to(device)
-    loss = _start_loss(generator, start_plan, data, codes)
-    weights, start_seconds = training.train(generator, loss, start_plan, root=root)
-    generator.load_state_dict(weights)
-    torch.manual_seed(plan.seed)
-    game = Game(generator).to(device)
-    weights, seconds = training.train(game, _loss(game, plan, data, codes), plan, root=root)
-    game.load_state_dict(weights)
-    parts = {"mapping": generator.mapping, "synthesis": generator.synthesis, "encoder": encoder}
-    for name, part in parts.items():
-        part.half().save_pretrained(folder / name)
-    return {
-        "start": training.facts(start_plan, "generator", start_seconds, count),
-        "game": training.facts(plan, "generator", seconds, count),
-    }
+    data = CachedFaces(root, count, device)
+    encoder, codes = standardised_encoder(data)
+    generator, start_facts = training.fit(
+        Generator, partial(_start_loss, codes=codes), START_PLAN, data,
+        device=device, root=root, share=share, count=count,
+    )  # fmt: skip
+    game, facts = training.fit(
+        lambda: Game(generator), partial(_loss, codes=codes), PLAN, data,
+        device=device, root=root, share=share, count=count,
+    )  # fmt: skip
+    parts = {"mapping": game.generator.mapping, "synthesis": game.generator.synthesis}
+    training.save_half(folder, **parts, encoder=encoder)
+    return {"start": start_facts, "game": facts}
 
 
 @torch.no_grad()

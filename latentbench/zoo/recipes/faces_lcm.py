@@ -142,16 +142,13 @@ def make(
         share: Factor on the steps.
         count: Number of faces whose latents are cached.
     """
-    plan = training.shortened(PLAN, share)
     data = face_latents.load(root, device, count)
-    torch.manual_seed(plan.seed)
-    network = student().to(device)
-    averaged, seconds = training.train(network, _loss(network, plan, data), plan, root=root)
-    network.load_state_dict(averaged)
+    network, facts = training.fit(
+        student, _loss, PLAN, data, device=device, root=root, share=share, count=count
+    )
     save(folder, network)
     unet_hash = weights.card(faces_ldm.NAME)["sha256"]["unet/diffusion_pytorch_model.safetensors"]
-    told = training.facts(plan, "generator", seconds, count)
-    return {"adapter": told | {"teacher": faces_ldm.NAME, "teacher_unet_sha256": unet_hash}}
+    return {"adapter": facts | {"teacher": faces_ldm.NAME, "teacher_unet_sha256": unet_hash}}
 
 
 def save(folder: Path, network: UNet2DConditionModel) -> None:

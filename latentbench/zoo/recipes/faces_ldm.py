@@ -120,17 +120,14 @@ def refine_decoder(
 ) -> float:
     """Train the decoder on, where it is, with the latents as they are; gives the seconds."""
     decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])
-    weights, seconds = training.train(decoder, _decoder_loss(vae, plan, device), plan, root=root)
-    decoder.load_state_dict(weights)
-    return seconds
+    return training.train(decoder, _decoder_loss(vae, plan, device), plan, root=root)
 
 
 def train_autoencoder(
     vae: AutoencoderKL, plan: training.Plan, device: torch.device, root: Path
 ) -> float:
     """Train the autoencoder where it is, or go on training; gives the seconds."""
-    weights, seconds = training.train(vae, _vae_loss(vae, plan, device), plan, root=root)
-    vae.load_state_dict(weights)
+    seconds = training.train(vae, _vae_loss(vae, plan, device), plan, root=root)
     vae.eval()
     return seconds
 
@@ -239,10 +236,7 @@ def train_text(
     """Pretrain the text tower on the true factors; gives it and the seconds spent."""
     torch.manual_seed(plan.seed)
     reader = _Reader().to(device)
-    weights, seconds = training.train(
-        reader, _text_loss(reader, plan, tokens, device), plan, root=root
-    )
-    reader.load_state_dict(weights)
+    seconds = training.train(reader, _text_loss(reader, plan, tokens, device), plan, root=root)
     return reader.tower.eval(), seconds
 
 
@@ -346,15 +340,10 @@ def train_diffusion(
     data: dict[str, Tensor],
     tokens: CLIPTokenizer,
     root: Path,
-    *,
-    stop_after: int | None = None,
 ) -> tuple[TextAndUNet, float]:
     """Train the U-Net with the text tower on cached latents, or go on training."""
     both = both.to(data["latents"].device)
-    weights, seconds = training.train(
-        both, _ldm_loss(both, plan, data, tokens), plan, root=root, stop_after=stop_after
-    )
-    both.load_state_dict(weights)
+    seconds = training.train(both, _ldm_loss(both, plan, data, tokens), plan, root=root)
     return both.eval(), seconds
 
 

@@ -127,21 +127,19 @@ def make(
         share: Factor on the steps.
         count: Number of faces whose latents are cached.
     """
-    plan = training.shortened(PLAN, share)
     data = face_latents.load(root, device, count)
-    torch.manual_seed(plan.seed)
-    model = TextAndTransformer().to(device)
-    averaged, seconds = training.train(model, _loss(model, plan, data), plan, root=root)
-    model.load_state_dict(averaged)
+    model, facts = training.fit(
+        TextAndTransformer, _loss, PLAN, data, device=device, root=root, share=share, count=count
+    )
     save(folder, model)
-    return {"transformer_and_text": training.facts(plan, "generator", seconds, count)}
+    return {"transformer_and_text": facts}
 
 
 def save(folder: Path, model: TextAndTransformer) -> None:
     """Write float16 weights, tokenizers, the schedule and the pipeline's index."""
-    model.transformer.half().save_pretrained(folder / "transformer", safe_serialization=True)
-    for name, tower in (("text_encoder", model.text), ("text_encoder_2", model.text_2)):
-        tower.half().save_pretrained(folder / name, safe_serialization=True)
+    towers = {"text_encoder": model.text, "text_encoder_2": model.text_2}
+    training.save_half(folder, transformer=model.transformer, **towers)
+    for name in towers:
         faces_ldm.load_as_float32(folder / name / "config.json")
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer().save_pretrained(folder / name)

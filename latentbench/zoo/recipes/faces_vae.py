@@ -34,16 +34,14 @@ def kl_divergence(
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1)
 
 
-def _loss(
-    vae: VectorAutoencoder, plan: training.Plan, data: CachedFaces, device: torch.device
-) -> training.Loss:
+def _loss(vae: VectorAutoencoder, plan: training.Plan, data: CachedFaces) -> training.Loss:
     """Negative evidence lower bound ("Auto-Encoding Variational Bayes", equation 10), weighted."""
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
-        images, weight = data.batch(plan, step, device)
-        with training.autocast(device):
+        images, weight = data.batch(plan, step)
+        with training.autocast(images.device):
             mean, log_variance = vae.posterior(images)
-            noise = torch.randn(mean.shape, generator=generator).to(device)
+            noise = torch.randn(mean.shape, generator=generator).to(images.device)
             decoded = vae.decode(mean + torch.exp(0.5 * log_variance) * noise)
         error = (weight * (decoded.float() - images).square()).sum((1, 2, 3)) / (2 * VARIANCE)
         nats = error + kl_divergence(mean.float(), log_variance.float())
@@ -56,15 +54,12 @@ def make(
     folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
 ) -> dict[str, object]:
     """Train (or go on training) and write the folder; gives the facts for the card."""
-    plan = training.shortened(PLAN, share)
-    torch.manual_seed(plan.seed)
-    vae = network().to(device)
-    weights, seconds = training.train(
-        vae, _loss(vae, plan, CachedFaces(root, count), device), plan, root=root
+    data = CachedFaces(root, count, device)
+    vae, facts = training.fit(
+        network, _loss, PLAN, data, device=device, root=root, share=share, count=count
     )
-    vae.load_state_dict(weights)
-    vae.half().save_pretrained(folder / "vae")
-    return {"vae": training.facts(plan, "generator", seconds, count)}
+    training.save_half(folder, vae=vae)
+    return {"vae": facts}
 
 
 @torch.no_grad()

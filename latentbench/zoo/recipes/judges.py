@@ -206,9 +206,7 @@ def train_free(judge: Judge, plan: training.Plan, device: torch.device, root: Pa
     """Train the label-free trunk of ``zoo2`` where it is; gives the seconds spent."""
     torch.manual_seed(plan.seed)
     model = _WithProjector(judge).to(device)
-    weights, seconds = training.train(model, _free_loss(model, plan, device), plan, root=root)
-    model.load_state_dict(weights)
-    return seconds
+    return training.train(model, _free_loss(model, plan, device), plan, root=root)
 
 
 def train_supervised(
@@ -220,9 +218,7 @@ def train_supervised(
     spent = []
     for phase in phases:
         loss = _supervised_loss(model, phase, device)
-        weights, seconds = training.train(model, loss, phase.plan, root=root)
-        model.load_state_dict(weights)
-        spent.append(seconds)
+        spent.append(training.train(model, loss, phase.plan, root=root))
     return spent
 
 

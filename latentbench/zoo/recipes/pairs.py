@@ -103,8 +103,7 @@ def make(
     torch.manual_seed(plan.seed)
     model = _WithReadings(build(name)).to(device)
     loss = _loss(model, plan, SPLITS[name], device)
-    weights, seconds = training.train(model, loss, plan, root=root)
-    model.load_state_dict(weights)
+    seconds = training.train(model, loss, plan, root=root)
     model.pair.inverse_temperature.copy_(model.log_scale.detach().exp().clamp_max(50))
     _save(model.pair, folder)
     return {"pair": training.facts(plan, SPLITS[name], seconds)}
