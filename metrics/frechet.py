@@ -91,12 +91,10 @@ class FrechetDistance(FeatureSets):
     def compute(self) -> dict[str, Score]:
         """Return the distance; None where there are too few images for it."""
         real, ids = self.reference(), self.seen.names()
-        n, d = len(ids), real[0].shape[1]
-        least = max(2, self.per_dimension * d)
-        if min(n, len(real[0])) < least:
-            few = f"{min(n, len(real[0]))} images for {d} feature dimensions, at least {least:g}"
-            short = Score(None, n, note=f"{few} needed; the kernel distance is valid here")
-            return {self.column: add_note(short, self.remark())}
+        n, smaller = len(ids), min(len(ids), len(real[0]))
+        few = too_small(smaller, "images", real[0].shape[1], self.per_dimension)
+        if few:
+            return {self.column: add_note(Score(None, n, note=few), self.remark())}
         score = jackknife_score(self._pair(real).distance, n, too_few(list(ids), real[1]))
         return {self.column: add_note(score, self._floor(score, real[0]), self.remark())}
 
@@ -189,6 +187,18 @@ def pair(first: Set, second: Set) -> Pair:
     if min(len(a), len(b)) <= a.shape[1]:
         return GramPair(first, second)
     return GaussianPair(moments(a, groups(a_ids)), moments(b, groups(b_ids)))
+
+
+def too_small(count: int, what: str, dimensions: int, per_dimension: float) -> str:
+    """Return why this many images or frames allow no Frechet distance, or an empty string.
+
+    Example:
+        >>> too_small(8, "images", 4, 2.0)
+        ''
+    """
+    least = max(2, per_dimension * dimensions)
+    few = f"{count} {what} for {dimensions} feature dimensions, at least {least:g} needed"
+    return f"{few}; the kernel distance is valid here" if count < least else ""
 
 
 def frechet_score(first: Set, second: Set) -> Score:

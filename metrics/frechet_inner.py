@@ -2,7 +2,7 @@
 
 from latentbench.types import Score
 from metrics.features import Set
-from metrics.frechet import frechet_score
+from metrics.frechet import frechet_score, too_small
 from metrics.inner import InnerDistance
 
 
@@ -49,9 +49,6 @@ class InnerFrechetDistance(InnerDistance):
 
     def distance(self, first: Set, second: Set) -> Score:
         """Return the Frechet distance; None where there are too few frames."""
-        few, d = min(len(first[0]), len(second[0])), first[0].shape[1]
-        least = max(2, self.per_dimension * d)
-        if few < least:
-            note = f"{few} frames for {d} feature dimensions, at least {least:g} needed"
-            return Score(None, len(set(first[1])), note=f"{note}; the kernel distance is valid")
-        return frechet_score(first, second)
+        smaller = min(len(first[0]), len(second[0]))
+        few = too_small(smaller, "frames", first[0].shape[1], self.per_dimension)
+        return Score(None, len(set(first[1])), note=few) if few else frechet_score(first, second)

@@ -1,18 +1,12 @@
 """`ms_ssim`: structural similarity at five scales."""
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from latentbench.errors import BadInput
 from latentbench.metric import Figure
-from metrics.pairwise import Pairwise, unit_range
-
-SMALLEST = 161  # pixels: one window of 11 at the fifth scale
+from metrics.ssim import SSIM
 
 
-class MultiScaleSSIM(Pairwise):
+class MultiScaleSSIM(SSIM):
     """Multi-scale structural similarity per image, on images in [0, 1].
 
     Source: Wang et al., "Multi-scale Structural Similarity for Image Quality Assessment", by
@@ -33,18 +27,6 @@ class MultiScaleSSIM(Pairwise):
     name = "ms_ssim"
     figure = Figure("structural similarity at 5 scales", low=0.0, high=1.0, higher_is_better=True)
     source = "Multi-scale Structural Similarity for Image Quality Assessment"
-
-    def compare(
-        self, outputs: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]
-    ) -> Float[Tensor, "n"]:
-        """Return the similarity of each pair."""
-        if min(outputs.shape[-2:]) < SMALLEST:
-            raise BadInput(
-                f"MultiScaleSSIM needs images of at least {SMALLEST} pixels per side, got "
-                f"{tuple(outputs.shape[-2:])}; take ssim"
-            )
-        found = multiscale_structural_similarity_index_measure(
-            unit_range(outputs), unit_range(targets), data_range=1.0, reduction="none"
-        )
-        assert isinstance(found, torch.Tensor)
-        return found
+    smallest = 161  # pixels: one window of 11 at the fifth scale
+    instead = "take ssim"
+    similarity = staticmethod(multiscale_structural_similarity_index_measure)

@@ -1,6 +1,8 @@
 """`ssim`: structural similarity."""
 
-import torch
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -32,18 +34,18 @@ class SSIM(Pairwise):
     name = "ssim"
     figure = Figure("structural similarity", low=-1.0, high=1.0, higher_is_better=True)
     source = "Image Quality Assessment: From Error Visibility to Structural Similarity, section III"
+    smallest: ClassVar[int] = SMALLEST
+    instead: ClassVar[str] = "leave the metric out"
+    similarity: ClassVar[Callable[..., Any]] = staticmethod(structural_similarity_index_measure)
 
     def compare(
         self, outputs: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "n"]:
         """Return the similarity of each pair."""
-        if min(outputs.shape[-2:]) < SMALLEST:
+        if min(outputs.shape[-2:]) < self.smallest:
             raise BadInput(
-                f"SSIM needs images of at least {SMALLEST} pixels per side, got "
-                f"{tuple(outputs.shape[-2:])}; leave the metric out"
+                f"{type(self).__name__} needs images of at least {self.smallest} pixels per side, "
+                f"got {tuple(outputs.shape[-2:])}; {self.instead}"
             )
-        found = structural_similarity_index_measure(
-            unit_range(outputs), unit_range(targets), data_range=1.0, reduction="none"
-        )
-        assert isinstance(found, torch.Tensor)
-        return found
+        pair = unit_range(outputs), unit_range(targets)
+        return self.similarity(*pair, data_range=1.0, reduction="none")
