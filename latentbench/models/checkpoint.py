@@ -25,8 +25,8 @@ Attend = Callable[[AttentionCall], Tensor]
 class CheckpointDiffusion(DiffusionModel):
     """A denoiser and its noise schedule, loaded from a folder of diffusers components.
 
-    A family says how its network is called and where it is tapped: `call`, `middle_block`,
-    `change_middle`, `attention_modules` and `processor`.
+    A family says where its network is tapped (`middle_block`, `change_middle`, `attention_modules`
+    and `processor`) and, where it is not called as diffusers' networks are, how (`call`).
 
     Args:
         path: name of an embedded model, a local folder, or a hub id.
@@ -86,11 +86,11 @@ class CheckpointDiffusion(DiffusionModel):
 
     # ------------------------------------------------------------ one call of the network
 
-    @abstractmethod
     def call(
         self, x: Float[Tensor, "r ..."], timesteps: Tensor, condition: Condition
     ) -> Float[Tensor, "r ..."]:
         """Return the network's output; x is of the network's dtype."""
+        return self.network(x, timestep=timesteps, **condition.tensors).sample
 
     def forward(
         self,

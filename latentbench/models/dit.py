@@ -113,8 +113,7 @@ class DiT(TransformerDiffusion):
         self, x: Float[Tensor, "r c h w"], timesteps: Tensor, condition: Condition
     ) -> Float[Tensor, "r c h w"]:
         """Return the network's prediction without the learned variance."""
-        out = self.network(x, timestep=timesteps, **condition.tensors).sample
-        return out[:, : x.shape[1]]
+        return super().call(x, timesteps, condition)[:, : x.shape[1]]
 
 
 class _WeighedClasses(nn.Embedding):

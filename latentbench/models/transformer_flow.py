@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from latentbench.models.base import Condition
 from latentbench.models.checkpoint import load_component
@@ -99,9 +98,3 @@ class TransformerFlow(JointFlow):
         return Condition(
             {"encoder_hidden_states": torch.cat([tokens, third], 1), "pooled_projections": pooled}
         )
-
-    def call(
-        self, x: Float[Tensor, "r c h w"], timesteps: Tensor, condition: Condition
-    ) -> Float[Tensor, "r c h w"]:
-        """Return the network's velocity, eps - x_0."""
-        return self.network(x, timestep=timesteps, **condition.tensors).sample

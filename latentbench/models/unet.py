@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.errors import Incompatible
-from latentbench.models.base import AttentionCall, Condition
+from latentbench.models.base import AttentionCall
 from latentbench.models.checkpoint import Attend, CheckpointDiffusion
 from latentbench.parameterization import Grid, variance_preserving_grid
 
@@ -106,12 +105,6 @@ class UNetDiffusion(CheckpointDiffusion):
     def middle_block(self) -> nn.Module | None:
         """Return the U-Net's middle block."""
         return getattr(self.network, "mid_block", None)
-
-    def call(
-        self, x: Float[Tensor, "r c h w"], timesteps: Tensor, condition: Condition
-    ) -> Float[Tensor, "r c h w"]:
-        """Return the U-Net's output."""
-        return self.network(x, timesteps, **condition.tensors).sample
 
 
 def ddim_grid(scheduler: Any, steps: int) -> Grid:
