@@ -180,7 +180,7 @@ def _untouched(dataset: Dataset, split: str, name: str, n: int) -> tuple[int, ..
     column, found, start = dataset.factor_names.index(name[:-1]), [], 0
     while len(found) < n and start < dataset.size(split):
         index = range(start, min(start + 64, dataset.size(split)))
-        factors = dataset.batch(split, index).factors
+        factors = dataset.describe(split, index).factors
         assert factors is not None
         far = (factors[:, column] - goal_of(name)).abs() > 0.75
         found += [i for i, take in zip(index, far.tolist(), strict=True) if take]

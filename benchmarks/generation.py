@@ -24,15 +24,15 @@ class Generation(Benchmark):
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return one sample per index; `factors` are those that the prompt describes."""
-        batch = bench.dataset.batch(self.split, work.indices)
+        known = bench.dataset.describe(self.split, work.indices)
         prompted = "prompts" in bench.model.provides
-        images = bench.editor.generate(batch.ids, batch.prompts if prompted else None)
+        images = bench.editor.generate(known.ids, known.prompts if prompted else None)
         return Samples(
-            batch.ids,
+            known.ids,
             images.clamp(-1, 1)[:, None].cpu(),
-            (work.group,) * len(batch),
-            wanted=batch.factors[:, None] if prompted and batch.factors is not None else None,
-            prompts=batch.prompts if prompted else None,
+            (work.group,) * len(known),
+            wanted=known.factors[:, None] if prompted and known.factors is not None else None,
+            prompts=known.prompts if prompted else None,
         )
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import torch
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.models.semantic import SemanticDiffusion
-from latentbench.types import Batch, Endpoint, Samples, Space
+from latentbench.types import Batch, Description, Endpoint, Samples, Space
 
 
 class Interpolation(Benchmark):
@@ -41,11 +41,16 @@ class Interpolation(Benchmark):
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the frames; path k runs between the captions of images 2k and 2k + 1."""
-        a, b = (bench.dataset.batch(self.split, [2 * k + j for k in work.indices]) for j in (0, 1))
-        left = self._end(bench, a, a)
-        right = self._end(bench, a, b) if self.kind == "prompt" else self._end(bench, b, a)
+        pairs = [[2 * k + j for k in work.indices] for j in (0, 1)]
+        a, b = (bench.dataset.describe(self.split, index) for index in pairs)
         if self.kind == "image":
-            left, right = (self._real_end(bench, batch) for batch in (a, b))
+            real = [bench.dataset.batch(self.split, index) for index in pairs]
+            left, right = (self._real_end(bench, batch) for batch in real)
+            ends = torch.stack([batch.images for batch in real], 1)
+        else:
+            left = self._end(bench, a, a)
+            right = self._end(bench, a, b) if self.kind == "prompt" else self._end(bench, b, a)
+            ends = None
         frames = bench.editor.interpolate(left, right, self.frames)
         return Samples(
             a.ids,
@@ -53,14 +58,14 @@ class Interpolation(Benchmark):
             (work.group,) * len(a),
             factors=a.factors if self.kind != "noise" else None,
             wanted=self._wanted(a, b) if self.kind != "noise" else None,
-            ends=torch.stack([a.images, b.images], 1) if self.kind == "image" else None,
+            ends=ends,
         )
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
         """Return the kind of path."""
         return (self.kind,)
 
-    def _end(self, bench: Bench, noise: Batch, prompts: Batch) -> Endpoint:
+    def _end(self, bench: Bench, noise: Description, prompts: Description) -> Endpoint:
         parts = bench.model.prior(bench.streams, noise.ids).parts
         prompted = "prompts" in bench.model.provides
         words = prompts.prompts if prompted else None
@@ -74,7 +79,7 @@ class Interpolation(Benchmark):
         prompts = batch.prompts if prompted else None
         return Endpoint(batch.ids, prompts=prompts, images=batch.images, code=code)
 
-    def _wanted(self, a: Batch, b: Batch) -> torch.Tensor | None:
+    def _wanted(self, a: Description, b: Description) -> torch.Tensor | None:
         if a.factors is None or b.factors is None:
             return None
         t = torch.linspace(0, 1, self.frames).reshape(1, -1, 1)

@@ -36,7 +36,8 @@ class PathLength(Benchmark):
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return both images of each pair; pair k steps from noise 2k towards noise 2k + 1."""
-        a, b = (bench.dataset.batch(self.split, [2 * k + j for k in work.indices]) for j in (0, 1))
+        pairs = [[2 * k + j for k in work.indices] for j in (0, 1)]
+        a, b = (bench.dataset.describe(self.split, index) for index in pairs)
         shape, device = bench.model.latent_shape, bench.device
         z1, z2 = (bench.streams.normal("prior", x.ids, shape, device) for x in (a, b))
         step = torch.tensor([0.0, self.epsilon])

@@ -9,7 +9,7 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput, unknown
 from latentbench.shifts import SHIFTS, relative_shift
-from latentbench.types import Batch, Samples
+from latentbench.types import Samples
 
 
 class Robustness(Benchmark):
@@ -55,30 +55,29 @@ class Robustness(Benchmark):
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the samples of shifted noise."""
         name, strength = self.cases[work.group]
-        batch, shape = bench.dataset.batch(self.split, work.indices), bench.model.latent_shape
-        z, fresh = (bench.streams.normal(c, batch.ids, shape) for c in ("prior", "shift"))
+        known, shape = bench.dataset.describe(self.split, work.indices), bench.model.latent_shape
+        z, fresh = (bench.streams.normal(c, known.ids, shape) for c in ("prior", "shift"))
         shifted = SHIFTS[name](z, fresh, strength)
-        prompts = batch.prompts if "prompts" in bench.model.provides else None
-        images = bench.editor.generate(batch.ids, prompts, shifted)
-        known = prompts is not None and batch.factors is not None
+        prompts = known.prompts if "prompts" in bench.model.provides else None
+        images = bench.editor.generate(known.ids, prompts, shifted)
+        wanted = None if prompts is None or known.factors is None else known.factors[:, None]
         return Samples(
-            batch.ids,
+            known.ids,
             images.clamp(-1, 1)[:, None].cpu(),
-            (work.group,) * len(batch),
-            sources=self._unshifted(batch, prompts, z, bench),
+            (work.group,) * len(known),
+            sources=self._unshifted(known.ids, prompts, z, bench),
             strengths=relative_shift(z, shifted)[:, None],
-            wanted=batch.factors[:, None] if known and batch.factors is not None else None,
+            wanted=wanted,
             noise=shifted,
         )
 
     def _unshifted(
-        self, batch: Batch, prompts: Sequence[str] | None, z: Tensor, bench: Bench
+        self, ids: tuple[str, ...], prompts: Sequence[str] | None, z: Tensor, bench: Bench
     ) -> Tensor:
         """Return the samples of the noise as drawn, made once for all cases."""
-        if batch.ids not in self._plain:
-            images = bench.editor.generate(batch.ids, prompts, z)
-            self._plain[batch.ids] = images.clamp(-1, 1).cpu()
-        return self._plain[batch.ids]
+        if ids not in self._plain:
+            self._plain[ids] = bench.editor.generate(ids, prompts, z).clamp(-1, 1).cpu()
+        return self._plain[ids]
 
 
 def _case(text: str) -> tuple[str, float]:

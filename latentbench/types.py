@@ -56,6 +56,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Description:
+    """What is known of images, without their pixels.
+
+    Args:
+        ids: one name per image.
+        prompts: one caption per image, where the data set has them.
+        factors: known factors in [0, 1], where the data set has them.
+    """
+
+    ids: tuple[str, ...]
+    prompts: tuple[str, ...] | None = None
+    factors: Float[Tensor, "b f"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
 class Latent:
     """A code in one or more spaces, one row per image.
 

@@ -111,7 +111,7 @@ class FactorMetric(SampleMetric):
         size = data.size("calibration")
         index = range(max(0, size - CALIBRATION_N), size)
         read = read_split(self.surroundings, self.reader, "factors", "calibration", index)
-        known = data.batch("calibration", index).factors
+        known = data.describe("calibration", index).factors
         if known is None:
             raise BadInput(f"{type(self).__name__} needs known factors, the data set has none")
         return Sharpness((read - known).square().mean(0).sqrt(), read.std(0))

@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.types import Batch, Edit
+from latentbench.types import Batch, Description, Edit
 
 
 class Dataset(ABC):
@@ -34,6 +34,11 @@ class Dataset(ABC):
     @abstractmethod
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Return the images of these indices, with ids ``split/index`` and all that is known."""
+
+    def describe(self, split: str, indices: Sequence[int]) -> Description:
+        """Return what `batch` knows of these images; overridden where that needs no pixels."""
+        batch = self.batch(split, indices)
+        return Description(batch.ids, batch.prompts, batch.factors)
 
     def counterfactual(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentbench.data import faces
 from latentbench.data.dataset import Dataset
-from latentbench.types import Batch
+from latentbench.types import Batch, Description
 
 
 class FacesDataset(Dataset):
@@ -39,10 +39,17 @@ class FacesDataset(Dataset):
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Return faces with captions, factors and part masks."""
-        data, index = self._split(split), torch.as_tensor(list(indices))
-        factors = data.factors(index)
-        ids, captions = tuple(f"{split}/{i}" for i in indices), tuple(faces.caption(factors))
-        return Batch(ids, data.images(index), captions, factors, _Masks(factors, self.image_size))
+        known = self.describe(split, indices)
+        assert known.factors is not None
+        images = faces.render(known.factors, self.image_size)
+        masks = _Masks(known.factors, self.image_size)
+        return Batch(known.ids, images, known.prompts, known.factors, masks)
+
+    def describe(self, split: str, indices: Sequence[int]) -> Description:
+        """Return ids, captions and factors; no face is drawn."""
+        factors = self._split(split).factors(torch.as_tensor(list(indices)))
+        ids = tuple(f"{split}/{i}" for i in indices)
+        return Description(ids, tuple(faces.caption(factors)), factors)
 
     def counterfactual(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]

@@ -19,7 +19,7 @@ from latentbench.cache import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.data.sources import Source, checked
 from latentbench.errors import BadInput, unknown
-from latentbench.types import Batch
+from latentbench.types import Batch, Description
 
 log = logging.getLogger(__name__)
 PROMPT, SPLIT = "prompt", "split"
@@ -64,12 +64,17 @@ class ImageTable(Dataset):
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Return images with what the table says; ids are the images' names."""
+        known = self.describe(split, indices)
+        images = torch.stack([self._image(name) for name in known.ids])
+        return Batch(known.ids, images, known.prompts, known.factors)
+
+    def describe(self, split: str, indices: Sequence[int]) -> Description:
+        """Return what the table says; no image is decoded."""
         ids = self.ids(split, indices)
-        images = torch.stack([self._image(name) for name in ids])
         rows = self._rows.loc[list(ids)]
         prompts = tuple(map(str, rows[PROMPT])) if PROMPT in rows else None
         factors = torch.tensor(self._factors.loc[list(ids)].to_numpy(np.float32))
-        return Batch(ids, images, prompts, factors if self.factor_names else None)
+        return Description(ids, prompts, factors if self.factor_names else None)
 
     def ids(self, split: str, indices: Sequence[int]) -> tuple[str, ...]:
         """Return the names of these images of a split."""

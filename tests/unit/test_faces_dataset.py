@@ -13,6 +13,15 @@ def test_a_batch_is_what_the_factors_say():
     assert list(batch.prompts) == faces.caption(factors)
 
 
+def test_a_description_is_what_a_batch_knows_and_draws_no_face(monkeypatch):
+    data = FacesDataset(size=32)
+    batch = data.batch("test", [3, 1])
+    monkeypatch.setattr(faces, "render", None)
+    known = data.describe("test", [3, 1])
+    assert (known.ids, known.prompts, len(known)) == (batch.ids, batch.prompts, 2)
+    assert torch.equal(known.factors, batch.factors)
+
+
 def test_masks_are_those_of_the_parts():
     batch = FacesDataset(size=32).batch("test", [0, 1])
     expected = faces.part_masks(batch.factors, 32)

@@ -73,6 +73,9 @@ def test_prompts_factors_and_splits_come_from_the_table(photos):
     assert batch.prompts == ("photo 5", "photo 0")
     torch.testing.assert_close(batch.factors, torch.tensor([[5 / 7, 0.0], [0.0, 1.0]]))
     assert (data.size("test"), data.size("generator"), data.size("judge")) == (6, 2, 0)
+    known = Folder(path=str(photos)).describe("test", [5, 0])  # of no size yet: nothing is decoded
+    assert (known.ids, known.prompts) == (batch.ids, batch.prompts)
+    assert torch.equal(known.factors, batch.factors)
 
 
 def test_a_parquet_table_reads_the_same(photos):
