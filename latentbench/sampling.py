@@ -35,6 +35,9 @@ Window = tuple[float, float]  # share of the steps [from, to), 0 at the noisy en
 class Term:
     """One condition in the composed prediction ``sum_k weight_k eps(x_t, condition_k)``.
 
+    A flow's velocities are summed instead. That is the same where the weights add up to one; where
+    they do not, a sum of eps has no x0 at the flow's first level, which holds no signal.
+
     Args:
         branch: name by which interventions know its rows ("condition", "null", ...).
         condition: one row per image.
@@ -316,7 +319,7 @@ def predict(
     timestep: int | float | None = None,
     taps: _Taps | None = None,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
-    """Return (x0, eps) of the composed prediction, all terms in one network call.
+    """Return (x0, eps) of the composed prediction, all terms in one network call; see `Term`.
 
     Args:
         model: the denoiser.
@@ -326,6 +329,9 @@ def predict(
         terms: conditions and weights.
         timestep: what to tell the network, where it differs from the level's own.
         taps: changes inside the network.
+
+    Raises:
+        BadInput: weights that do not add up to one, at a level without signal.
     """
     b, k = len(x), len(terms)
     alpha, sigma = grid.levels(level, x)
@@ -338,8 +344,18 @@ def predict(
     x0_k, eps_k = split_prediction(model.prediction_type, out, rows, a, s)
     w = torch.stack([_column(term.weight, x) for term in terms])
     x0, eps = ((w * v.reshape(k, b, *v.shape[1:])).sum(0) for v in (x0_k, eps_k))
-    rest = 1 - w.sum(0)  # x0 and eps of a sum whose weights do not add up to one
-    return (x0 + rest * x / alpha if bool((rest.abs() > 1e-6).any()) else x0), eps
+    rest = 1 - w.sum(0)
+    if not bool((rest.abs() > 1e-6).any()):
+        return x0, eps
+    if model.prediction_type == "flow":
+        missing = rest * x / (alpha + sigma)
+        return x0 + missing, eps + missing
+    if bool((alpha == 0).any()):
+        raise BadInput(
+            f"the terms' weights add up to {float(w.sum(0).flatten()[0]):g}; at a level without "
+            f"signal they must add up to one: give the rest to a term of the empty condition"
+        )
+    return x0 + rest * x / alpha, eps
 
 
 def _column(weight: float | Tensor, x: Tensor) -> Tensor:

@@ -91,11 +91,11 @@ def test_guidance_is_linear_in_its_scale(seed, scale):
     torch.testing.assert_close(alpha * x0 + sigma * eps, x)
 
 
-@given(seed=seeds, weight=st.floats(-2, 3))
-def test_x0_and_eps_agree_whatever_the_weights_add_up_to(seed, weight):
+@given(seed=seeds, weight=st.floats(-2, 3), kind=st.sampled_from(["epsilon", "flow"]))
+def test_x0_and_eps_agree_whatever_the_weights_add_up_to(seed, weight, kind):
     import toy
 
-    model = toy.GaussianModel(steps=10)
+    model = toy.GaussianModel(kind, steps=10)
     x, grid = draw(seed, 2, 3, 8, 8), model.grid()
     (term,) = guided(model.condition(None, 2), model.condition(None, 2), 1.0)
     terms = [term, type(term)("more", model.condition(("hat",) * 2, 2), weight)]

@@ -158,6 +158,36 @@ def test_flow_levels_take_euler_steps(gaussian):
     torch.testing.assert_close(step, x + float(t[2] - t[1]) * (eps - x0))
 
 
+def without_signal() -> Grid:
+    """Two levels of a flow, the first of noise alone."""
+    t = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    return Grid(torch.tensor([999, 500]), 1 - t, t)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.5), (2.0, -0.5, -0.2), (1.5, -0.5)])
+def test_a_flow_sums_velocities(weights):
+    """From the first level on, where a sum of eps whose weights miss one has no x0."""
+    model, grid = toy.GaussianModel("flow"), without_signal()
+    x = noise(model)
+    terms = [
+        Term(word, model.condition((word,) * 2, 2), w)
+        for word, w in zip(toy.FACTORS, weights, strict=False)
+    ]
+    for level, t in enumerate((1.0, 0.5)):
+        told = torch.full((2,), int(grid.timesteps[level]))
+        v = sum(term.weight * model.forward(x, told, term.condition) for term in terms)
+        x0, eps = predict(model, x, grid, level, terms)
+        torch.testing.assert_close(x0, x - t * v)
+        torch.testing.assert_close(eps, x + (1 - t) * v)
+
+
+def test_weights_that_miss_one_are_refused_where_there_is_no_signal(gaussian):
+    hat = gaussian.condition(("hat",) * 2, 2)
+    with pytest.raises(BadInput, match=r"add up to 1\.5"):
+        predict(gaussian, noise(gaussian), without_signal(), 0, [Term("hat", hat, 1.5)])
+    predict(gaussian, noise(gaussian), without_signal(), 1, [Term("hat", hat, 1.5)])
+
+
 @pytest.mark.parametrize("convention", ["next", "matched"])
 def test_inversion_error_falls_with_steps(gaussian, convention):
     images = gaussian.sample(("hat",) * 8)
