@@ -36,15 +36,13 @@ class Option:
 def options(group: str) -> Mapping[str, Option]:
     """Return every choice of a group by name, without loading a weight."""
     with plugins.conf():
-        loader = GlobalHydra.instance().config_loader()
-        names = loader.get_group_options(group)
-        return {name: _option(group, name) for name in sorted(names)}
-
-
-def _option(group: str, name: str) -> Option:
-    choice = f"metric=[{name}]" if group == "metric" else f"+{group}={name}"
-    config = compose(plugins.EMPTY, [choice])[group]
-    return _read(name, config[name] if group == "metric" else config)
+        names = sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+        choices = [f"+{group}@{group}.{name}={name}" for name in names]  # each under its own name
+        if group == "metric":  # whose yamls say so themselves
+            choices = [f"metric=[{','.join(names)}]"]
+        found = compose(plugins.EMPTY, choices)[group]  # at once: composing is slow
+    alone = {name: OmegaConf.create({group: found[name]})[group] for name in names}  # as in a cell
+    return {name: _read(name, config) for name, config in alone.items()}
 
 
 def _read(name: str, config: DictConfig) -> Option:
