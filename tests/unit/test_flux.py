@@ -105,6 +105,14 @@ def test_dev_is_told_its_guidance_and_schnell_is_not(folders):
         load(folders, "schnell", embedded_guidance=3.5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.03), ("float16", 0.002)])
+def test_half_precision_moves_an_image_by_rounding_alone(folders, dtype, tolerance):
+    """Mean absolute difference of images in [-1, 1], whose spread is 0.37."""
+    half = load(folders, "dev", dtype=dtype)
+    assert half.network.dtype == getattr(torch, dtype)
+    assert float((sampled(half) - sampled(load(folders, "dev"))).abs().mean()) < tolerance
+
+
 def test_a_size_that_patches_do_not_fill_is_refused(folders):
     assert load(folders, "dev", image_size=24).latent_shape == (16, 12, 12)
     for size in (18, 17):
