@@ -16,7 +16,8 @@ from latentbench.types import Samples
 
 FILE = "images.parquet"
 GRID = "grid.webp"
-GRID_ROWS = 8
+GRID_ROWS = 8  # below each other; further ones stand beside them
+MOST = 16383  # pixels per side that WebP can hold
 SMALLEST = 96  # pixels per tile in the grid; smaller images are enlarged
 MARGIN = 20  # pixels for words
 
@@ -74,7 +75,7 @@ class Pictures:
             buffer = io.BytesIO()
             pd.DataFrame([_encoded(row) for row in self.rows]).to_parquet(buffer, index=False)
             write_atomically(folder / FILE, buffer.getvalue())
-            write_atomically(folder / GRID, _webp(grid(self._spread())))
+            write_atomically(folder / GRID, _webp(thinned(grid(self._spread()))))
 
     def _spread(self) -> list[Row]:
         """Return rows for the grid, the groups in turn."""
@@ -87,10 +88,23 @@ def grid(rows: Sequence[Row]) -> UInt8[np.ndarray, "h w 3"]:
     """Return one picture: a line per row with source, outputs and truth, words above."""
     lines = [_line(row) for row in rows]
     width = max(line.shape[1] for line in lines)
-    parts = []
-    for row, line in zip(rows, lines, strict=True):
-        parts += [_words(row, line.shape[1], width), _widen(line, width)]
-    return np.concatenate(parts)
+    parts = [
+        np.concatenate([_words(row, line.shape[1], width), _pad(line, line.shape[0], width)])
+        for row, line in zip(rows, lines, strict=True)
+    ]
+    columns = [np.concatenate(parts[k : k + GRID_ROWS]) for k in range(0, len(parts), GRID_ROWS)]
+    return np.concatenate([_pad(column, columns[0].shape[0], width) for column in columns], 1)
+
+
+def thinned(picture: UInt8[np.ndarray, "h w 3"], most: int = MOST) -> UInt8[np.ndarray, "h w 3"]:
+    """Return every k-th pixel of a picture that is too large for its format; usually all.
+
+    Example:
+        >>> thinned(np.zeros((25, 10, 3), np.uint8), most=10).shape
+        (9, 4, 3)
+    """
+    step = -(-max(picture.shape[:2]) // most)
+    return picture[::step, ::step]
 
 
 def pixels(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -178,5 +192,9 @@ def _words(row: Row, used: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(strip)
 
 
-def _widen(line: UInt8[np.ndarray, "h w 3"], width: int) -> UInt8[np.ndarray, "h w 3"]:
-    return np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0)), constant_values=255)
+def _pad(
+    picture: UInt8[np.ndarray, "h w 3"], height: int, width: int
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Return the picture with white below it and to its right."""
+    h, w = picture.shape[:2]
+    return np.pad(picture, ((0, height - h), (0, width - w), (0, 0)), constant_values=255)

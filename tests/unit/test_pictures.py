@@ -44,6 +44,24 @@ def test_kept_images_are_lossless(tmp_path):
     assert np.array_equal(image, pictures.pixels(chunk.outputs[0, 1]))
 
 
+def test_many_groups_stand_in_columns(tmp_path):
+    names = [f"g{k:02d}" for k in range(19)]
+    keeper = Pictures(16, names)
+    for k, name in enumerate(names):
+        keeper.update(samples(name, 2, k))
+    keeper.save(tmp_path)
+    grid = np.asarray(Image.open(tmp_path / pictures.GRID))
+    line = 2 * pictures.MARGIN + pictures.SMALLEST
+    assert grid.shape == (8 * line, 3 * 4 * pictures.SMALLEST, 3)
+    assert (grid[3 * line :, 8 * pictures.SMALLEST :] == 255).all()  # 19 = 8 + 8 + 3
+
+
+def test_a_picture_too_large_for_its_format_is_thinned():
+    wide = np.zeros((40, pictures.MOST + 1, 3), np.uint8)
+    assert pictures.thinned(wide).shape == (20, 8192, 3)
+    assert pictures.thinned(wide[:, :-1]).shape == (40, pictures.MOST, 3)
+
+
 def test_a_path_stands_between_the_images_that_it_joins(tmp_path):
     keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
     keeper.update(replace(chunk, ends=chunk.outputs, sources=None, truths=None))
