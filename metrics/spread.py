@@ -137,7 +137,10 @@ def with_normal(
 ) -> dict[str, Score]:
     """Return the scores with the mean over seeded normal sets of this n and d in each note."""
     normal = normal_values(statistic, n, d)
-    texts = {name: f"N(0, I) at n={n}, d={d}: {value:.4g}" for name, value in normal.items()}
+    texts = {
+        name: f"N(0, I) at n={n}, d={d}: {'undefined' if np.isnan(value) else f'{value:.4g}'}"
+        for name, value in normal.items()
+    }
     return {name: add_note(score, texts[name]) for name, score in scores.items()}
 
 

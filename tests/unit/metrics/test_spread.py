@@ -143,6 +143,7 @@ def test_fewer_images_than_dimensions():
     metric.update(coded(normal(30, 50)))
     found = metric.compute()
     assert found["kl_normal"].value is None and found["pc_ratio"].value == 0
+    assert found["kl_normal"].note.endswith("undefined") and "nan" not in found["kl_normal"].note
     assert found["eee"].value is not None
 
 
