@@ -12,6 +12,7 @@ from torch import Tensor
 from latentbench.batching import map_batches, padded_batches
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
+from latentbench.errors import BadInput
 from latentbench.types import Batch, Edit, Samples
 from latentbench.zoo.judges import load_judge
 
@@ -185,6 +186,11 @@ def _untouched(dataset: Dataset, split: str, name: str, n: int) -> tuple[int, ..
         far = (factors[:, column] - goal_of(name)).abs() > 0.75
         found += [i for i, take in zip(index, far.tolist(), strict=True) if take]
         start += 64
+    if len(found) < n:
+        raise BadInput(
+            f"attribute_editing asks for {n} images far from {name!r}, the split {split!r} has "
+            f"{len(found)} among its {dataset.size(split)}; lower benchmark.n or take another split"
+        )
     return tuple(found[:n])
 
 

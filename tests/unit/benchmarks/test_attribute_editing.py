@@ -1,5 +1,7 @@
 """Attribute editing: matching strengths on a planted editor whose effect is known exactly."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.streams import Streams
 
 DATA = FacesDataset(size=32)
@@ -52,6 +55,19 @@ def test_an_effect_that_stays_below_is_not_reached():
     found = AttributeEditing(n=4, attributes=("hat+",)).setup(bench(Planted(1.0, 0.1, most=0.3)))
     assert not found["hat+"]["reached"]
     assert found["hat+"]["matched"] == 2.0
+
+
+def test_too_few_images_to_edit_are_an_error_that_tells_their_number():
+    class Few(FacesDataset):
+        def size(self, split):
+            return 10
+
+    protocol, surroundings = AttributeEditing(n=9, attributes=("hat+",)), bench(Planted(1.0, 0.1))
+    surroundings = replace(surroundings, dataset=Few(size=32))
+    with pytest.raises(
+        BadInput, match=r"asks for 9 images far from 'hat\+'.*has [1-8] among its 10"
+    ):
+        protocol.setup(surroundings)
 
 
 def test_the_last_output_is_the_matched_one():
