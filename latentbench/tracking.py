@@ -90,7 +90,8 @@ def summary(record: Record) -> dict[str, Any]:
 def sample_table(folder: Path) -> pd.DataFrame:
     """Return one row per sample: values at the headline output, and images as arrays.
 
-    Image columns ("source", "output 0", "truth 0", ...) are None beyond the rows that were kept.
+    Image columns ("source", "region", "output 0", "truth 0", "from", "to", ...) are None beyond the
+    rows that were kept.
     """
     values = pd.read_parquet(folder / records.SAMPLES)
     main = values.groupby(["group", "id"], sort=False)
@@ -110,7 +111,8 @@ def _headline(outputs: pd.DataFrame) -> pd.Series:
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:
-    images: dict[str, Any] = {"source": row["source"], "reconstruction": row["reconstruction"]}
+    images = {name: row[name] for name in ("source", "region", "reconstruction")}
+    images |= dict(zip(("from", "to"), row["ends"], strict=False))  # none, or both
     named = list(row["strengths"]) or range(len(row["outputs"]))
     images |= {f"output {k}": image for k, image in enumerate(row["outputs"])}
     images |= {f"truth {k}": image for k, image in enumerate(row["truths"])}

@@ -4,10 +4,13 @@ import cells
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from latentbench import tracking
+from latentbench import records, tracking
+from latentbench.pictures import Pictures, pixels
 from latentbench.records import Status
+from latentbench.types import Samples
 
 WANDB = OmegaConf.create(
     {"_target_": "latentbench.tracking.WandbTracker", "project": "test", "mode": "offline"}
@@ -59,6 +62,24 @@ def test_images_come_back_as_they_were(cell):
     brighter = np.asarray(row["output 1"], int) - np.asarray(row["output 0"], int)
     assert (brighter >= 0).all()
     assert brighter.mean() > 5  # strength 2 against strength 1
+
+
+def test_the_table_shows_the_region_of_a_mask_and_the_ends_of_a_path(tmp_path):
+    images, mask = torch.rand(4, 3, 8, 8) * 2 - 1, torch.zeros(1, 8, 8)
+    mask[0, 2:4] = 1
+    keeper = Pictures(1, ["g"])
+    keeper.update(
+        Samples(("a",), images[None, :1], ("g",), sources=images[1:2], masks=mask,
+                ends=images[None, 2:])
+    )  # fmt: skip
+    keeper.save(tmp_path)
+    values = {"group": ["g"], "id": ["a"], "output": [0], "headline": [True], "psnr": [1.0]}
+    pd.DataFrame(values).to_parquet(tmp_path / records.SAMPLES)
+    row = tracking.sample_table(tmp_path).iloc[0]
+    assert np.array_equal(row["from"], pixels(images[2]))
+    assert np.array_equal(row["to"], pixels(images[3]))
+    assert np.array_equal(row["region"][2:4], pixels(images[1])[2:4])
+    assert not row["region"][4:].any()
 
 
 def test_a_tracker_that_breaks_costs_nothing(cell, caplog):
