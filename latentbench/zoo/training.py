@@ -117,7 +117,7 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 class Average:
-    """Exponential moving average of a module's parameters; buffers are copied."""
+    """Exponential moving average of a module's weights and buffers; integers are copied."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -1,6 +1,7 @@
 """Small faces that are rendered once: at 32 pixels, drawing costs as much as a training step."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -52,6 +53,14 @@ class CachedFaces:
         rows = self.rows(plan.batch, step, plan.seed)
         images = training.from_uint8(self.images[rows]).to(self.device)
         return images, 1 + self.weights[rows].float().to(self.device) / 85
+
+    @torch.no_grad()
+    def read(
+        self, encoder: Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b d"]]
+    ) -> Float[Tensor, "n d"]:
+        """Return an encoder's codes of all faces, in their order."""
+        parts = self.images.split(256)
+        return torch.cat([encoder(training.from_uint8(part).to(self.device)) for part in parts])
 
 
 @functools.lru_cache(maxsize=2)

@@ -23,7 +23,7 @@ from latentbench.zoo.judges import Judge
 from latentbench.zoo.recipes import faces_ddpm
 from latentbench.zoo.recipes.cached_faces import COUNT, FIRST, SIZE, CachedFaces
 from latentbench.zoo.recipes.semantic_figures import semantic_figures
-from latentbench.zoo.recipes.shipped import shipped_autoencoder, shipped_unet
+from latentbench.zoo.recipes.shipped import shipped_means, shipped_unet
 
 NAME = "faces_diffae"
 VERSION = 1
@@ -46,9 +46,7 @@ class Autoencoder(nn.Module):
         self.unet = shipped_unet(class_embed_type="identity")
         embedding = self.unet.time_embedding.linear_2.out_features
         self.semantic = SemanticEncoder(image_size=SIZE, code=CODE, embedding=embedding)
-        start = shipped_autoencoder().encoder.state_dict()
-        means = {k: v[:CODE] if k.startswith("head.") else v for k, v in start.items()}
-        self.semantic.encoder.load_state_dict(means)
+        self.semantic.encoder.load_state_dict(shipped_means())
 
     def forward(
         self, x: Float[Tensor, "b 3 h w"], t: Tensor, code: Float[Tensor, "b d"]
@@ -76,10 +74,7 @@ def _loss(both: Autoencoder, plan: training.Plan, data: CachedFaces) -> training
 @torch.no_grad()
 def standardise(semantic: SemanticEncoder, data: CachedFaces) -> Tensor:
     """Give z_sem mean 0 and spread 1 over all faces, exactly; returns their codes."""
-    parts = torch.arange(len(data.images)).split(256)
-    raw = torch.cat([
-        semantic.encoder(training.from_uint8(data.images[rows]).to(data.device)) for rows in parts
-    ])  # fmt: skip
+    raw = data.read(semantic.encoder)
     semantic.normalise.running_mean.copy_(raw.mean(0))
     semantic.normalise.running_var.copy_(raw.var(0))
     return semantic.normalise(raw)

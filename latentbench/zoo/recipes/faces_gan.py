@@ -24,7 +24,7 @@ from latentbench.zoo import training
 from latentbench.zoo.judges import Judge
 from latentbench.zoo.measures import reconstruction_figures, set_distance, test_faces
 from latentbench.zoo.recipes.cached_faces import COUNT, FIRST, SIZE, CachedFaces
-from latentbench.zoo.recipes.shipped import shipped_autoencoder
+from latentbench.zoo.recipes.shipped import shipped_means
 
 NAME = "faces_gan"
 VERSION = 2
@@ -87,15 +87,9 @@ class Game(nn.Module):
 @torch.no_grad()
 def standardised_encoder(data: CachedFaces) -> tuple[StyleEncoder, Tensor]:
     """Return the means of ``faces_vae`` as an encoder with mean 0 and spread 1, and all codes."""
-    start = shipped_autoencoder().encoder.state_dict()
     encoder = StyleEncoder(image_size=SIZE, code=CODE).to(data.device)
-    encoder.encoder.load_state_dict(
-        {k: v[:CODE] if k.startswith("head.") else v for k, v in start.items()}
-    )
-    parts = torch.arange(len(data.images)).split(256)
-    codes = torch.cat([
-        encoder(training.from_uint8(data.images[rows]).to(data.device)) for rows in parts
-    ])  # fmt: skip
+    encoder.encoder.load_state_dict(shipped_means())
+    codes = data.read(encoder)
     mean, spread = codes.mean(0), codes.std(0)
     head = encoder.encoder.head
     head.weight.div_(spread[:, None])

@@ -1,6 +1,7 @@
 """Shipped networks from which other recipes start."""
 
 from diffusers import UNet2DModel
+from torch import Tensor
 
 from latentbench.models.vae import VectorAutoencoder
 from latentbench.zoo import training, weights
@@ -23,3 +24,10 @@ def shipped_autoencoder() -> VectorAutoencoder:
     weights.verify(faces_vae.NAME)
     vae = VectorAutoencoder.from_pretrained(weights.folder(faces_vae.NAME) / "vae")
     return vae.float().eval().requires_grad_(False)
+
+
+def shipped_means() -> dict[str, Tensor]:
+    """State of an `ImageEncoder` that gives the means of ``faces_vae``'s posterior."""
+    vae = shipped_autoencoder()
+    state = vae.encoder.state_dict()
+    return {k: v[: vae.config.code] if k.startswith("head.") else v for k, v in state.items()}
