@@ -351,8 +351,9 @@ def predict(
         missing = rest * x / (alpha + sigma)
         return x0 + missing, eps + missing
     if bool((alpha == 0).any()):
+        worst = rest.flatten()[rest.abs().argmax()]
         raise BadInput(
-            f"the terms' weights add up to {float(w.sum(0).flatten()[0]):g}; at a level without "
+            f"the terms' weights add up to {float(1 - worst):g}; at a level without "
             f"signal they must add up to one: give the rest to a term of the empty condition"
         )
     return x0 + rest * x / alpha, eps

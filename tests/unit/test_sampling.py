@@ -185,6 +185,9 @@ def test_weights_that_miss_one_are_refused_where_there_is_no_signal(gaussian):
     hat = gaussian.condition(("hat",) * 2, 2)
     with pytest.raises(BadInput, match=r"add up to 1\.5"):
         predict(gaussian, noise(gaussian), without_signal(), 0, [Term("hat", hat, 1.5)])
+    with pytest.raises(BadInput, match=r"add up to 1\.5"):  # the row that misses, not the first
+        uneven = Term("hat", hat, torch.tensor([1.0, 1.5]))
+        predict(gaussian, noise(gaussian), without_signal(), 0, [uneven])
     predict(gaussian, noise(gaussian), without_signal(), 1, [Term("hat", hat, 1.5)])
 
 
