@@ -172,8 +172,10 @@ def test_images_are_inverted_and_decoded_under_their_captions(latent, cache):
     batch = toy.ToyData().batch("test", range(2))
     expected = plain.decode(plain.invert(batch))
     torch.testing.assert_close(editor.decode(editor.invert(batch)), expected)
-    images = editor.edit(batch, Edit("hat+", "hat"), torch.zeros(1))
-    torch.testing.assert_close(images[:, 0], expected, rtol=1e-3, atol=1e-4)
+    assert len(set(batch.prompts)) == 2
+    images = editor.edit(batch, Edit("hat+", "hat"), torch.zeros(2))
+    for k in range(2):
+        torch.testing.assert_close(images[:, k], expected, rtol=1e-3, atol=1e-4)
     empty = editor.invert(replace(batch, prompts=None))
     assert not torch.allclose(editor.decode(empty), expected, atol=1e-2)
 
