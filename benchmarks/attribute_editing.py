@@ -41,6 +41,9 @@ class AttributeEditing(Benchmark):
         strengths: number of native strengths of the curve.
         judge: who reads the gain that is matched; never the judge of the scores.
         split: which images are edited.
+
+    Raises:
+        BadInput: the split has fewer than n images far from an edit's goal (raised by `setup`).
     """
 
     question = "Does an edit change what was asked and nothing else?"

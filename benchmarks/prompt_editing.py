@@ -7,6 +7,7 @@ import torch
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
+from latentbench.errors import BadInput
 from latentbench.types import Samples
 
 SPLIT = "test"
@@ -29,6 +30,9 @@ class PromptEditing(Benchmark):
         strengths: number of native strengths, evenly spaced up to `max_strength`.
         give_masks: hand the mask to the method: no longer comparable with those that are not
             given it.
+
+    Raises:
+        BadInput: no strength at all.
     """
 
     question = "Does an edit by a prompt pair change the image where it should, and keep the rest?"
@@ -37,6 +41,8 @@ class PromptEditing(Benchmark):
     main_score = "bg_psnr"
 
     def __init__(self, *, n: int = 140, strengths: int = 1, give_masks: bool = False) -> None:
+        if strengths < 1:
+            raise BadInput(f"strengths is how many edits are made, 1 or more, got {strengths}")
         self.n, self.strengths, self.give_masks = n, strengths, give_masks
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
