@@ -11,7 +11,7 @@ from latentbench.batching import padded_batches
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
-from latentbench.inversion import condition_of, ddim_invert
+from latentbench.inversion import ddim_invert
 from latentbench.linear import orthogonalise, pca
 from latentbench.models.base import Condition, DiffusionModel
 from latentbench.sampling import Intervention, Recorder, Step, generate, guided
@@ -47,10 +47,10 @@ class HSpaceDirections(Editor):
     Models". `supervised` (section on class differences): v = mean h of the n highest scored images
     minus mean h of the n lowest, per step; g = 1 is one class gap. `pca`: per step, the principal
     components of h with signs aligned to the first step; g = 1 is one standard deviation. Labelled
-    images are inverted by DDIM and h is recorded while they are decoded. On a model that takes
-    prompts, all this is done under each image's own caption, at guidance 1: a class difference of h
-    then holds what the captions do, too. One of x_T is learned under the empty prompt, since a
-    caption takes out of x_T what it tells.
+    images are inverted by DDIM and h is recorded while they are decoded, under the empty prompt, as
+    the source's models have none. Under own captions `faces_ldm` reconstructs better (32.9 against
+    25.4 dB at 20 steps), but edits leak more at equal effect (.029 against .020) and directions of
+    x_T no longer reach it: the caption holds on to what it tells.
     The change enters both terms of the step, as in the source; `asymmetric` is its option, with
     about three times the effect per class gap at 20 steps and as much leak at equal effect.
     Deviations: scores are the data set's labels; PCA is fitted on the same inverted images, and the
@@ -74,7 +74,6 @@ class HSpaceDirections(Editor):
     paper = (
         "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion Models, 4"
     )
-    version = 2
     scope = "global"
     needs: ClassVar[Mapping[str, frozenset[str]]] = {"edit": frozenset({"labels"})}
     model: DiffusionModel
@@ -139,28 +138,25 @@ class HSpaceDirections(Editor):
         }
 
     def invert(self, batch: Batch) -> Latent:
-        """Return x_T of each image under its own caption, where the model takes prompts."""
-        x = ddim_invert(self.model, batch, self.cache, steps=self.steps, prompts=batch.prompts)
-        return Latent({Space.NOISE: x}, prompts=batch.prompts)
+        """Return x_T under the empty prompt."""
+        x = ddim_invert(self.model, batch, self.cache, steps=self.steps)
+        return Latent({Space.NOISE: x})
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
-        """Return the images of x_T under the captions of the inversion."""
-        x = latent.parts[Space.NOISE]
-        condition = condition_of(self.model, latent.prompts, len(x))
-        return self.model.decode(self._sample(x, condition))
+        """Return the images of x_T under the empty prompt."""
+        return self.model.decode(self._sample(latent.parts[Space.NOISE]))
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return the images with the attribute's direction added at each strength."""
         x = self.invert(batch).parts[Space.NOISE].repeat_interleave(len(strengths), 0)
-        condition = condition_of(self.model, batch.prompts, len(batch)).repeat(len(strengths))
         v = self._direction(edit)
         g = edit.sign * strengths.to(x).repeat(len(batch))
         if self.space is Space.NOISE:
-            z0 = self._sample(x + g.reshape(-1, 1, 1, 1) * v, condition)
+            z0 = self._sample(x + g.reshape(-1, 1, 1, 1) * v)
         else:
-            z0 = self._sample(x, condition, AddToBottleneck(v, g, self.asymmetric))
+            z0 = self._sample(x, AddToBottleneck(v, g, self.asymmetric))
         return self.model.decode(z0).unflatten(0, (len(batch), len(strengths)))
 
     def _direction(self, edit: Edit) -> Tensor:
@@ -169,8 +165,9 @@ class HSpaceDirections(Editor):
             raise BadInput(f"no direction for attribute {edit.attribute!r}; fitted: {known}")
         return self.directions_[edit.attribute].shift
 
-    def _sample(self, x: Tensor, condition: Condition, *interventions: Intervention) -> Tensor:
-        terms, grid = guided(condition, Condition(), 1.0), self.model.grid(self.steps)
+    def _sample(self, x: Tensor, *interventions: Intervention) -> Tensor:
+        terms = guided(self.model.condition(None, len(x)), Condition(), 1.0)
+        grid = self.model.grid(self.steps)
         return generate(self.model, x, terms, grid=grid, interventions=interventions)
 
     def _codes(self, data: Dataset, names: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -185,11 +182,11 @@ class HSpaceDirections(Editor):
         return torch.cat(codes), torch.cat(labels)
 
     def _code(self, batch: Batch) -> Tensor:
-        if self.space is Space.NOISE:
-            return ddim_invert(self.model, batch, self.cache, steps=self.steps)
         x = self.invert(batch).parts[Space.NOISE]
+        if self.space is Space.NOISE:
+            return x
         recorder = Recorder(bottleneck=True)
-        self._sample(x, condition_of(self.model, batch.prompts, len(batch)), recorder)
+        self._sample(x, recorder)
         return torch.stack([recorder.h[i] for i in sorted(recorder.h)], 1)
 
     def _class_differences(self, codes: Tensor, labels: Float[Tensor, "n a"]) -> list[Tensor]:
