@@ -1,5 +1,6 @@
 """Every embedded model that a yaml names keeps the laws of its kind, on its shipped weights."""
 
+import cells  # noqa: F401 (puts the tests' plug-in on the path before options are first read)
 import pytest
 import torch
 from safetensors import safe_open
