@@ -43,7 +43,8 @@ class AttributeEditing(Benchmark):
         split: which images are edited.
 
     Raises:
-        BadInput: the split has fewer than n images far from an edit's goal (raised by `setup`).
+        BadInput: no image or no strength asked for; or the split has fewer than n images far from
+            an edit's goal (raised by `setup`).
     """
 
     question = "Does an edit change what was asked and nothing else?"
@@ -62,6 +63,8 @@ class AttributeEditing(Benchmark):
         judge: str = "zoo2",
         split: str = "test",
     ) -> None:
+        if min(n, strengths) < 1:
+            raise BadInput(f"n and strengths are numbers of 1 or more, got {n} and {strengths}")
         self.n, self.attributes, self.gain = n, tuple(attributes), gain
         self.strengths, self.judge, self.split = strengths, judge, split
 
