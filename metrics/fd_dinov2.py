@@ -5,11 +5,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from latentbench.batching import map_batches
-from latentbench.metric import Figure, Surroundings
+from latentbench.metric import Surroundings
 from latentbench.published import PublishedWeights
 from metrics.features import BATCH
-from metrics.frechet import FrechetDistance
 from metrics.pixels import IMAGENET, as_bytes, normalised, squeeze_bicubic
+from metrics.published_frechet import PublishedFrechetDistance
 from metrics.vision_transformer import VisionTransformer
 
 SIZE = 224
@@ -47,7 +47,7 @@ class DINOv2Features:
         return self.network(normalised(pixels, *IMAGENET).to(self.device)).cpu()
 
 
-class FrechetDINOv2(FrechetDistance):
+class FrechetDINOv2(PublishedFrechetDistance):
     """Frechet distance of DINOv2 ViT-L/14 features, which follow people's judgement better.
 
     Switched on by the original weights only. `FrechetDistance` says when there is no value (1024
@@ -67,29 +67,13 @@ class FrechetDINOv2(FrechetDistance):
     """
 
     source = "Exposing flaws of generative model evaluation metrics, section 4; dgm-eval"
+    what = "Frechet distance, DINOv2 ViT-L/14 features"
     weights = (DINOV2,)
-
-    def __init__(
-        self,
-        *,
-        reference_split: str = "test",
-        reference_n: int = 10_000,
-        per_dimension: float = 2.0,
-    ) -> None:
-        super().__init__(
-            reference_split=reference_split, reference_n=reference_n, per_dimension=per_dimension
-        )
 
     @property
     def column(self) -> str:
         """Name of the figure."""
         return "fd_dinov2"
-
-    @property
-    def figures(self) -> dict[str, Figure]:
-        """The one figure."""
-        what = "Frechet distance, DINOv2 ViT-L/14 features"
-        return {self.column: Figure(what, low=0.0, higher_is_better=False)}
 
     def load(self, surroundings: Surroundings) -> DINOv2Features:
         """Return the network; its hash is checked before the file is opened."""

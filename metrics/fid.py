@@ -1,11 +1,11 @@
 """`fid`: the published Frechet Inception distance."""
 
-from latentbench.metric import Figure, Surroundings
-from metrics.frechet import FrechetDistance
+from latentbench.metric import Surroundings
 from metrics.inception import WEIGHTS, InceptionFeatures, Mode, load_inception
+from metrics.published_frechet import PublishedFrechetDistance
 
 
-class FrechetInceptionDistance(FrechetDistance):
+class FrechetInceptionDistance(PublishedFrechetDistance):
     """The published FID: clean-fid's network, resizing and distance, in any of its three modes.
 
     Switched on by the original weights only. `FrechetDistance` says when there is no value and
@@ -40,18 +40,12 @@ class FrechetInceptionDistance(FrechetDistance):
             reference_split=reference_split, reference_n=reference_n, per_dimension=per_dimension
         )
         self.mode: Mode = mode
-        self.weights = (WEIGHTS[mode],)
+        self.what, self.weights = f"FID, clean-fid's mode {mode}", (WEIGHTS[mode],)
 
     @property
     def column(self) -> str:
         """Name of the figure."""
         return "fid" if self.mode == "clean" else f"fid_{self.mode}"
-
-    @property
-    def figures(self) -> dict[str, Figure]:
-        """The one figure."""
-        what = f"FID, clean-fid's mode {self.mode}"
-        return {self.column: Figure(what, low=0.0, higher_is_better=False)}
 
     def load(self, surroundings: Surroundings) -> InceptionFeatures:
         """Return the network of the mode."""
