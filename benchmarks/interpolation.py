@@ -42,12 +42,13 @@ class Interpolation(Benchmark):
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the frames; path k runs between the captions of images 2k and 2k + 1."""
         pairs = [[2 * k + j for k in work.indices] for j in (0, 1)]
-        a, b = (bench.dataset.describe(self.split, index) for index in pairs)
         if self.kind == "image":
             real = [bench.dataset.batch(self.split, index) for index in pairs]
+            a, b = (batch.description for batch in real)
             left, right = (self._real_end(bench, batch) for batch in real)
             ends = torch.stack([batch.images for batch in real], 1)
         else:
+            a, b = (bench.dataset.describe(self.split, index) for index in pairs)
             left = self._end(bench, a, a)
             right = self._end(bench, a, b) if self.kind == "prompt" else self._end(bench, b, a)
             ends = None

@@ -54,6 +54,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def description(self) -> "Description":
+        """What is known of the images, without their pixels."""
+        return Description(self.ids, self.prompts, self.factors)
+
 
 @dataclass(frozen=True)
 class Description:

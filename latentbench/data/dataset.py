@@ -37,8 +37,7 @@ class Dataset(ABC):
 
     def describe(self, split: str, indices: Sequence[int]) -> Description:
         """Return what `batch` knows of these images; overridden where that needs no pixels."""
-        batch = self.batch(split, indices)
-        return Description(batch.ids, batch.prompts, batch.factors)
+        return self.batch(split, indices).description
 
     def counterfactual(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
