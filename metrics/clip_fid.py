@@ -2,7 +2,7 @@
 
 from latentbench.metric import Surroundings
 from metrics.clip import CLIP, load_clip, weights_of
-from metrics.published_frechet import PublishedFrechetDistance
+from metrics.frechet import PublishedFrechetDistance
 
 
 class ClipFrechetDistance(PublishedFrechetDistance):

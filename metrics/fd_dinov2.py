@@ -8,8 +8,8 @@ from latentbench.batching import map_batches
 from latentbench.metric import Surroundings
 from latentbench.published import PublishedWeights
 from metrics.features import BATCH
+from metrics.frechet import PublishedFrechetDistance
 from metrics.pixels import IMAGENET, as_bytes, normalised, squeeze_bicubic
-from metrics.published_frechet import PublishedFrechetDistance
 from metrics.vision_transformer import VisionTransformer
 
 SIZE = 224

@@ -1,8 +1,8 @@
 """`fid`: the published Frechet Inception distance."""
 
 from latentbench.metric import Surroundings
+from metrics.frechet import PublishedFrechetDistance
 from metrics.inception import WEIGHTS, InceptionFeatures, Mode, load_inception
-from metrics.published_frechet import PublishedFrechetDistance
 
 
 class FrechetInceptionDistance(PublishedFrechetDistance):
