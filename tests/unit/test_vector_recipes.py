@@ -154,6 +154,13 @@ def test_a_recipe_writes_half_precision_that_its_model_loads(recipe, root, tmp_p
         assert b'"F16"' in header and b'"F32"' not in header, file
 
 
+@pytest.mark.parametrize("recipe", [faces_diffae, faces_diffusevae], ids=lambda r: r.NAME)
+def test_a_card_names_the_network_that_training_began_from(recipe, root, tmp_path):
+    first = next(iter(recipe.make(tmp_path, CPU, root, TINY, count=40).values()))
+    shipped = weights.folder(first["start"]) / "unet" / "diffusion_pytorch_model.safetensors"
+    assert first["start_unet_sha256"] == weights.sha256(shipped)
+
+
 def test_a_further_ldm_is_a_pipeline_with_its_own_latents(root, tmp_path):
     told = further_ldms.make("faces_ldm_f8", tmp_path, CPU, root, TINY, count=8)
     assert told["unet_and_text"]["steps"] == 2

@@ -23,10 +23,10 @@ from latentbench.zoo.judges import Judge
 from latentbench.zoo.recipes import faces_ddpm
 from latentbench.zoo.recipes.cached_faces import COUNT, FIRST, SIZE, CachedFaces
 from latentbench.zoo.recipes.semantic_figures import semantic_figures
-from latentbench.zoo.recipes.shipped import shipped_means, shipped_unet
+from latentbench.zoo.recipes.shipped import shipped_means, shipped_unet, unet_start
 
 NAME = "faces_diffae"
-VERSION = 1
+VERSION = 2
 CODE = 64
 PLAN = training.Plan(
     name=NAME, steps=1600, batch=32, lr=8e-4, flat=0.5, seed=55, ema=0.998, fresh=FIRST
@@ -111,7 +111,7 @@ def make(
     )  # fmt: skip
     training.save_half(folder, unet=both.unet, semantic_encoder=both.semantic, code_prior=prior)
     DDIMScheduler.from_config(faces_ddpm.scheduler().config).save_pretrained(folder / "scheduler")
-    return {"encoder_and_unet": facts, "code_prior": prior_facts}
+    return {"encoder_and_unet": facts | unet_start(), "code_prior": prior_facts}
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:

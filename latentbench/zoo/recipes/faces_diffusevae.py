@@ -19,10 +19,10 @@ from latentbench.zoo.judges import Judge
 from latentbench.zoo.recipes import faces_ddpm, faces_vae
 from latentbench.zoo.recipes.cached_faces import COUNT, FIRST, CachedFaces
 from latentbench.zoo.recipes.semantic_figures import semantic_figures
-from latentbench.zoo.recipes.shipped import shipped_autoencoder, shipped_unet
+from latentbench.zoo.recipes.shipped import shipped_autoencoder, shipped_unet, unet_start
 
 NAME = "faces_diffusevae"
-VERSION = 1
+VERSION = 2
 PLAN = training.Plan(
     name=NAME, steps=800, batch=32, lr=8e-4, flat=0.4, seed=57, ema=0.998, fresh=FIRST
 )
@@ -65,7 +65,7 @@ def make(
     )
     training.save_half(folder, unet=unet)
     DDIMScheduler.from_config(faces_ddpm.scheduler().config).save_pretrained(folder / "scheduler")
-    return {"unet": facts}
+    return {"unet": facts | unet_start()}
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:

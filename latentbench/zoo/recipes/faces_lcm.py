@@ -21,9 +21,10 @@ from latentbench.zoo import training, weights
 from latentbench.zoo.judges import Judge
 from latentbench.zoo.measures import caption_accuracy, set_distance
 from latentbench.zoo.recipes import face_latents, faces_ldm
+from latentbench.zoo.recipes.shipped import unet_hash
 
 NAME = "faces_lcm"
-VERSION = 1
+VERSION = 2
 PLAN = training.Plan(
     name=NAME, steps=450, batch=16, lr=1e-3, flat=0.5, seed=61, ema=0.95, weight_decay=0.0,
     save_every=25, fresh=face_latents.FIRST,
@@ -147,8 +148,8 @@ def make(
         student, _loss, PLAN, data, device=device, root=root, share=share, count=count
     )
     save(folder, network)
-    unet_hash = weights.card(faces_ldm.NAME)["sha256"]["unet/diffusion_pytorch_model.safetensors"]
-    return {"adapter": facts | {"teacher": faces_ldm.NAME, "teacher_unet_sha256": unet_hash}}
+    teacher = {"teacher": faces_ldm.NAME, "teacher_unet_sha256": unet_hash(faces_ldm.NAME)}
+    return {"adapter": facts | teacher}
 
 
 def save(folder: Path, network: UNet2DConditionModel) -> None:

@@ -29,7 +29,7 @@ from latentbench.zoo.judges import Judge
 from latentbench.zoo.measures import caption_accuracy, reconstruction_figures, set_distance
 
 NAME = "faces_ldm"
-VERSION = 1
+VERSION = 2
 SIZE = 64
 VAE_PLAN = training.Plan(
     name="faces_ldm_vae", steps=2300, batch=8, lr=2e-3, flat=0.0, decay="cosine", seed=21,
@@ -51,7 +51,7 @@ PLAN = training.Plan(
     name=NAME, steps=2000, batch=32, lr=1e-3, flat=0.55, seed=23, ema=0.998, fresh=2_000_000
 )
 LONG_PLAN = training.Plan(
-    name="faces_ldm_long", steps=4000, batch=32, lr=8e-4, flat=0.4, seed=26, fresh=2_000_000
+    name="faces_ldm_long", steps=3000, batch=32, lr=8e-4, flat=0.4, seed=26, fresh=2_000_000
 )
 LATENTS = 16_384
 EMPTY_SHARE = 0.1

@@ -12,11 +12,22 @@ def shipped_unet(**changes: object) -> UNet2DModel:
     """The denoiser of ``faces_ddpm`` with another config; new weights are left as they start."""
     weights.verify(faces_ddpm.NAME)
     shipped = UNet2DModel.from_pretrained(weights.folder(faces_ddpm.NAME) / "unet").float()
-    unet = UNet2DModel.from_config({**shipped.config, **changes})
+    kept_config = {k: v for k, v in shipped.config.items() if k != "_name_or_path"}
+    unet = UNet2DModel.from_config({**kept_config, **changes})
     state, kept = unet.state_dict(), shipped.state_dict()
     fitting = {k: v for k, v in kept.items() if v.shape == state[k].shape}
     unet.load_state_dict(state | fitting)
     return training.plain_attention(unet)
+
+
+def unet_hash(name: str) -> str:
+    """The sha256 of an embedded model's U-Net, for the card of a model that was made from it."""
+    return weights.card(name)["sha256"]["unet/diffusion_pytorch_model.safetensors"]
+
+
+def unet_start() -> dict[str, str]:
+    """What a card tells of the network that `shipped_unet` gave."""
+    return {"start": faces_ddpm.NAME, "start_unet_sha256": unet_hash(faces_ddpm.NAME)}
 
 
 def shipped_autoencoder() -> VectorAutoencoder:
