@@ -66,6 +66,11 @@ def test_cards_are_complete(name):
         assert {"split", "indices", "steps", "batch", "seed", "seconds"} <= set(run)
 
 
+def test_no_config_tells_where_it_was_made():
+    configs = [path.read_text("utf-8") for path in weights.WEIGHTS_ROOT.rglob("*.json")]
+    assert configs and not any("_name_or_path" in text for text in configs)
+
+
 def test_judges_and_generators_share_no_split():
     splits = {
         name: {run["split"] for run in weights.card(name)["training"].values()} for name in MODELS

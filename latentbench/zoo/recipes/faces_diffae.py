@@ -26,7 +26,7 @@ from latentbench.zoo.recipes.semantic_figures import semantic_figures
 from latentbench.zoo.recipes.shipped import shipped_means, shipped_unet, unet_start
 
 NAME = "faces_diffae"
-VERSION = 2
+VERSION = 1
 CODE = 64
 PLAN = training.Plan(
     name=NAME, steps=1600, batch=32, lr=8e-4, flat=0.5, seed=55, ema=0.998, fresh=FIRST

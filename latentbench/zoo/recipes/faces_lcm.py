@@ -26,7 +26,7 @@ from latentbench.zoo.recipes.shipped import unet_hash
 NAME = "faces_lcm"
 VERSION = 2
 PLAN = training.Plan(
-    name=NAME, steps=450, batch=16, lr=1e-3, flat=0.5, seed=61, ema=0.95, weight_decay=0.0,
+    name=NAME, steps=450, batch=16, lr=1e-4, flat=0.5, seed=61, ema=0.95, weight_decay=0.0,
     save_every=25, fresh=face_latents.FIRST,
 )  # fmt: skip
 RANK = 24
