@@ -48,9 +48,10 @@ class HSpaceDirections(Editor):
     minus mean h of the n lowest, per step; g = 1 is one class gap. `pca`: per step, the principal
     components of h with signs aligned to the first step; g = 1 is one standard deviation. Labelled
     images are inverted by DDIM and h is recorded while they are decoded, under the empty prompt, as
-    the source's models have none. Under own captions `faces_ldm` reconstructs better (32.9 against
-    25.4 dB at 20 steps), but edits leak more at equal effect (.029 against .020) and directions of
-    x_T no longer reach it: the caption holds on to what it tells.
+    the source's models have none. Under own captions `faces_ldm`, before its last stages of
+    training, reconstructed better (32.9 against 25.4 dB at 20 steps), but edits leaked more at
+    equal effect (.029 against .020) and directions of x_T no longer reached it: the caption holds
+    on to what it tells.
     The change enters both terms of the step, as in the source; `asymmetric` is its option, with
     about three times the effect per class gap at 20 steps and as much leak at equal effect.
     Deviations: scores are the data set's labels; PCA is fitted on the same inverted images, and the
