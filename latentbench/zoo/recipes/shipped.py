@@ -12,8 +12,8 @@ def shipped_unet(**changes: object) -> UNet2DModel:
     """The denoiser of ``faces_ddpm`` with another config; new weights are left as they start."""
     weights.verify(faces_ddpm.NAME)
     shipped = UNet2DModel.from_pretrained(weights.folder(faces_ddpm.NAME) / "unet").float()
-    kept_config = {k: v for k, v in shipped.config.items() if k != "_name_or_path"}
-    unet = UNet2DModel.from_config({**kept_config, **changes})
+    config = {k: v for k, v in shipped.config.items() if k != "_name_or_path"} | changes
+    unet = UNet2DModel.from_config(config)
     state, kept = unet.state_dict(), shipped.state_dict()
     fitting = {k: v for k, v in kept.items() if v.shape == state[k].shape}
     unet.load_state_dict(state | fitting)
