@@ -27,7 +27,7 @@ reference: setup ## the sweeps behind results/reference, two at a time: some 45 
 	for name in reference_paths reference_unguided reference_prompts; do \
 		$(RUN) runner.py -m sweep=$$name $(REFERENCE) || exit 1; done; wait $$edits
 	$(RUN) -m latentbench.cli leaderboard --results results/reference
-	$(RUN) -m latentbench.claims results/reference
+	$(RUN) -m latentbench.reports.claims results/reference
 
 test: setup ## all quick tests
 	$(RUN) -m pytest -n 2
@@ -37,7 +37,7 @@ test-slow: setup ## those that take more than a few seconds each
 
 agreement: setup ## compare figures with reference implementations; writes docs/agreement.md
 	$(UV) sync --frozen --inexact --group agreement
-	$(RUN) -m latentbench.cli agreement
+	$(RUN) -m agreement
 
 check: setup ## format, lint, types
 	.venv/bin/ruff format --check $(SOURCES)

@@ -21,13 +21,14 @@ from hydra.errors import HydraException  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
-from latentbench import commandline, plugins  # noqa: E402
+from latentbench import plugins  # noqa: E402
+from latentbench.cells import command_line as commandline  # noqa: E402
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> str:
     """Compute one composed cell and return its id."""
-    from latentbench.sweep import run_job  # late: --help needs no torch
+    from latentbench.cells.sweep import run_job  # late: --help needs no torch
 
     return run_job(config, HydraConfig.get())
 

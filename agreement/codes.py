@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import mutual_info_score
 
-from latentbench.agreement import Case
-from metrics.dci import completeness, disentanglement
-from metrics.features import Array
-from metrics.mig import mig
-from metrics.modularity import modularity
-from metrics.mutual_information import information_table
-from metrics.sap import sap
+from agreement.cases import Case
+from metrics.codes.dci import completeness, disentanglement
+from metrics.codes.mig import mig
+from metrics.codes.modularity import modularity
+from metrics.codes.mutual_information import information_table
+from metrics.codes.sap import sap
+from metrics.jackknife import Array
 
 BINS = 20
 ON = "1000 codes of 5 dimensions, 3 factors of 8 levels"

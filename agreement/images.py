@@ -17,16 +17,16 @@ from torchmetrics.functional.image.perceptual_path_length import perceptual_path
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.regression import MeanSquaredError
 
-from latentbench.agreement import Case, Measure
+from agreement.cases import Case, Measure
 from latentbench.types import Samples
-from metrics.background import Background
-from metrics.dists import StructureAndTexture
-from metrics.lpips import Net, lpips_with
-from metrics.ms_ssim import MultiScaleSSIM
-from metrics.path_length import inner
-from metrics.ppl import resized
-from metrics.psnr import PSNR
-from metrics.ssim import SSIM
+from metrics.pairs.background import Background
+from metrics.pairs.dists import StructureAndTexture
+from metrics.pairs.lpips import Net, lpips_with
+from metrics.pairs.ms_ssim import MultiScaleSSIM
+from metrics.pairs.psnr import PSNR
+from metrics.pairs.ssim import SSIM
+from metrics.paths.path_length import inner
+from metrics.paths.ppl import resized
 
 TRUNKS = {
     "alex": torchvision.models.alexnet,

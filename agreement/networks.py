@@ -21,16 +21,17 @@ from torchvision import transforms
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 from transformers import CLIPConfig, CLIPModel
 
+from agreement.cases import Case, Measure
 from agreement.images import images
-from latentbench.agreement import Case, Measure
 from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.metric import Surroundings
-from metrics.clip import CLIP, MEAN, STD
-from metrics.dino_structure import DINOStructure
-from metrics.inception import InceptionFeatures, Mode, PortedInception, ported
-from metrics.pixels import IMAGENET, as_bytes
-from metrics.vision_transformer import VisionTransformer
+from latentbench.zoo.judges import load_judge
+from metrics.networks.clip import CLIP, MEAN, STD
+from metrics.networks.inception import InceptionFeatures, Mode, PortedInception, ported
+from metrics.networks.pixels import IMAGENET, as_bytes
+from metrics.networks.vision_transformer import VisionTransformer
+from metrics.pairs.dino_structure import DINOStructure
 
 CPU = torch.device("cpu")
 WIDTH, DEPTH, HEADS = 48, 3, 4
@@ -135,7 +136,7 @@ def structure(unscaled: bool) -> Measure:
         network, pairs = _transformer(False), images(96)
         metric = DINOStructure(unscaled=unscaled)
         metric.network = network
-        metric.surroundings = Surroundings(FacesDataset(), CPU, Cache(None))
+        metric.surroundings = Surroundings(FacesDataset(), CPU, Cache(None), load_judge)
         a, b = (_similarities(network, x, unscaled) for x in pairs)
         theirs = [nn.functional.mse_loss(x, y) for x, y in zip(a, b, strict=True)]
         return metric.compare(*pairs), theirs

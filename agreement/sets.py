@@ -13,13 +13,13 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from latentbench.agreement import Case
-from metrics.features import Array
-from metrics.frechet import distance
-from metrics.inception_score import inception_scores
-from metrics.kernel import kernel_distance
-from metrics.kernel_subsets import subset_kernel_distance
-from metrics.prdc import NAMES, prdc
+from agreement.cases import Case
+from metrics.jackknife import Array
+from metrics.sets.frechet import distance
+from metrics.sets.inception_score import inception_scores
+from metrics.sets.kernel import kernel_distance
+from metrics.sets.kernel_subsets import subset_kernel_distance
+from metrics.sets.prdc import NAMES, prdc
 
 N, D = 500, 64
 ON = f"two sets of {N} features of {D} dimensions"

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from latentbench import catalogue
 from latentbench.benchmark import Bench, Benchmark, Work
+from latentbench.cells import catalogue
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import Incompatible, unknown

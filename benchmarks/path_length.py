@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from latentbench import linear
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
+from latentbench.sampling import linear
 from latentbench.types import Endpoint, Samples
 
 

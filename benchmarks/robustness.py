@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.noise_shifts import SHIFTS, relative_shift
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput, unknown
-from latentbench.shifts import SHIFTS, relative_shift
 from latentbench.types import Samples
 
 
@@ -21,7 +21,7 @@ class Robustness(Benchmark):
 
     Source: the question of "Synthetic Shifts to Initial Seed Vector Exposes the Brittle Nature of
     Latent-Based Diffusion Models" (abstract); shifts, strengths and scores are this suite's own
-    design, see `latentbench.shifts`.
+    design, see `benchmarks.noise_shifts`.
 
     Args:
         n: seeds, each with a caption where the model takes one.

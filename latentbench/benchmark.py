@@ -10,7 +10,7 @@ import torch
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
-from latentbench.models.base import LatentModel
+from latentbench.model import LatentModel
 from latentbench.streams import Streams
 from latentbench.types import Edit, Samples
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latentbench.published import PublishedWeights
+    from latentbench.zoo.published_weights import PublishedWeights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,16 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--dir", type=Path, default=where and Path(where), help="weights_dir")
     weights.set_defaults(run=_weights)
 
-    agree = commands.add_parser("agreement", help="compare figures with reference implementations")
-    agree.add_argument("--out", type=Path, default=ROOT / "docs" / "agreement.md")
-    agree.set_defaults(run=_agreement)
-
     commands.add_parser("zoo", help="train, check and show embedded models", add_help=False)
     return parser
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
-    from latentbench import leaderboard, records
+    from latentbench import records
+    from latentbench.reports import leaderboard
 
     found = records.list_records(arguments.results)
     if not found:
@@ -73,9 +70,9 @@ def _track(arguments: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
     from latentbench import records
-    from latentbench.tracking import track
+    from latentbench.reports.tracking import track
 
-    target = "latentbench.tracking.WandbTracker"
+    target = "latentbench.reports.tracking.WandbTracker"
     settings = {"_target_": target, "project": arguments.project, "mode": arguments.mode}
     config = OmegaConf.create(settings)
     found = [folder for folder, _ in records.list_records(arguments.results)]
@@ -85,7 +82,7 @@ def _track(arguments: argparse.Namespace) -> int:
 
 
 def _weights(arguments: argparse.Namespace) -> int:
-    from latentbench.catalogue import options
+    from latentbench.cells.catalogue import options
 
     wanted: dict[PublishedWeights, list[str]] = {}
     for option in options("metric").values():
@@ -101,22 +98,10 @@ def _weights(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _agreement(arguments: argparse.Namespace) -> int:
-    from latentbench import agreement
-
-    outcomes = []
-    for case in agreement.load_cases():
-        outcomes.append(agreement.run_case(case))
-        print(" | ".join(outcomes[-1].row()), flush=True)
-    arguments.out.write_text(agreement.report(outcomes), encoding="utf-8")
-    print(arguments.out)
-    return len(agreement.beyond(outcomes)) and 1
-
-
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from latentbench.catalogue import options
+    from latentbench.cells.catalogue import options
 
     known = {group: options(group).values() for group in ("method", "model", "dataset")}
     print_table = Console().print
@@ -142,8 +127,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _together(dataset: str):
     """Return the table of methods by benchmarks; each entry lists the models that fit."""
-    from latentbench.catalogue import options
-    from latentbench.compatibility import Parts
+    from latentbench.cells.catalogue import options
+    from latentbench.cells.compatibility import Parts
     from latentbench.errors import unknown
 
     if dataset not in options("dataset"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import Incompatible
-from latentbench.models.base import DiffusionModel, LatentModel
+from latentbench.model import DiffusionModel, LatentModel
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Endpoint, Latent, Space
 

@@ -5,21 +5,21 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torchmetrics
+from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.batching import padded_batches
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
-from latentbench.published import PublishedWeights, first_missing
-from latentbench.seen import Seen, as_json, as_tensor
+from latentbench.metric_state import Seen, as_json, as_tensor
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
-from latentbench.zoo.judges import Judge, load_judge
+from latentbench.zoo.published_weights import PublishedWeights, first_missing
 
 IMAGES = ("outputs", "sources", "truths", "reconstructions", "ends")
 SLACK = 1e-4  # by how much float rounding may leave [-1, 1]
@@ -48,6 +48,42 @@ class Figure:
     higher_is_better: bool | None = None
 
 
+class Judge(Protocol):
+    """A network that reads images for metrics, in batches on its own device.
+
+    Attributes:
+        name: what columns carry (``fd_zoo1``).
+    """
+
+    name: str
+
+    def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Return features of whole images, for distances of sets."""
+        ...
+
+    def factors(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
+        """Return estimated factors in [0, 1], in the order of the data set's factors."""
+        ...
+
+    def identity(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """Return identity embeddings of unit length."""
+        ...
+
+    def pyramid(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return feature maps from fine to coarse."""
+        ...
+
+    def distance(
+        self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, " b"]:
+        """Return learned perceptual distances of image pairs."""
+        ...
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the weights, which name what it reads in caches."""
+        ...
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a metric may look at beside samples.
@@ -56,16 +92,16 @@ class Surroundings:
         dataset: where reference images come from.
         device: where networks run.
         cache: shared store for reference features.
-        weights_dir: folder of published weights, or None.
         judge: gives the judge of a name, on a device.
+        weights_dir: folder of published weights, or None.
         recent: features read last, by their key: metrics of one network read an image once.
     """
 
     dataset: Dataset
     device: torch.device
     cache: Cache
+    judge: Callable[[str, torch.device], Judge]
     weights_dir: Path | None = None
-    judge: Callable[[str, torch.device], Judge] = load_judge
     recent: dict[str, Tensor] = field(default_factory=dict)
 
 

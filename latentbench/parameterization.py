@@ -105,6 +105,23 @@ class Grid:
         return std.reshape((-1,) + (1,) * (x.dim() - 1)).to(x)
 
 
+def transition(
+    grid: Grid,
+    level: int | Int[Tensor, " b"],
+    x0: Float[Tensor, "b ..."],
+    eps: Float[Tensor, "b ..."],
+    eta: float,
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "#b ..."]]:
+    """Return mean and standard deviation of x at the next level.
+
+    "Denoising Diffusion Implicit Models", equation 12: mean = alpha' x0 + sqrt(sigma'^2 - s^2) eps.
+    """
+    index = torch.as_tensor(level).reshape(-1)
+    alpha, sigma = grid.levels(index + 1, x0)
+    std = grid.noise_std(index, eta, x0)
+    return alpha * x0 + (sigma**2 - std**2).clamp(min=0).sqrt() * eps, std
+
+
 def variance_preserving_grid(
     alphas_cumprod: Float[Tensor, " T"], timesteps: Sequence[int], final_alpha_cumprod: float
 ) -> Grid:

@@ -125,6 +125,13 @@ class Record:
         mine = (text.split(".", 1) for text in self.overrides if text.startswith(f"{group}."))
         return " ".join([self.names[group], *(setting for _, setting in mine)])
 
+    @property
+    def title(self) -> str:
+        """The cell in words: method on model, benchmark of data set, the seed where it is not 0."""
+        what = f"{self.label('benchmark')} of {self.label('dataset')}"
+        words = f"{self.label('method')} on {self.label('model')}, {what}"
+        return words if self.seed == 0 else f"{words}, seed {self.seed}"
+
     def total(self, direction: str) -> int:
         """Return all denoiser evaluations, spared ones included: "forward" or "backward"."""
         return sum(phase.get(direction, 0) for phase in self.evaluations.values())

@@ -1,4 +1,4 @@
-"""Metrics: one file and one yaml each.
+"""Metrics: one file and one yaml each, in folders by what they compare.
 
-`features`, `pairwise`, `readings` and `published` hold what several share.
+`networks` holds what images are looked at through, `jackknife` what figures of sets share.
 """

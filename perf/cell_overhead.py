@@ -20,8 +20,9 @@ from contextlib import contextmanager
 import torch
 from hydra import compose
 
-from latentbench import batches, plugins
-from latentbench import cell as cells
+from latentbench import plugins
+from latentbench.cells import batch_runner as batches
+from latentbench.cells import cell as cells
 
 CELLS = {
     "generation": "plain",

@@ -25,6 +25,6 @@ def composed(results: Path, *overrides: str) -> DictConfig:
 
 def run(results: Path, *overrides: str):
     """Run an acme cell and return its record, and whether it was made just now."""
-    from latentbench.cell import run_cell
+    from latentbench.cells.cell import run_cell
 
     return run_cell(composed(results, *overrides), NAMES)

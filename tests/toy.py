@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from latentbench.data.dataset import Dataset
 from latentbench.errors import unknown
-from latentbench.models.base import Condition, DiffusionModel, Evaluations
+from latentbench.model import Condition, DiffusionModel, Evaluations
 from latentbench.models.diffusion_autoencoder import CodePrior, SemanticEncoder
 from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
 from latentbench.models.vae import VectorAutoencoder

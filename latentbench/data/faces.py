@@ -227,7 +227,7 @@ def _apply_laws(u: Float[Tensor, "*b f"]) -> Float[Tensor, "*b f"]:
 
 
 def sample_factors(
-    split: str, indices: Int[Tensor, "b"], correlation: float = 0.0
+    split: str, indices: Int[Tensor, " b"], correlation: float = 0.0
 ) -> Float[Tensor, "b f"]:
     """Factors of the faces with the given indices.
 
@@ -255,7 +255,7 @@ def sample_factors(
 
 
 def identity_variants(
-    split: str, identity_indices: Int[Tensor, "b"], n: int, start: int = 0
+    split: str, identity_indices: Int[Tensor, " b"], n: int, start: int = 0
 ) -> Float[Tensor, "b n f"]:
     """Photos of the same people: identity factors kept, attributes drawn anew.
 
@@ -312,7 +312,7 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def with_factor(
-    factors: Float[Tensor, "b f"], factor: str, value: float | Float[Tensor, "b"]
+    factors: Float[Tensor, "b f"], factor: str, value: float | Float[Tensor, " b"]
 ) -> Float[Tensor, "b f"]:
     """Copy of the factors with one column set to a value in [0, 1]."""
     values = torch.as_tensor(value, dtype=factors.dtype, device=factors.device)
@@ -773,24 +773,24 @@ class Faces:
     def __len__(self) -> int:
         return self.n
 
-    def factors(self, indices: Int[Tensor, "b"]) -> Float[Tensor, "b f"]:
+    def factors(self, indices: Int[Tensor, " b"]) -> Float[Tensor, "b f"]:
         """Factors in [0, 1], in the order of ``factor_names``."""
         return sample_factors(self.split, indices, self.correlation)
 
-    def images(self, indices: Int[Tensor, "b"]) -> Float[Tensor, "b 3 h w"]:
+    def images(self, indices: Int[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
         """float32 RGB in [-1, 1]."""
         return render(self.factors(indices), self.size)
 
-    def captions(self, indices: Int[Tensor, "b"]) -> list[str]:
+    def captions(self, indices: Int[Tensor, " b"]) -> list[str]:
         """One caption per face, one word per factor."""
         return caption(self.factors(indices))
 
-    def masks(self, indices: Int[Tensor, "b"]) -> dict[str, Bool[Tensor, "b h w"]]:
+    def masks(self, indices: Int[Tensor, " b"]) -> dict[str, Bool[Tensor, "b h w"]]:
         """Part masks, as ``part_masks`` gives them."""
         return part_masks(self.factors(indices), self.size)
 
     def counterfactual(
-        self, indices: Int[Tensor, "b"], factor: str, value: float | Float[Tensor, "b"]
+        self, indices: Int[Tensor, " b"], factor: str, value: float | Float[Tensor, " b"]
     ) -> Float[Tensor, "b 3 h w"]:
         """The image that a perfect edit of one factor to `value` in [0, 1] would give."""
         return render(with_factor(self.factors(indices), factor, value), self.size)

@@ -13,11 +13,11 @@ from hydra.utils import get_class
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench import weights as zoo
 from latentbench.cache import content_hash
+from latentbench.cells.progress import hide_loading_bars
 from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
-from latentbench.models.base import AttentionCall, Condition, DiffusionModel, Evaluations, Taps
-from latentbench.progress import hide_loading_bars
-from latentbench.zoo import weights as zoo
+from latentbench.model import AttentionCall, Condition, DiffusionModel, Evaluations, Taps
 
 Attend = Callable[[AttentionCall], Tensor]
 

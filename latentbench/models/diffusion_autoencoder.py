@@ -12,11 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from latentbench.cache import content_hash
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.convolutions import ImageEncoder
 from latentbench.models.semantic import SemanticDiffusion
-from latentbench.parameterization import split_prediction
-from latentbench.sampling import transition
+from latentbench.parameterization import split_prediction, transition
 
 
 class SemanticEncoder(ModelMixin, ConfigMixin):
@@ -74,7 +73,9 @@ class CodePrior(ModelMixin, ConfigMixin):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in befores)
         self.head = nn.Linear(width + code, code)
 
-    def forward(self, z: Float[Tensor, "b d"], timesteps: Int[Tensor, "b"]) -> Float[Tensor, "b d"]:
+    def forward(
+        self, z: Float[Tensor, "b d"], timesteps: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b d"]:
         """Return the prediction that the scheduler's config names."""
         time = self.time(get_timestep_embedding(timesteps, self.features).to(z.dtype))
         h = z

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.errors import BadInput, MissingWeights, unknown
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.transformer import TransformerDiffusion
 from latentbench.models.unet import TappedAttention, ddim_grid
 from latentbench.parameterization import Grid

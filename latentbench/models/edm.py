@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.models.base import Condition, Taps
+from latentbench.model import Condition, Taps
 from latentbench.models.checkpoint import CheckpointDiffusion, load_component
 from latentbench.models.stable_diffusion_xl import StableDiffusionXL
 from latentbench.parameterization import Grid

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.errors import BadInput
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
 from latentbench.models.joint_attention import TappedFluxAttention
 from latentbench.models.joint_flow import JointFlow

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from latentbench.errors import Incompatible
-from latentbench.models.base import AttentionCall
+from latentbench.model import AttentionCall
 from latentbench.models.checkpoint import Attend
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentbench.errors import BadInput
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.latent_diffusion import token_ids
 from latentbench.models.transformer import TransformerDiffusion, change_tokens
 from latentbench.types import Space

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.errors import MissingWeights
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component, resolve
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.parameterization import Grid, variance_preserving_grid

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.errors import BadInput
+from latentbench.model import Condition
 from latentbench.models.autoencoder import AutoencodedDiffusion
-from latentbench.models.base import Condition
 from latentbench.models.checkpoint import load_component
 from latentbench.models.unet import UNetDiffusion
 from latentbench.types import Space

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.errors import Incompatible
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.unet import UNetDiffusion
 from latentbench.types import Space
 

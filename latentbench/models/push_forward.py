@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.cache import content_hash
-from latentbench.models.base import Evaluations, LatentModel
+from latentbench.model import Evaluations, LatentModel
 from latentbench.models.checkpoint import load_component, resolve
 
 

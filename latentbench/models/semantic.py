@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.streams import Streams
 from latentbench.types import Latent, Space

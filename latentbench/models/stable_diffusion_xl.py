@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.errors import Incompatible
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
 from latentbench.models.latent_diffusion import LatentDiffusion, token_ids
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
 from latentbench.models.joint_attention import TappedJointAttention
 from latentbench.models.joint_flow import JointFlow

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from latentbench.errors import Incompatible
-from latentbench.models.base import AttentionCall
+from latentbench.model import AttentionCall
 from latentbench.models.checkpoint import Attend, CheckpointDiffusion
 from latentbench.parameterization import Grid, variance_preserving_grid
 

@@ -9,7 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.convolutions import ImageDecoder, ImageEncoder
 from latentbench.models.push_forward import PushForward
 from latentbench.models.semantic import SemanticDiffusion

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from latentbench import weights
 from latentbench.errors import BadInput, LatentbenchError, MissingWeights, unknown
-from latentbench.zoo import weights
 
 Device = Any  # a torch.device
 CHECK_N = 16  # images behind the figures that `verify` measures again
@@ -321,7 +321,7 @@ def _work(args: argparse.Namespace) -> None:
 
 def _device(name: str) -> Device:
     """Return where to compute; loading draws no bars between the lines printed."""
-    from latentbench.progress import hide_loading_bars
+    from latentbench.cells.progress import hide_loading_bars
     from latentbench.zoo.training import best_device
 
     hide_loading_bars()

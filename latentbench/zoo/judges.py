@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench import weights
 from latentbench.data.faces import FACTORS
 from latentbench.errors import BadInput, unknown
-from latentbench.zoo import weights
 
 INPUT_SIZE = 64
 FEATURES = 128
@@ -89,7 +89,7 @@ class Judge(nn.Module):
 
     def distance(
         self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "b"]:
+    ) -> Float[Tensor, " b"]:
         """Learned perceptual distance of image pairs: 0 for equal images, larger is further."""
         return self.level_distances(a, b) @ self.layer_weights
 

@@ -18,7 +18,7 @@ Figures = dict[str, Any]
 # ---------------------------------------------------------------- distances of sets
 
 
-def _moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+def _moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
     features = features.double()
     return features.mean(0), features.T.cov()
 
@@ -88,7 +88,7 @@ def r_squared(judge: Judge, size: int, n: int) -> dict[str, float]:
     return values | {"mean": round(1 - float(left.mean()), 4)}
 
 
-def verification(genuine: Float[Tensor, "n"], impostor: Float[Tensor, "m"]) -> dict[str, float]:
+def verification(genuine: Float[Tensor, " n"], impostor: Float[Tensor, " m"]) -> dict[str, float]:
     """Area under the ROC curve and equal error rate of cosine scores."""
     genuine, impostor = genuine.contiguous(), impostor.contiguous()
     thresholds = torch.cat([genuine, impostor]).sort().values

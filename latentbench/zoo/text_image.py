@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from latentbench import weights
 from latentbench.errors import BadInput, unknown
 from latentbench.models.convolutions import ImageEncoder
-from latentbench.zoo import weights
 from latentbench.zoo.judges import INPUT_SIZE, MixerTrunk, to_input_size
 
 EMBEDDING = 64
@@ -74,7 +74,7 @@ class TextImagePair(nn.Module):
 
     def similarity(
         self, images: Float[Tensor, "b 3 h w"], captions: Sequence[str]
-    ) -> Float[Tensor, "b"]:
+    ) -> Float[Tensor, " b"]:
         """Return the cosine of each image with its own caption.
 
         Raises:

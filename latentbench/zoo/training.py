@@ -337,7 +337,7 @@ def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def stratified_uniforms(count: int, generator: torch.Generator) -> Float[Tensor, "b"]:
+def stratified_uniforms(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:
     """Uniforms in [0, 1), one per image, spread evenly over the batch (less noisy losses)."""
     order = torch.randperm(count, generator=generator)
     return (order + torch.rand(count, generator=generator)) / count

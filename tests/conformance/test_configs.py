@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 
 from latentbench import plugins
 from latentbench.benchmark import Benchmark
-from latentbench.catalogue import options
+from latentbench.cells.catalogue import options
+from latentbench.cells.scoring import refuse_clashes
 from latentbench.data.dataset import Dataset
 from latentbench.editor import VERBS, Editor
 from latentbench.metric import Metric
-from latentbench.models.base import LatentModel
-from latentbench.scoring import refuse_clashes
+from latentbench.model import LatentModel
 from latentbench.types import Space
 
 ROOT = Path(__file__).resolve().parents[2]

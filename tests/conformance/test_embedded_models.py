@@ -5,16 +5,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from latentbench import weights
 from latentbench.cache import Cache
-from latentbench.catalogue import options
+from latentbench.cells.catalogue import options
 from latentbench.data import faces
-from latentbench.models.base import DiffusionModel, LatentModel
-from latentbench.sampling import Intervention, Recorder, denoise, guided
+from latentbench.model import DiffusionModel, LatentModel
+from latentbench.sampling.loop import Intervention, Recorder, denoise, guided
 from latentbench.streams import Streams
 from latentbench.types import Space
-from latentbench.zoo import weights
-from methods.consistency import ConsistencySampling
-from methods.plain import PlainSampling
+from methods.generation.consistency import ConsistencySampling
+from methods.generation.plain import PlainSampling
 
 EMBEDDED = {
     name: option

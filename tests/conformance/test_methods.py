@@ -17,7 +17,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from latentbench.cache import Cache
-from latentbench.compatibility import Parts
+from latentbench.cells.compatibility import Parts
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import BadInput, Incompatible
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder

@@ -6,9 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentbench.batching import padded_batches
-from latentbench.linear import lerp, orthogonalise, slerp
-from latentbench.parameterization import KINDS, Grid, split_prediction, variance_preserving_grid
-from latentbench.sampling import guided, noise_to_level, predict, transition
+from latentbench.parameterization import (
+    KINDS,
+    Grid,
+    split_prediction,
+    transition,
+    variance_preserving_grid,
+)
+from latentbench.sampling.linear import lerp, orthogonalise, slerp
+from latentbench.sampling.loop import guided, noise_to_level, predict
 from latentbench.streams import Streams
 
 settings.register_profile("laws", deadline=None, max_examples=50)

@@ -14,44 +14,45 @@ from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.metric import Surroundings
 from latentbench.types import Samples
-from metrics.attribute_dependency import AttributeDependency
-from metrics.background import Background
-from metrics.background_perceptual import BackgroundPerceptual
-from metrics.cka import CKA
-from metrics.counterfactual import CounterfactualError
-from metrics.factor_path import FactorPath
-from metrics.frechet import FrechetDistance
-from metrics.frechet_infinity import FrechetInfinity
-from metrics.frechet_inner import InnerFrechetDistance
-from metrics.identity import Identity
-from metrics.istd import ISTD
-from metrics.kernel import KernelDistance
-from metrics.kernel_inner import InnerKernelDistance
-from metrics.kernel_subsets import SubsetKernelDistance
-from metrics.kernel_truths import TruthKernelDistance
-from metrics.leak import Leak
-from metrics.memorisation import Memorisation
-from metrics.mig import MutualInformationGap
-from metrics.modularity import Modularity
-from metrics.monotonicity import Monotonicity
-from metrics.mse import MeanSquaredError
-from metrics.neighbour_spread import NeighbourSpread
-from metrics.noise_statistics import NoiseStatistics
-from metrics.path import PathSmoothness
-from metrics.perceptual import PerceptualDistance
-from metrics.prdc import PrecisionRecall
-from metrics.psnr import PSNR
-from metrics.relative_representation import RelativeRepresentation
-from metrics.rescoring import Rescoring
-from metrics.sap import SeparatedAttributePredictability
-from metrics.saturation import Saturation
-from metrics.shifted_set import ShiftedSet
-from metrics.spread import Spread
-from metrics.ssim import SSIM
-from metrics.svcca import SVCCA
-from metrics.target_gain import TargetGain
-from metrics.typicality import Typicality
-from metrics.vendi import VendiScore
+from latentbench.zoo.judges import load_judge
+from metrics.codes.cka import CKA
+from metrics.codes.mig import MutualInformationGap
+from metrics.codes.modularity import Modularity
+from metrics.codes.neighbour_spread import NeighbourSpread
+from metrics.codes.noise_statistics import NoiseStatistics
+from metrics.codes.relative_representation import RelativeRepresentation
+from metrics.codes.sap import SeparatedAttributePredictability
+from metrics.codes.spread import Spread
+from metrics.codes.svcca import SVCCA
+from metrics.codes.typicality import Typicality
+from metrics.edits.attribute_dependency import AttributeDependency
+from metrics.edits.leak import Leak
+from metrics.edits.monotonicity import Monotonicity
+from metrics.edits.rescoring import Rescoring
+from metrics.edits.target_gain import TargetGain
+from metrics.pairs.background import Background
+from metrics.pairs.background_perceptual import BackgroundPerceptual
+from metrics.pairs.counterfactual import CounterfactualError
+from metrics.pairs.identity_preservation import IdentityPreservation
+from metrics.pairs.mse import MeanSquaredError
+from metrics.pairs.perceptual import PerceptualDistance
+from metrics.pairs.psnr import PSNR
+from metrics.pairs.ssim import SSIM
+from metrics.paths.factor_path import FactorPath
+from metrics.paths.frechet_inner import InnerFrechetDistance
+from metrics.paths.istd import ISTD
+from metrics.paths.kernel_inner import InnerKernelDistance
+from metrics.paths.path import PathSmoothness
+from metrics.sets.frechet import FrechetDistance
+from metrics.sets.frechet_infinity import FrechetInfinity
+from metrics.sets.kernel import KernelDistance
+from metrics.sets.kernel_subsets import SubsetKernelDistance
+from metrics.sets.kernel_truths import TruthKernelDistance
+from metrics.sets.memorisation import Memorisation
+from metrics.sets.prdc import PrecisionRecall
+from metrics.sets.saturation import Saturation
+from metrics.sets.shifted_set import ShiftedSet
+from metrics.sets.vendi import VendiScore
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "metrics"))
 from planted import PlantedData, PlantedJudge
@@ -60,7 +61,8 @@ N = 26
 MAKERS = [
     PSNR, SSIM, MeanSquaredError, PerceptualDistance, CounterfactualError, TargetGain, Leak,
     Background, BackgroundPerceptual,
-    Monotonicity, Identity, TruthKernelDistance, ISTD, PathSmoothness, FactorPath, NoiseStatistics,
+    Monotonicity, IdentityPreservation, TruthKernelDistance, ISTD, PathSmoothness, FactorPath,
+    NoiseStatistics,
     lambda: FrechetDistance(reference_n=200), lambda: KernelDistance(reference_n=200),
     lambda: InnerKernelDistance(reference_n=200), lambda: PrecisionRecall(reference_n=100),
     lambda: VendiScore(reference_n=100), lambda: Memorisation(training_n=100, reference_n=50),
@@ -209,7 +211,7 @@ def test_two_samples_never_break(make):
 
 @pytest.mark.parametrize("name", ["zoo1", "zoo2"])
 def test_real_judges_keep_the_law(name):
-    real = Surroundings(FacesDataset(size=32), torch.device("cpu"), Cache(None))
+    real = Surroundings(FacesDataset(size=32), torch.device("cpu"), Cache(None), load_judge)
     whole = samples(real.dataset, 12)
 
     def make():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from latentbench import agreement, cli
+from agreement import cases as agreement
+from agreement.__main__ import main
 
 
 def name(case):
@@ -53,6 +54,6 @@ def test_the_command_exits_non_zero_beyond_a_tolerance(tmp_path, monkeypatch, ca
     for theirs, code in ((1.0, 0), (2.0, 1)):
         cases = [case([1.0], [theirs])]
         monkeypatch.setattr(agreement, "load_cases", lambda cases=cases: cases)
-        assert cli.main(["agreement", "--out", str(out)]) == code
+        assert main(["--out", str(out)]) == code
         assert "| `f` | g | numpy" in out.read_text()
     assert str(out) in capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from latentbench.comparison import Ranking, compare
+from latentbench.reports.comparison import Ranking, compare
 from latentbench.statistics import crossed_mean, jackknife, mean_score, wilson
 
 pytestmark = pytest.mark.slow

@@ -1,6 +1,6 @@
 import cells
 
-from latentbench.catalogue import options
+from latentbench.cells.catalogue import options
 
 
 def test_the_method_of_another_package_is_found_beside_ours():

@@ -11,10 +11,11 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench import weights
 from latentbench.data import faces
-from latentbench.models.base import DiffusionModel
-from latentbench.sampling import generate, guided
-from latentbench.zoo import training, weights
+from latentbench.model import DiffusionModel
+from latentbench.sampling.loop import generate, guided
+from latentbench.zoo import training
 from latentbench.zoo.recipes import faces_ldm
 
 FIRST, COUNT = 2_000_000, 24_576

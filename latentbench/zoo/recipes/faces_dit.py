@@ -68,7 +68,7 @@ def scheduler() -> DDIMScheduler:
     )  # fmt: skip
 
 
-def class_labels(factors: Float[Tensor, "n f"]) -> Int[Tensor, "n"]:
+def class_labels(factors: Float[Tensor, "n f"]) -> Int[Tensor, " n"]:
     """Class of each face: the slices of its four factors, the last factor fastest."""
     labels = torch.zeros(len(factors), dtype=torch.long, device=factors.device)
     for name in FACTORS:
@@ -81,7 +81,7 @@ def class_labels(factors: Float[Tensor, "n f"]) -> Int[Tensor, "n"]:
 def variance_loss(
     logits: Float[Tensor, "b c h w"],
     error: Float[Tensor, "b c h w"],
-    t: Int[Tensor, "b"],
+    t: Int[Tensor, " b"],
     alphas_cumprod: Float[Tensor, " T"],
 ) -> Float[Tensor, "b c h w"]:
     """KL of p(x_t-1 | x_t) from q(x_t-1 | x_t, x_0), for steps t of 1 and more; 0 at t = 0.

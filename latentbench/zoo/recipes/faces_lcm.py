@@ -13,11 +13,12 @@ from jaxtyping import Float
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor
 
-from latentbench.consistency import ConsistencyStep
+from latentbench import weights
 from latentbench.data import faces
 from latentbench.models.latent_consistency import LatentConsistency
-from latentbench.sampling import generate, guided
-from latentbench.zoo import training, weights
+from latentbench.sampling.consistency import ConsistencyStep
+from latentbench.sampling.loop import generate, guided
+from latentbench.zoo import training
 from latentbench.zoo.judges import Judge
 from latentbench.zoo.measures import caption_accuracy, set_distance
 from latentbench.zoo.recipes import face_latents, faces_ldm

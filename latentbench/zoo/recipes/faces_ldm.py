@@ -306,7 +306,7 @@ class TextAndUNet(nn.Module):
         self.text, self.unet = text, unet
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], t: Int[Tensor, "b"], ids: Int[Tensor, "b t"]
+        self, x: Float[Tensor, "b c h w"], t: Int[Tensor, " b"], ids: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b c h w"]:
         """The U-Net's output under embedded captions."""
         return self.unet(x, t, self.text(ids).last_hidden_state).sample

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from latentbench import weights
 from latentbench.data import faces
 from latentbench.models.transformer_flow import TransformerFlow
-from latentbench.zoo import training, weights
+from latentbench.zoo import training
 from latentbench.zoo.judges import Judge
 from latentbench.zoo.measures import caption_accuracy, set_distance
 from latentbench.zoo.recipes import face_latents, faces_ldm
@@ -73,7 +74,7 @@ class TextAndTransformer(nn.Module):
         self.transformer = network()
 
     def forward(
-        self, x: Float[Tensor, "b 4 h w"], t: Float[Tensor, "b"], ids: Int[Tensor, "b t"]
+        self, x: Float[Tensor, "b 4 h w"], t: Float[Tensor, " b"], ids: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b 4 h w"]:
         """The velocity under embedded captions, as the pipeline embeds them."""
         found = [tower(ids, output_hidden_states=True) for tower in (self.text, self.text_2)]

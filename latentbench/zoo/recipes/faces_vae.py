@@ -29,7 +29,7 @@ def network() -> VectorAutoencoder:
 
 def kl_divergence(
     mean: Float[Tensor, "b d"], log_variance: Float[Tensor, "b d"]
-) -> Float[Tensor, "b"]:
+) -> Float[Tensor, " b"]:
     """Nats from q(z | x) to N(0, I), per image."""
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1)
 

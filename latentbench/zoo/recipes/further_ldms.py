@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from latentbench.zoo import training, weights
+from latentbench import weights
+from latentbench.zoo import training
 from latentbench.zoo.recipes import faces_ldm
 
 VERSION = 1

@@ -100,7 +100,7 @@ class _WithCentres(nn.Module):
         self.centres = nn.Parameter(torch.randn(PEOPLE, EMBEDDING) / EMBEDDING**0.5)
 
     def margin_loss(
-        self, embeddings: Float[Tensor, "b e"], people: Int[Tensor, "b"]
+        self, embeddings: Float[Tensor, "b e"], people: Int[Tensor, " b"]
     ) -> Float[Tensor, ""]:
         """Additive angular margin softmax (ArcFace: Deng et al. 2019, equation 3)."""
         cosine = F.normalize(embeddings, dim=1) @ F.normalize(self.centres, dim=1).T

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.models.semantic import SemanticDiffusion
-from latentbench.sampling import Term, generate, invert
+from latentbench.sampling.loop import Term, generate, invert
 from latentbench.streams import Streams
 from latentbench.types import Space
 from latentbench.zoo.judges import Judge

@@ -3,8 +3,9 @@
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from latentbench import weights
 from latentbench.models.vae import VectorAutoencoder
-from latentbench.zoo import training, weights
+from latentbench.zoo import training
 from latentbench.zoo.recipes import faces_ddpm, faces_vae
 
 

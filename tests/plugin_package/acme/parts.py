@@ -11,7 +11,7 @@ from latentbench.benchmark import Benchmark
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.metric import Figure, SampleMetric
-from latentbench.models.base import Evaluations, LatentModel
+from latentbench.model import Evaluations, LatentModel
 from latentbench.types import Batch, Edit, Latent, Samples, Space
 
 SIZE = 8

@@ -7,7 +7,7 @@ from test_attribute_editing import DATA, Planted, bench
 from benchmarks.local_editing import LocalEditing, changed
 from latentbench.benchmark import Work
 from latentbench.errors import BadInput
-from metrics.background import Background
+from metrics.pairs.background import Background
 
 
 class Reckless(Planted):

@@ -13,13 +13,13 @@ from benchmarks.prompt_editing import PromptEditing
 from latentbench import plugins
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
-from latentbench.cell import run_cell
+from latentbench.cells.cell import run_cell
 from latentbench.data.pie_bench import PIEBench
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.records import Status
 from latentbench.streams import Streams
-from metrics.background import Background
+from metrics.pairs.background import Background
 
 SIDE = 512
 KINDS = {"000": "0", "001": "2", "002": "2"}  # key -> type of edit

@@ -11,11 +11,11 @@ from benchmarks.robustness import Robustness
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.errors import BadInput, Incompatible
-from latentbench.inversion import ddim_invert
+from latentbench.sampling.inversion import ddim_invert
 from latentbench.streams import Streams
-from methods.features import Features
-from methods.plain import PlainSampling
-from methods.slerp import SphericalInterpolation
+from methods.generation.plain import PlainSampling
+from methods.interpolation.slerp import SphericalInterpolation
+from methods.representation.features import Features
 
 
 def bench(model, editor) -> Bench:

@@ -6,15 +6,15 @@ from scipy.stats import beta as beta_law
 
 from latentbench.cache import Cache
 from latentbench.errors import BadInput, HookNeverFired
-from latentbench.models.base import AttentionCall
+from latentbench.model import AttentionCall
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.parameterization import Grid
-from latentbench.sampling import Intervention, Step
+from latentbench.sampling.loop import Intervention, Step
 from latentbench.streams import Streams
 from latentbench.types import Endpoint
-from methods.aid import AttentionInterpolation, InterpolatedAttention, fit_law
-from methods.plain import PlainSampling
-from methods.slerp import SphericalInterpolation
+from methods.generation.plain import PlainSampling
+from methods.interpolation.aid import AttentionInterpolation, InterpolatedAttention, fit_law
+from methods.interpolation.slerp import SphericalInterpolation
 
 IDS = ("0", "1")
 PROMPTS = ("a face with hat", "smile"), ("glasses", "a face")

@@ -5,11 +5,11 @@ import torch
 import toy
 
 from latentbench.cache import Cache
-from latentbench.inversion import ddim_invert
-from latentbench.sampling import generate, guided
+from latentbench.sampling.inversion import ddim_invert
+from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
 from latentbench.types import Batch, Space
-from methods.autoencode import Autoencode
+from methods.inversion.autoencode import Autoencode
 
 
 def attached(model, **settings) -> Autoencode:

@@ -7,7 +7,7 @@ from latentbench.cache import Cache
 from latentbench.parameterization import variance_preserving_grid
 from latentbench.streams import Streams
 from latentbench.types import Space
-from methods.consistency import ConsistencySampling
+from methods.generation.consistency import ConsistencySampling
 
 
 class Projected(toy.GaussianModel):

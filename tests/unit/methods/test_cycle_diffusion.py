@@ -7,7 +7,7 @@ import toy
 from latentbench.cache import Cache
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
-from methods.cycle_diffusion import CycleDiffusion
+from methods.inversion.cycle_diffusion import CycleDiffusion
 
 SOURCE, TARGET = "a face with hat", "a face with smile"
 

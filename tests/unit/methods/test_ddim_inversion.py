@@ -5,10 +5,10 @@ import torch
 import toy
 
 from latentbench.cache import Cache
-from latentbench.sampling import generate, guided
+from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
-from methods.ddim_inversion import DDIMInversion
+from methods.inversion.ddim_inversion import DDIMInversion
 
 SOURCE, TARGET = "a face with hat", "a face with smile"
 

@@ -7,7 +7,7 @@ import toy
 from latentbench.cache import Cache
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
-from methods.edit_friendly_ddpm import EditFriendlyDDPM
+from methods.inversion.edit_friendly_ddpm import EditFriendlyDDPM
 
 SOURCE, TARGET = "a face with hat", "a face with smile"
 

@@ -6,10 +6,10 @@ import toy
 
 from latentbench.cache import Cache
 from latentbench.errors import BadInput
-from latentbench.inversion import ddim_invert
-from latentbench.sampling import noise_to_level
+from latentbench.sampling.inversion import ddim_invert
+from latentbench.sampling.loop import noise_to_level
 from latentbench.streams import Streams
-from methods.features import Features
+from methods.representation.features import Features
 
 
 def codes(model, count=3, seed=0, **settings):

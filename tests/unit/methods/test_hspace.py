@@ -6,12 +6,12 @@ import toy
 
 from latentbench.cache import Cache
 from latentbench.errors import BadInput
-from latentbench.models.base import Condition
+from latentbench.model import Condition
 from latentbench.models.pixel_diffusion import PixelDiffusion
-from latentbench.sampling import Recorder, generate, guided
+from latentbench.sampling.loop import Recorder, generate, guided
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
-from methods.hspace import HSpaceDirections
+from methods.directions.hspace import HSpaceDirections
 
 EDITS = [Edit(name, name) for name in toy.FACTORS]
 IMAGES, EXTREMES = 64, 16

@@ -5,12 +5,12 @@ import torch
 import toy
 
 from latentbench.cache import Cache
-from latentbench.inversion import ddim_invert
-from latentbench.models.base import Condition
-from latentbench.sampling import generate, guided
+from latentbench.model import Condition
+from latentbench.sampling.inversion import ddim_invert
+from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
 from latentbench.types import Endpoint
-from methods.lerp import LinearInterpolation
+from methods.interpolation.lerp import LinearInterpolation
 
 IDS = ("0", "1")
 

@@ -5,9 +5,9 @@ import torch
 
 from latentbench.cache import Cache
 from latentbench.errors import BadInput
-from latentbench.sampling import generate, guided
+from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
-from methods.plain import PlainSampling
+from methods.generation.plain import PlainSampling
 
 IDS, PROMPTS = ("a", "b"), ("a face with hat", "smile")
 

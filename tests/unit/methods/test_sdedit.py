@@ -6,10 +6,10 @@ import toy
 
 from latentbench.cache import Cache
 from latentbench.errors import BadInput
-from latentbench.sampling import generate, guided, noise_to_level
+from latentbench.sampling.loop import generate, guided, noise_to_level
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit
-from methods.sdedit import SDEdit
+from methods.editing.sdedit import SDEdit
 
 SOURCE, TARGET = "a face with hat", "a face with smile"
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from latentbench import linear
 from latentbench.cache import Cache
-from latentbench.sampling import generate, guided
+from latentbench.sampling import linear
+from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
 from latentbench.types import Endpoint
-from methods.slerp import SphericalInterpolation
+from methods.interpolation.slerp import SphericalInterpolation
 
 IDS = tuple(map(str, range(64)))
 

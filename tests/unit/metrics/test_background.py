@@ -5,9 +5,9 @@ import torch
 from planted import outputs_of
 
 from latentbench.errors import BadInput
-from metrics.background import Background
-from metrics.background_lpips import BackgroundLPIPS
-from metrics.background_perceptual import BackgroundPerceptual
+from metrics.pairs.background import Background
+from metrics.pairs.background_lpips import BackgroundLPIPS
+from metrics.pairs.background_perceptual import BackgroundPerceptual
 
 
 def source(n=8, size=48):

@@ -7,8 +7,9 @@ from planted import outputs_of
 from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.metric import Surroundings
-from metrics.caption_direction import EmbeddedDirection
-from metrics.caption_similarity import CaptionSimilarity
+from latentbench.zoo.judges import load_judge
+from metrics.edits.caption_direction import EmbeddedDirection
+from metrics.pairs.caption_similarity import CaptionSimilarity
 
 DATA = FacesDataset(size=64)
 INDEX = [int(k) for k in DATA.batch("test", range(64)).factors[:, 12].argsort()[:12]]  # no glasses
@@ -16,7 +17,7 @@ INDEX = [int(k) for k in DATA.batch("test", range(64)).factors[:, 12].argsort()[
 
 def score(metric, outputs, prompts):
     faces = DATA.batch("test", INDEX)
-    metric.prepare(Surroundings(DATA, torch.device("cpu"), Cache(None)))
+    metric.prepare(Surroundings(DATA, torch.device("cpu"), Cache(None), load_judge))
     given = {"sources": faces.images, "source_prompts": faces.prompts, "prompts": tuple(prompts)}
     metric.update(outputs_of(outputs, **given))
     (value,) = metric.compute().values()

@@ -7,14 +7,19 @@ from planted import coded, in_parts
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from latentbench.errors import BadInput
-from metrics.codes import held_out, jackknifed, top_gap
-from metrics.dci import DCI, completeness, disentanglement
-from metrics.mig import MutualInformationGap, mig
-from metrics.modularity import Modularity, modularity
-from metrics.mutual_information import discretise, entropy, information_table, mutual_information
-from metrics.probe import LinearProbe
-from metrics.sap import SeparatedAttributePredictability, sap, squared_correlations
-from metrics.tad import TotalAttributeDisentanglement, auroc, explained_by_another, tad
+from metrics.codes.code_metric import held_out, jackknifed, top_gap
+from metrics.codes.dci import DCI, completeness, disentanglement
+from metrics.codes.mig import MutualInformationGap, mig
+from metrics.codes.modularity import Modularity, modularity
+from metrics.codes.mutual_information import (
+    discretise,
+    entropy,
+    information_table,
+    mutual_information,
+)
+from metrics.codes.probe import LinearProbe
+from metrics.codes.sap import SeparatedAttributePredictability, sap, squared_correlations
+from metrics.codes.tad import TotalAttributeDisentanglement, auroc, explained_by_another, tad
 
 N, FACTORS = 900, 4
 

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from latentbench.catalogue import options
+from latentbench.cells.catalogue import options
 from latentbench.data.faces import FACTOR_NAMES
-from metrics.pairwise import SUFFIX
+from metrics.pairs.pairwise import SUFFIX
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -8,15 +8,15 @@ from latentbench.data.faces import FACTOR_NAMES, IDENTITY
 from latentbench.errors import BadInput
 from latentbench.metric import Surroundings
 from latentbench.types import Samples
-from metrics.attribute_dependency import AttributeDependency, curve
-from metrics.counterfactual import CounterfactualError
-from metrics.identity import Identity
-from metrics.kernel import KernelDistance
-from metrics.kernel_truths import TruthKernelDistance
-from metrics.leak import Leak
-from metrics.monotonicity import Monotonicity, spearman
-from metrics.rescoring import Rescoring, selectivity
-from metrics.target_gain import TargetGain
+from metrics.edits.attribute_dependency import AttributeDependency, curve
+from metrics.edits.leak import Leak
+from metrics.edits.monotonicity import Monotonicity, spearman
+from metrics.edits.rescoring import Rescoring, selectivity
+from metrics.edits.target_gain import TargetGain
+from metrics.pairs.counterfactual import CounterfactualError
+from metrics.pairs.identity_preservation import IdentityPreservation
+from metrics.sets.kernel import KernelDistance
+from metrics.sets.kernel_truths import TruthKernelDistance
 
 N, GLASSES = 12, FACTOR_NAMES.index("glasses")
 SHARES = torch.tensor([0.25, 0.5, 0.75, 1.0, 0.5])
@@ -254,9 +254,9 @@ class TestIdentity:
             after[:, len(IDENTITY) :] = 1 - factors[:, len(IDENTITY) :]
             return after
 
-        same = scored(Identity(), surroundings, edited(put_on))
-        other = scored(Identity(), surroundings, edited(other_person))
-        dressed = scored(Identity(), surroundings, edited(other_attributes))
+        same = scored(IdentityPreservation(), surroundings, edited(put_on))
+        other = scored(IdentityPreservation(), surroundings, edited(other_person))
+        dressed = scored(IdentityPreservation(), surroundings, edited(other_attributes))
         assert same["id_zoo1"] == pytest.approx(1, abs=1e-5) == dressed["id_zoo1"]
         assert other["id_zoo1"] == pytest.approx(-1, abs=1e-5)
         assert same["id_factor_error_zoo1"] == pytest.approx(0, abs=1e-6)
@@ -265,7 +265,7 @@ class TestIdentity:
         assert other["id_factor_error_zoo1"] == pytest.approx(float(gap), rel=1e-4)
 
     def test_note_gives_the_judges_own_error(self, surroundings):
-        metric = Identity()
+        metric = IdentityPreservation()
         metric.prepare(surroundings)
         metric.update(edited(put_on, sources=plant(source_factors() * 0)))
         note = metric.compute()["id_factor_error_zoo1"].note

@@ -9,10 +9,10 @@ from torchmetrics.functional.image import (
 )
 
 from latentbench.errors import BadInput
-from metrics.mse import MeanSquaredError
-from metrics.perceptual import PerceptualDistance
-from metrics.psnr import PSNR
-from metrics.ssim import SSIM
+from metrics.pairs.mse import MeanSquaredError
+from metrics.pairs.perceptual import PerceptualDistance
+from metrics.pairs.psnr import PSNR
+from metrics.pairs.ssim import SSIM
 
 
 def images(n=10, seed=0):

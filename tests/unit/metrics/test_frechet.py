@@ -9,13 +9,14 @@ from planted import D, PlantedData, PlantedJudge, outputs_of
 from latentbench.cache import Cache
 from latentbench.errors import BadInput
 from latentbench.metric import Surroundings
-from metrics.clip_fid import ClipFrechetDistance
-from metrics.fd_dinov2 import FrechetDINOv2
-from metrics.features import Reader, groups
-from metrics.fid import FrechetInceptionDistance
-from metrics.frechet import FrechetDistance, GaussianPair, GramPair, distance, floor, pair
-from metrics.frechet_infinity import FrechetInfinity, frechet_infinity
-from metrics.moments import gaussian_distance, root
+from metrics.jackknife import groups
+from metrics.networks.reader import Reader
+from metrics.sets.clip_fid import ClipFrechetDistance
+from metrics.sets.fd_dinov2 import FrechetDINOv2
+from metrics.sets.fid import FrechetInceptionDistance
+from metrics.sets.frechet import FrechetDistance, GaussianPair, GramPair, distance, floor, pair
+from metrics.sets.frechet_infinity import FrechetInfinity, frechet_infinity
+from metrics.sets.moments import gaussian_distance, root
 
 
 def spectrum(n, d=40, seed=0, shift=0.0):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from planted import coded, in_parts
 
-from metrics.cka import CKA, cka, debiased_cka, gaussian_kernel, unbiased_hsic
-from metrics.relative_representation import RelativeRepresentation, agreement, relative
-from metrics.svcca import SVCCA, svcca
+from metrics.codes.cka import CKA, cka, debiased_cka, gaussian_kernel, unbiased_hsic
+from metrics.codes.relative_representation import RelativeRepresentation, agreement, relative
+from metrics.codes.svcca import SVCCA, svcca
 
 N, D = 160, 8
 

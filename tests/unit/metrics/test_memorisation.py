@@ -3,8 +3,8 @@ import pytest
 from planted import PlantedData, outputs_of
 from sklearn.neighbors import NearestNeighbors
 
-from metrics.memorisation import Memorisation, authentic, data_copying
-from metrics.neighbours import nearest, nearest_others
+from metrics.sets.memorisation import Memorisation, authentic, data_copying
+from metrics.sets.neighbours import nearest, nearest_others
 
 
 def normal(n, d=4, seed=0):
@@ -12,7 +12,7 @@ def normal(n, d=4, seed=0):
 
 
 def test_neighbours_equal_scikit_learn(monkeypatch):
-    monkeypatch.setattr("metrics.neighbours.BLOCK", 16)
+    monkeypatch.setattr("metrics.sets.neighbours.BLOCK", 16)
     a, b = normal(50), normal(70, seed=1)
     gaps, place = NearestNeighbors(n_neighbors=2).fit(b).kneighbors(a)
     found = nearest(a, b)

@@ -3,7 +3,12 @@ import pytest
 import torch
 from planted import outputs_of
 
-from metrics.noise_statistics import NoiseStatistics, accepted, neighbour_r2, patch_correlation
+from metrics.codes.noise_statistics import (
+    NoiseStatistics,
+    accepted,
+    neighbour_r2,
+    patch_correlation,
+)
 
 
 def true_noise(n=64, c=3, size=16, seed=100):

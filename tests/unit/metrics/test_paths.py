@@ -8,15 +8,15 @@ from planted import PlantedData, plant
 
 from latentbench.data.faces import FACTOR_NAMES
 from latentbench.errors import BadInput
-from latentbench.linear import slerp
+from latentbench.sampling.linear import slerp
 from latentbench.types import Samples
-from metrics.factor_path import FactorPath, ordered
-from metrics.frechet_inner import InnerFrechetDistance
-from metrics.istd import ISTD
-from metrics.kernel_inner import InnerKernelDistance
-from metrics.manifold import MiddleManifoldDistance
-from metrics.path import PathSmoothness, gini
-from metrics.path_ends import PathEnds
+from metrics.paths.factor_path import FactorPath, ordered
+from metrics.paths.frechet_inner import InnerFrechetDistance
+from metrics.paths.istd import ISTD
+from metrics.paths.kernel_inner import InnerKernelDistance
+from metrics.paths.manifold import MiddleManifoldDistance
+from metrics.paths.path import PathSmoothness, gini
+from metrics.paths.path_ends import PathEnds
 
 N, T = 12, 11
 TIMES = torch.linspace(0, 1, T)

@@ -3,8 +3,8 @@ import torch
 
 from latentbench.errors import BadInput
 from latentbench.types import Samples
-from metrics.path_length import PathLengthMetric, inner
-from metrics.ppl import resized
+from metrics.paths.path_length import PathLengthMetric, inner
+from metrics.paths.ppl import resized
 
 EPSILON = 0.01
 

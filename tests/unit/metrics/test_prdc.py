@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from planted import PlantedData, outputs_of
 
-from metrics.features import GROUPS, groups
-from metrics.prdc import NAMES, PrecisionRecall, prdc, prdc_scores
+from metrics.jackknife import GROUPS, groups
+from metrics.sets.prdc import NAMES, PrecisionRecall, prdc, prdc_scores
 
 
 def normal(n, d=4, shift=0.0, seed=0):
@@ -40,7 +40,7 @@ def test_equals_the_definitions(n, m, k):
 def test_blocks_change_nothing(monkeypatch):
     a, b = normal(50), normal(70, seed=1)
     whole = prdc(a, b)
-    monkeypatch.setattr("metrics.neighbours.BLOCK", 16)
+    monkeypatch.setattr("metrics.sets.neighbours.BLOCK", 16)
     assert prdc(a, b) == pytest.approx(whole)
 
 
@@ -51,7 +51,7 @@ def test_groups_left_out_give_the_figures_of_what_stays(monkeypatch, spread):
     b[::GROUPS] *= spread
     b[1] = 0
     seen = []
-    monkeypatch.setattr("metrics.prdc.jackknife", lambda v, r: (seen.append(r), (v, v))[1])
+    monkeypatch.setattr("metrics.sets.prdc.jackknife", lambda v, r: (seen.append(r), (v, v))[1])
     prdc_scores((a, names(40)), (b, names(300)), 3)
     for out in range(GROUPS):
         rest = [x[groups(names(len(x))) != out] for x in (a, b)]

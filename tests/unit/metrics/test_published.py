@@ -14,21 +14,22 @@ from torchvision.models.vgg import cfgs, make_layers
 from transformers import CLIPModel
 
 from latentbench.cache import Cache
-from latentbench.catalogue import options
+from latentbench.cells.catalogue import options
 from latentbench.errors import MissingWeights
 from latentbench.metric import Surroundings
-from latentbench.published import PublishedWeights
-from metrics import clip
-from metrics.arcface_id import IRSE50, ArcFaceIdentity, face_crop
-from metrics.clip_direction import CaptionDirection, direction_cosine
-from metrics.clip_score import CaptionScore
-from metrics.clip_score_edit import EditedClipScore
-from metrics.dino_structure import DINOStructure, vit_b8
-from metrics.dists import StructureAndTexture
-from metrics.fd_dinov2 import vit_l14
-from metrics.inception_score import inception_scores
-from metrics.lpips import LPIPSDistance, lpips_with
-from metrics.vision_transformer import VisionTransformer
+from latentbench.zoo.judges import load_judge
+from latentbench.zoo.published_weights import PublishedWeights
+from metrics.edits.clip_direction import CaptionDirection, direction_cosine
+from metrics.edits.clip_score_edit import EditedClipScore
+from metrics.networks import clip
+from metrics.networks.vision_transformer import VisionTransformer
+from metrics.pairs.arcface_id import IRSE50, ArcFaceIdentity, face_crop
+from metrics.pairs.clip_score import CaptionScore
+from metrics.pairs.dino_structure import DINOStructure, vit_b8
+from metrics.pairs.dists import StructureAndTexture
+from metrics.pairs.lpips import LPIPSDistance, lpips_with
+from metrics.sets.fd_dinov2 import vit_l14
+from metrics.sets.inception_score import inception_scores
 
 NAMED = [o for o in options("metric").values() if o.build().weights]
 KNOWN = [o for o in NAMED if all(file.digest for file in o.build().weights)]
@@ -236,7 +237,7 @@ class TestCLIP:
         small = clip.Architecture(published(tmp_path / "c.safetensors"), *shape)
         monkeypatch.setitem(clip.NETS, "vit_b32", small)
         monkeypatch.setattr(clip, "TOKENIZER", published(tmp_path / "t.json"))
-        where = Surroundings(PlantedData(), torch.device("cpu"), Cache(None), weights_dir=tmp_path)
+        where = Surroundings(PlantedData(), torch.device("cpu"), Cache(None), load_judge, tmp_path)
         found = clip.load_clip("vit_b32", where)
         assert found.image(images(3, 20)).norm(dim=1).tolist() == pytest.approx([1] * 3)
         one, two = found.text(["a b"]), found.text(["a", "a b"])

@@ -6,10 +6,10 @@ import torch
 from planted import PlantedData, in_parts, plant
 
 from latentbench.types import Samples
-from metrics.retention import Curve, Retention, falling
-from metrics.saturation import Saturation
-from metrics.shifted_set import ShiftedSet, set_change
-from metrics.typicality import Typicality
+from metrics.codes.typicality import Typicality
+from metrics.edits.retention import Curve, Retention, falling
+from metrics.sets.saturation import Saturation
+from metrics.sets.shifted_set import ShiftedSet, set_change
 
 N = 24
 GRID = (0.1, 0.5, 1.0)
@@ -134,7 +134,7 @@ class TestShiftedSet:
         assert collapsed["kd_delta"].value > 0 and collapsed["fd_delta"].value > 0
 
     def test_it_is_the_difference_of_kernel_distances(self):
-        from metrics.kernel import kernel_distance
+        from metrics.sets.kernel import kernel_distance
 
         plain, shifted, real = self.features(), self.features(1) + 0.5, self.features(9, 500)
         ids, others = ([f"{p}{k:03d}" for k in range(n)] for p, n in (("a", 60), ("r", 500)))

@@ -8,10 +8,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from latentbench.cache import Cache
 from latentbench.metric import Surroundings
-from metrics.features import groups
-from metrics.frechet import FrechetDistance, distance, frechet_score
-from metrics.kernel import KernelDistance, kernel_distance, kernel_score
-from metrics.kernel_subsets import SubsetKernelDistance, subset_kernel_distance
+from metrics.jackknife import groups
+from metrics.sets.frechet import FrechetDistance, distance, frechet_score
+from metrics.sets.kernel import KernelDistance, kernel_distance, kernel_score
+from metrics.sets.kernel_subsets import SubsetKernelDistance, subset_kernel_distance
 
 
 def normal(n, d=4, shift=0.0, scale=1.0, seed=0):
@@ -76,7 +76,7 @@ def test_kernel_distance_of_subsets_equals_clean_fid_with_its_seed():
 def test_blocks_of_the_kernel_change_nothing(monkeypatch):
     first, second = (normal(50), names(50)), (normal(70, seed=1), names(70, "y"))
     whole = kernel_score(first, second)
-    monkeypatch.setattr("metrics.kernel.ROWS", 16)
+    monkeypatch.setattr("metrics.sets.kernel.ROWS", 16)
     parts = kernel_score(first, second)
     assert [parts.value, parts.low, parts.high] == pytest.approx(
         [whole.value, whole.low, whole.high]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from planted import coded, in_parts
 
-from metrics.codes import jackknifed
-from metrics.neighbour_spread import NeighbourSpread, koleo, neighbour_spread, overlap
-from metrics.spread import Spread, early_enrichment, normal_values, principal, spread
+from metrics.codes.code_metric import jackknifed
+from metrics.codes.neighbour_spread import NeighbourSpread, koleo, neighbour_spread, overlap
+from metrics.codes.spread import Spread, early_enrichment, normal_values, principal, spread
 
 D = 64
 

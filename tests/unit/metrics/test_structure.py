@@ -7,7 +7,8 @@ from planted import in_parts, outputs_of
 from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.metric import Surroundings
-from metrics.structure import Structure
+from latentbench.zoo.judges import load_judge
+from metrics.pairs.structure import Structure
 
 N, DATA = 16, FacesDataset(size=64)
 INDEX = range(N)
@@ -23,7 +24,7 @@ def faces():
 @pytest.fixture(scope="module")
 def metric():
     found = Structure()
-    found.prepare(Surroundings(DATA, torch.device("cpu"), Cache(None)))
+    found.prepare(Surroundings(DATA, torch.device("cpu"), Cache(None), load_judge))
     return found
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from planted import PlantedData, outputs_of
 
-from metrics.vendi import VendiScore, vendi, vendi_score
+from metrics.sets.vendi import VendiScore, vendi, vendi_score
 
 
 def test_best_orthogonal_rows_count_in_full():

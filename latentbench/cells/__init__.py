@@ -1,0 +1,1 @@
+"""The life of a cell: from a composed config to a record."""

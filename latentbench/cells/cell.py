@@ -1,0 +1,316 @@
+"""The life of a cell: plan, check, load, fit, run in batches, score, record.
+
+A cell is benchmark x method x model x dataset x seed. It goes in as a composed config and comes
+out as a record; everything shown later is made of records. Read `run_cell` first, then `compute`.
+"""
+
+import datetime
+import os
+import random
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from latentbench import records
+from latentbench.benchmark import Bench, Benchmark, Work
+from latentbench.cache import Cache, content_hash
+from latentbench.cells.batch_runner import BatchRunner, work_list
+from latentbench.cells.compatibility import Parts, reason_to_skip
+from latentbench.cells.costs import Cost
+from latentbench.cells.environment import environment, peak_memory
+from latentbench.cells.identity import identity
+from latentbench.cells.parts import build, part_class, settings
+from latentbench.cells.progress import display
+from latentbench.cells.scoring import CHUNK, Scorer, refuse_clashes
+from latentbench.cells.working_folder import Partial, in_order
+from latentbench.config import Execution, Order, Overwrite
+from latentbench.data.dataset import Dataset
+from latentbench.editor import Editor
+from latentbench.metric import Metric, Surroundings
+from latentbench.model import LatentModel
+from latentbench.models.execution import apply, use_attention
+from latentbench.records import Record, Status
+from latentbench.reports.pictures import Pictures
+from latentbench.streams import Streams
+from latentbench.zoo.judges import load_judge
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of a cell before any weight is read.
+
+    Args:
+        config: the composed config.
+        editor: the method, not attached yet.
+        benchmark: the protocol.
+        dataset: the images; of no size yet where the model decides it.
+        metrics: metrics by name, not prepared yet.
+        identity: everything that decides the scores; the id is its hash.
+        blank: a record with id, names and settings filled in.
+    """
+
+    config: DictConfig
+    editor: Editor
+    benchmark: Benchmark
+    dataset: Dataset
+    metrics: Mapping[str, Metric]
+    identity: Mapping[str, Any]
+    blank: Record
+
+    @property
+    def folder(self) -> Path:
+        """Where its record and its unfinished work lie."""
+        return cells_folder(self.config) / self.blank.id
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks run."""
+        wanted, gpu = self.config.runtime.device, torch.cuda.is_available()
+        return torch.device(("cuda" if gpu else "cpu") if wanted == "auto" else wanted)
+
+    @property
+    def weights_dir(self) -> Path | None:
+        """Where published weights lie."""
+        return _path(self.config.results.weights_dir)
+
+
+def run_cell(
+    config: DictConfig, names: Mapping[str, str], overrides: Sequence[str] = ()
+) -> tuple[Record, bool]:
+    """Return a cell's record, and whether it was made just now.
+
+    An error becomes a failed record, unless `runtime.fail_fast` is on; a record that is there
+    already is made again only where `results.overwrite` says so.
+
+    Args:
+        config: the composed config, see conf/config.yaml.
+        names: group -> chosen option, for "benchmark", "method", "model" and "dataset".
+        overrides: the command line's settings beside the choices.
+    """
+    blank = Record("", Status.FAILED, dict(names), config.seed, {}, tuple(overrides))
+    try:
+        cell = plan(config, blank)
+        blank, old = cell.blank, records.read(cell.folder)
+        reason = reason_to_skip(_parts(cell))
+        if reason is not None:
+            record = replace(blank, status=Status.SKIPPED, reason=reason)
+            if old is not None and (old.status, old.reason) == (record.status, record.reason):
+                return old, False
+        elif is_due(old, config.results.overwrite):
+            record = compute(cell)
+        else:
+            return old or _not_computed(blank), False
+    except Exception as error:
+        if config.runtime.fail_fast:
+            raise
+        hot_model.cache_clear()  # what the error left behind must not reach the next cell
+        record = _failed(blank, config, error)
+    record = replace(record, environment=environment(), created=_now())
+    records.write(record, cells_folder(config) / record.id)
+    Partial(cells_folder(config) / record.id / "partial").clear(record.status is Status.OK)
+    return record, True
+
+
+def plan(config: DictConfig, blank: Record) -> Cell:
+    """Build the light parts and find the id; no weight is read."""
+    editor, benchmark, dataset = (build(config[g]) for g in ("method", "benchmark", "dataset"))
+    metrics = {str(name): build(entry) for name, entry in config.metric.items()}
+    refuse_clashes(metrics)
+    weights_dir = _path(config.results.weights_dir)
+    on = [name for name, metric in metrics.items() if metric.missing(weights_dir) is None]
+    whole = identity(config, dataset, on)
+    blank = replace(
+        blank,
+        id=content_hash(whole)[:16],
+        config=whole["config"],
+        versions=whole["versions"],
+        weights=whole["weights"],
+        main_score=benchmark.main_score,
+    )
+    return Cell(config, editor, benchmark, dataset, metrics, whole, blank)
+
+
+def is_due(old: Record | None, overwrite: Overwrite) -> bool:
+    """Return whether the overwrite policy asks for a computation."""
+    if overwrite in (Overwrite.always, Overwrite.never):
+        return overwrite is Overwrite.always
+    if old is None or old.status is Status.SKIPPED:
+        return True
+    return old.status is Status.FAILED and overwrite is Overwrite.failed
+
+
+def compute(cell: Cell) -> Record:
+    """Load, fit, run and score; all but the record itself is on disk when this returns."""
+    runtime, store = cell.config.runtime, Partial(cell.folder / "partial")
+    store.clear(cell.config.results.overwrite is Overwrite.always)
+    _settle(cell.config.seed, runtime.threads)
+    use_attention(runtime.execution.attention)
+    costs = {name: Cost() for name in ("load", "fit", "score")}
+    with torch.no_grad():
+        with costs["load"].measure():
+            bench = load(cell)
+        with costs["fit"].measure(bench.cache):
+            fit(cell, bench)
+        setup = store.once("setup", lambda: prepare(cell, bench))
+        runner = BatchRunner(
+            cell.benchmark, bench, setup["values"], store, runtime.max_failed_share
+        )
+        works = _works(cell, bench)
+        costs["run"], failures = runner.finish(display.batches(works, len(works), "batches"))
+        costs["setup"] = Cost(**setup["cost"])
+        with costs["score"].measure(bench.cache):
+            scorer = score(cell, bench, store, works)
+    return replace(
+        cell.blank,
+        status=Status.OK,
+        scores=scorer.scores,
+        setup=setup["values"],
+        switched_off=scorer.switched_off,
+        failed_samples=failures,
+        evaluations={name: cost.evaluations() for name, cost in costs.items()},
+        seconds={name: round(cost.seconds, 3) for name, cost in costs.items()},
+        memory=peak_memory(),
+        batch_size=runner.bench.batch_size,
+        threads=torch.get_num_threads(),
+        device=str(cell.device),
+    )
+
+
+def load(cell: Cell) -> Bench:
+    """Load the model, give the data set its size, attach the editor."""
+    display.phase("loading the model")
+    chosen, execution = cell.config.model, cell.config.runtime.execution
+    model = hot_model(OmegaConf.to_yaml(chosen, resolve=True), str(cell.device),
+                      Execution(**execution))  # fmt: skip
+    done = model.evaluations
+    cache = Cache(_path(cell.config.results.cache), lambda: (done.forward, done.backward))
+    dataset, streams = cell.dataset, Streams(cell.config.seed)
+    if cell.config.dataset.get("size", 0) is None:
+        dataset = build(cell.config.dataset, size=model.image_size)
+    cell.editor.attach(model, streams, cache)
+    size = _batch_size(cell)
+    return Bench(cell.editor, model, dataset, streams, cache, cell.device, size)
+
+
+@lru_cache(maxsize=2)
+def hot_model(config: str, device: str, execution: Execution) -> LatentModel:
+    """Load a model, or return the one that an earlier cell of this process loaded."""
+    first = "cpu" if execution.offload else device
+    chosen: Any = OmegaConf.create(config)
+    return apply(execution, build(chosen, device=first), torch.device(device))
+
+
+def fit(cell: Cell, bench: Bench) -> None:
+    """Let the method learn, or take what it learned in another cell."""
+    editor, edits = cell.editor, cell.benchmark.edits(bench.dataset)
+    if type(editor).fit is Editor.fit:
+        return
+    display.phase("fitting")
+    own = {key: cell.identity["config"][key] for key in ("method", "dataset", "seed")}
+    wanted = [(edit.name, edit.attribute, edit.sign) for edit in edits]
+    versions = [type(part).version for part in (editor, bench.dataset, bench.model)]
+    data = cell.identity["data"]
+    key = content_hash(
+        bench.model.fingerprint(), bench.model.image_size, own, wanted, versions, data
+    )
+
+    def learn() -> Mapping[str, torch.Tensor]:
+        editor.fit(bench.dataset, edits)
+        return editor.state()
+
+    editor.load_state(bench.cache.get_or_make("fit", key, learn))
+
+
+def prepare(cell: Cell, bench: Bench) -> dict[str, Any]:
+    """Run the benchmark's setup, such as a calibration, and count what it cost."""
+    display.phase("setting up the benchmark")
+    cost = Cost()
+    with cost.measure(bench.cache):
+        values = cell.benchmark.setup(bench)
+    return {"values": values, "cost": asdict(cost)}
+
+
+def score(cell: Cell, bench: Bench, store: Partial, works: Sequence[Work]) -> Scorer:
+    """Score all samples in an order that depends on nothing else; write table and pictures."""
+    display.phase("scoring")
+    surroundings = Surroundings(
+        bench.dataset, cell.device, bench.cache, load_judge, cell.weights_dir
+    )
+    scorer = Scorer(cell.metrics, surroundings)
+    groups = cell.benchmark.groups(bench.dataset)
+    pictures = Pictures(cell.config.results.images, groups)
+    for samples in in_order(store, works, groups, CHUNK):
+        scorer.update(samples)
+        pictures.update(samples)
+    scorer.finish(cell.folder)
+    pictures.save(cell.folder)
+    return scorer
+
+
+def cells_folder(config: DictConfig) -> Path:
+    """Return the folder that holds one folder per cell."""
+    return Path(config.results.dir) / "cells"
+
+
+def _works(cell: Cell, bench: Bench) -> list[Work]:
+    benchmark, data = cell.benchmark, bench.dataset
+    counts = {group: benchmark.count(group, data) for group in benchmark.groups(data)}
+    backwards = cell.config.runtime.order is Order.reversed
+    return work_list(counts, _batch_size(cell), backwards)
+
+
+def _batch_size(cell: Cell) -> int:
+    """Return the images of a call: no more than there are, since a batch is padded to its size."""
+    return min(cell.config.runtime.batch_size, cell.benchmark.n)
+
+
+def _parts(cell: Cell) -> Parts:
+    chosen = settings(cell.config.method)
+    model = part_class(cell.config.model)
+    return Parts(type(cell.editor), chosen, model, cell.dataset, cell.benchmark)
+
+
+def _settle(seed: int, threads: int) -> None:
+    """Fix everything that another cell of this process may have left otherwise."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(threads)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _failed(blank: Record, config: DictConfig, error: Exception) -> Record:
+    """Return the record of an error; before the id is known, an id of the bare config."""
+    bare = {group: OmegaConf.to_container(config[group]) for group in (*blank.names, "metric")}
+    return replace(
+        blank,
+        id=blank.id or content_hash(bare, config.seed)[:16],
+        config=blank.config or bare,
+        reason=f"{type(error).__name__}: {error}",
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _not_computed(blank: Record) -> Record:
+    reason = "no record is there, and results.overwrite=never computes nothing"
+    return replace(blank, status=Status.SKIPPED, reason=reason)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,88 @@
+"""The identity of a cell: all that decides its scores."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.constants import HF_HUB_CACHE
+from omegaconf import DictConfig
+
+from latentbench import weights as zoo
+from latentbench.cache import content_hash
+from latentbench.cells.parts import part_class, settings
+from latentbench.data.dataset import Dataset
+
+VERSION = 3  # raised when a fix in the runner changes figures
+GROUPS = ("benchmark", "method", "model", "dataset")
+
+
+def identity(config: DictConfig, dataset: Dataset, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return what a cell's id is a hash of, as JSON values.
+
+    Args:
+        config: the composed config.
+        dataset: the data set, for the fingerprint of its content.
+        metrics: names of the metrics that are switched on.
+    """
+    chosen = {group: config[group] for group in GROUPS}
+    scored = {name: config.metric[name] for name in sorted(metrics)}
+    every = [*chosen.values(), *scored.values()]
+    classes = [part_class(part) for part in every]
+    filled: dict[str, Any] = {group: settings(part) for group, part in chosen.items()}
+    filled |= {"metric": {n: settings(p) for n, p in scored.items()}, "seed": config.seed}
+    return {
+        "config": filled,
+        "versions": {"latentbench": VERSION}
+        | {f"{c.__module__}.{c.__qualname__}": c.version for c in classes},
+        "weights": dict(weights_of(filled)),
+        "data": dataset.fingerprint(),
+    }
+
+
+def weights_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name, hash) of all weights that a config names: embedded, in a folder, or of a hub."""
+    for text in sorted(set(_strings({k: v for k, v in config.items() if k != "model"}))):
+        if text in zoo.names():
+            yield text, zoo.digest(text)
+    for path in (config["model"].get(key) for key in ("path", "vae", "adapter")):
+        if path in zoo.names():
+            yield path, zoo.digest(path)
+        elif path is not None and Path(path).is_dir():
+            yield path, folder_hash(Path(path))
+        elif path is not None:
+            yield path, _hub_commit(path)
+
+
+def folder_hash(folder: Path) -> str:
+    """Return a hash of all files below a folder, names included."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return content_hash([(str(p.relative_to(folder)), _file_hash(p, *_stamp(p))) for p in files])
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+def _hub_commit(name: str) -> str:
+    """Return the downloaded revision of a hub id, or "absent"."""
+    ref = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / "main"
+    return ref.read_text().strip() if ref.is_file() else "absent"
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)

@@ -1,0 +1,308 @@
+"""Boards: what a leaderboard shows, worked out from records and samples, in no format yet."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from latentbench.cache import content_hash
+from latentbench.records import Record, ScoreEntry, Status, read_samples
+from latentbench.reports.comparison import Comparison, Ranking, compare, compare_sets
+from latentbench.statistics import FEWEST, Array, Mean, crossed_mean, jackknife_mean
+
+Found = tuple[Path, Record]
+KEYS = ["id", "group", "output"]  # what makes a row of samples
+ROUNDING = 1e-6  # of a figure's largest value on the board: smaller differences count as none
+JUDGES = ("zoo1", "zoo2")  # the one that scores, and the one that is asked whether it agrees
+AGREE = 0.7  # Kendall's tau below which the judges disagree
+
+
+class Row:
+    """One line of a board: cells that differ in nothing but their seed.
+
+    Args:
+        found: folder and record of each cell, by seed.
+    """
+
+    def __init__(self, found: Sequence[Found]) -> None:
+        found = sorted(found, key=lambda pair: pair[1].seed)
+        self.records = tuple(record for _, record in found)
+        self.seeds = tuple(record.seed for record in self.records)
+        self._samples = tuple(read_samples(folder) for folder, _ in found)
+
+    @property
+    def first(self) -> Record:
+        """The record of the first seed, for what all share."""
+        return self.records[0]
+
+    @cached_property
+    def scores(self) -> dict[str, ScoreEntry]:
+        """Each figure over all seeds; figures of single groups are left out."""
+        names = dict.fromkeys(name for record in self.records for name in record.scores)
+        return {name: self._over_seeds(name) for name in names if "/" not in name}
+
+    def raw(self, figure: str) -> dict[int, float | None]:
+        """Return the figure of each seed."""
+        entries = ((r.seed, r.scores.get(figure)) for r in self.records)
+        return {seed: None if entry is None else entry.value for seed, entry in entries}
+
+    def mean(self, figure: str) -> Mean | None:
+        """Return the mean over seeds with its variance, or None below two seeds or images."""
+        values = [value for value in self.raw(figure).values() if value is not None]
+        if len(values) < max(2, len(self.records)):
+            return None
+        replicates = self.replicates(figure)
+        if replicates is not None:
+            return jackknife_mean(np.array(values), replicates)
+        series = self.values(figure)
+        table = None if series is None else _seeds_by_images(series.index, series.to_numpy())
+        if table is None or table.shape[1] < FEWEST or len(table) < len(values):
+            return None
+        return replace(crossed_mean(table), value=float(np.mean(values)))
+
+    def values(self, figure: str) -> pd.Series | None:
+        """Return the values that the score is a mean of, by (seed, id, group, output)."""
+        parts: dict[int, pd.Series] = {}
+        for record, samples in zip(self.records, self._samples, strict=True):
+            entry = record.scores.get(figure)
+            if samples is None or entry is None or figure not in samples:
+                continue
+            counts = samples if entry.every_row else samples[samples["headline"]]
+            parts[record.seed] = pd.Series(counts.groupby(KEYS)[figure].mean())
+        return pd.concat(list(parts.values()), keys=parts, names=["seed"]) if parts else None
+
+    def replicates(self, figure: str) -> Array | None:
+        """Return the jackknife's replicates ``[seeds, groups]``, or None where a seed has none."""
+        entries = [record.scores.get(figure) for record in self.records]
+        rows = [entry.replicates for entry in entries if entry is not None]
+        complete = len(rows) == len(entries) and len({len(row) for row in rows}) == 1
+        return np.array(rows) if complete and rows[0] else None
+
+    @cached_property
+    def images(self) -> set[tuple[Any, ...]]:
+        """What counts for figures of sets: (seed, id, group) of the headline rows."""
+        return {
+            (seed, *key)
+            for seed, samples in zip(self.seeds, self._samples, strict=True)
+            if samples is not None
+            for key in samples.loc[samples["headline"], KEYS[:2]].itertuples(index=False)
+        }
+
+    @cached_property
+    def coverage(self) -> float:
+        """The share of rows that count: below 1 where some miss the matched effect."""
+        asked = {
+            (seed, *key)
+            for seed, samples in zip(self.seeds, self._samples, strict=True)
+            if samples is not None
+            for key in samples[KEYS[:2]].itertuples(index=False)
+        }
+        return len(self.images) / len(asked) if asked else 1.0
+
+    def _over_seeds(self, figure: str) -> ScoreEntry:
+        entries = [r.scores[figure] for r in self.records if figure in r.scores]
+        if len(self.records) == 1:
+            return entries[0]
+        raw = {seed: value for seed, value in self.raw(figure).items() if value is not None}
+        if not raw:
+            return entries[0]
+        mean, value = self.mean(figure), float(np.mean(list(raw.values())))
+        note = "by seed: " + ", ".join(f"{seed}: {v:.4g}" for seed, v in raw.items())
+        if mean is None:
+            return replace(entries[0], value=value, low=None, high=None, note=note)
+        note += f"; {mean.seed_share:.0%} of the variance is the seeds'"
+        low, high = mean.interval()
+        return replace(entries[0], value=value, low=low, high=high, note=note)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Whether two judges order the rows of a board alike by one figure.
+
+    Args:
+        figure: as the first judge reads it.
+        twin: as the second judge reads it.
+        tau: Kendall's tau-b, or None where a judge reads the same everywhere.
+        n: rows.
+        told: pairs of rows that both judges tell apart.
+        reversed: those of them that they order the other way round.
+        order: methods from best to worst, by the second judge.
+    """
+
+    figure: str
+    twin: str
+    tau: float | None
+    n: int
+    told: int
+    reversed: int
+    order: tuple[str, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether tau is .7 or more."""
+        return self.tau is not None and self.tau >= AGREE
+
+
+class Board:
+    """The table of one benchmark on one model and data set.
+
+    Args:
+        benchmark: its name, with overridden settings.
+        model: the same.
+        dataset: the same.
+        found: folders and records.
+    """
+
+    def __init__(self, benchmark: str, model: str, dataset: str, found: Sequence[Found]) -> None:
+        self.benchmark, self.model, self.dataset = benchmark, model, dataset
+        self.rest = [record for _, record in found if record.status is not Status.OK]
+        rows = [Row(same) for same in _by_all_but_seed(found)]
+        self.main_score = rows[0].first.main_score if rows else ""
+        self.rows = sorted(rows, key=self._place)
+        entries = {k: v for row in rows for k, v in row.scores.items()}
+        main = {self.main_score: entries[self.main_score]} if self.main_score in entries else {}
+        self.figures: Mapping[str, ScoreEntry] = main | entries
+        self.rankings = {name: ranking for name in self.figures if (ranking := self._rank(name))}
+        self.agreements = [a for name in self.figures if (a := self._agreement(name))]
+
+    @property
+    def title(self) -> str:
+        """Benchmark, model and data set in words."""
+        return f"{self.benchmark} · {self.model}, {self.dataset}"
+
+    @property
+    def columns(self) -> list[str]:
+        """Figures worth a column: those of the second judge stand behind those of the first."""
+        twins = {twin_of(name) for name in self.figures}
+        return [name for name in self.figures if name not in twins]
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The ranking by the main score."""
+        return self.rankings.get(self.main_score)
+
+    def _place(self, row: Row) -> tuple[float, float]:
+        """Return what rows are sorted by: complete ones first, then the main score."""
+        entry = row.scores.get(self.main_score)
+        if entry is None or entry.value is None:
+            return (0.0, float("inf"))
+        return (-row.coverage, -entry.value if entry.higher_is_better else entry.value)
+
+    def _rank(self, figure: str) -> Ranking | None:
+        """Return the ranking of the rows that miss the matched effect on the fewest images."""
+        higher_is_better = self.figures[figure].higher_is_better
+        if higher_is_better is None:
+            return None
+        most = max(row.coverage for row in self.rows)
+        kept = {k for k, row in enumerate(self.rows) if row.coverage == most}
+        entries = [row.scores.get(figure) if k in kept else None for k, row in enumerate(self.rows)]
+        values = [None if entry is None else entry.value for entry in entries]
+        pairs = paired(self.rows, figure) | paired_sets(self.rows, figure)
+        counted = {pair: found for pair, found in pairs.items() if kept.issuperset(pair)}
+        return Ranking(values, counted, higher_is_better)
+
+    def _agreement(self, figure: str) -> Agreement | None:
+        first, second = (self.rankings.get(name) for name in (figure, twin_of(figure)))
+        if first is None or second is None:
+            return None
+        both = [k for k in first.order if k in second.order]
+        if len(both) < 2:
+            return None
+        read = [[ranking.values[k] for k in both] for ranking in (first, second)]
+        tau = float(np.asarray(stats.kendalltau(*read))[0])
+        told = [
+            (i, j) for i, j in combinations(both, 2) if first.apart(i, j) and second.apart(i, j)
+        ]
+        turned = sum(first.better(i, j) != second.better(i, j) for i, j in told)
+        order = tuple(self.rows[k].first.label("method") for k in second.order if k in both)
+        known = None if np.isnan(tau) else tau
+        return Agreement(figure, twin_of(figure), known, len(both), len(told), turned, order)
+
+
+def boards(found: Iterable[Found]) -> list[Board]:
+    """Return one board per benchmark, model and data set, each with the settings of its own."""
+    groups: dict[tuple[str, str, str], list[Found]] = {}
+    for folder, record in found:
+        key = (record.label("benchmark"), record.label("model"), record.label("dataset"))
+        groups.setdefault(key, []).append((folder, record))
+    return [Board(*key, groups[key]) for key in sorted(groups)]
+
+
+def twin_of(figure: str) -> str:
+    """Return the name of a figure as the second judge reads it, or an empty string.
+
+    Example:
+        >>> twin_of("leak_zoo1")
+        'leak_zoo2'
+    """
+    scores, asked = JUDGES
+    ending = f"_{scores}"
+    return figure.removesuffix(ending) + f"_{asked}" if figure.endswith(ending) else ""
+
+
+def paired(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Comparison]:
+    """Return how rows differ by a figure that is a mean over images.
+
+    Two rows are compared on the seeds, images, groups and outputs that both have.
+    """
+    series = {k: s for k, row in enumerate(rows) if (s := row.values(figure)) is not None}
+    if len(series) < 2:
+        return {}
+    wide = pd.concat(series, axis=1)
+    found, least = {}, ROUNDING * float(wide.abs().max().max())
+    for i, j in combinations(series, 2):
+        gaps = (wide[i] - wide[j]).to_numpy()
+        table = _seeds_by_images(wide.index, np.where(np.abs(gaps) <= least, 0.0, gaps))
+        comparison = None if table is None else compare(table)
+        if comparison is not None:
+            found[i, j] = comparison
+    return found
+
+
+def paired_sets(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Comparison]:
+    """Return how rows differ by a figure of whole sets, where their sets are the same images."""
+    found = {}
+    replicates = {k: r for k, row in enumerate(rows) if (r := row.replicates(figure)) is not None}
+    for i, j in combinations(replicates, 2):
+        images = rows[i].images
+        if not images or images != rows[j].images:
+            continue
+        one, other = (np.array(list(rows[k].raw(figure).values())) for k in (i, j))
+        n = len({key[1] for key in images})
+        found[i, j] = compare_sets(one - other, replicates[i] - replicates[j], n)
+    return found
+
+
+def _seeds_by_images(index: pd.Index, values: Array) -> Array | None:
+    """Return the means ``[s, n]`` per seed and image, over the images that all its seeds have.
+
+    Args:
+        index: seed and id of each value, among others.
+        values: one value per entry; NaN where there is none.
+    """
+    known = np.isfinite(values)
+    places = [pd.factorize(index.get_level_values(name)[known]) for name in ("seed", "id")]
+    (seed, seeds), (image, images) = places
+    cell, shape = seed * len(images) + image, (len(seeds), len(images))
+    counts = np.bincount(cell, minlength=len(seeds) * len(images)).reshape(shape)
+    sums = np.bincount(cell, values[known], len(seeds) * len(images)).reshape(shape)
+    complete = (counts > 0).all(0)
+    return sums[:, complete] / counts[:, complete] if complete.any() else None
+
+
+def _by_all_but_seed(found: Sequence[Found]) -> list[list[Found]]:
+    """Return the finished cells in groups that differ in their seed only."""
+    groups: dict[str, list[Found]] = {}
+    for folder, record in found:
+        if record.status is Status.OK:
+            rest = {key: value for key, value in record.config.items() if key != "seed"}
+            same = (dict(record.names), record.overrides, rest)
+            key = content_hash(*same, dict(record.versions), dict(record.weights))
+            groups.setdefault(key, []).append((folder, record))
+    return list(groups.values())

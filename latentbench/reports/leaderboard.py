@@ -1,0 +1,321 @@
+"""The leaderboard: a pure function of records, as Markdown, CSV and one self-contained page."""
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from latentbench.cache import write_atomically
+from latentbench.records import Record, ScoreEntry, Status
+from latentbench.reports.boards import Board, Found, Row, boards, twin_of
+from latentbench.reports.comparison import POWER
+
+ARROWS = {True: " ↑", False: " ↓", None: ""}
+MARKS = {"best": "", "tied": " ≈", "worse": " *", "": ""}
+SHOWN = 5  # figures per row on the terminal
+NAMES_WIDTH, FIGURE_WIDTH = 58, 24  # characters, on a terminal
+CSV_COLUMNS = (
+    "benchmark", "model", "dataset", "method", "seeds", "cells", "status", "reason", "figure",
+    "value", "low", "high", "n", "unit", "higher_is_better", "main", "rank_low", "rank_high",
+    "letters", "mark", "p_best", "seed_values", "seed_share", "coverage", "note",
+)  # fmt: skip
+LEGEND = (
+    "Value [95% interval]; the arrow shows which way is better. Rank: the places that a row may "
+    "have by the first figure, given what the images can tell; rows that share a letter are not "
+    "told apart. In each column, bold is the best, ≈ is not told apart from it, * is worse "
+    "(paired by image, corrected p < .05), no mark is not tested. A row is one seed unless it "
+    "says otherwise, and its interval then leaves out what another seed would change. † misses "
+    "the matched effect on some images: it stands behind rows that miss fewer, without a rank. "
+    "Evaluations: denoiser rows, forward and backward, cached work included. A figure without an "
+    "interval has none that is valid at its n."
+)
+
+
+def write(found: Iterable[Found], folder: Path) -> list[Path]:
+    """Write leaderboard.html, .md and .csv, and return their paths."""
+    made = boards(found)
+    texts = {"html": page(made), "md": markdown(made), "csv": csv_text(made)}
+    paths = [folder / f"leaderboard.{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_atomically(path, text.encode())
+    return paths
+
+
+def show(made: Iterable[Board], console: Console) -> None:
+    """Print one table per board, with its notes; skipped cells are told by the sweep."""
+    room = max(1, (console.width - NAMES_WIDTH) // FIGURE_WIDTH)
+    for board in made:
+        if board.rows:
+            console.print(_terminal_table(board, board.columns[: min(SHOWN, room)]))
+        failed = [_method(r) for r in board.rest if r.status is Status.FAILED]
+        lines = [(line, "yellow") for line in warnings(board)]
+        lines += [(note, "dim") for note in notes(board)]
+        lines += [(f"{board.title}: failed: {', '.join(failed)}", "red")] if failed else []
+        for line, style in lines:
+            console.print(line, style=style, highlight=False, markup=False)
+
+
+def markdown(made: Iterable[Board]) -> str:
+    """Return the leaderboard as Markdown."""
+    parts = ["# Leaderboard", LEGEND.replace("*", "\\*")]
+    for board in made:
+        parts.append(f"## {board.title}")
+        parts += [f"> ⚠ {line}" for line in warnings(board)]
+        if board.rows:
+            rows = [
+                [*who(row, _rank(board, k)), *_markdown_cells(board, k), _cost(row)]
+                for k, row in enumerate(board.rows)
+            ]
+            parts.append(_pipes(_heads(board), rows))
+        parts += notes(board)
+        if board.rest:
+            rest = [[_method(r), r.status, r.reason] for r in board.rest]
+            parts.append(_pipes(["method", "status", "reason"], rest))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_text(made: Iterable[Board]) -> str:
+    """Return one row per method and figure; skipped and failed cells have one row."""
+    buffer = io.StringIO()
+    writer: csv.DictWriter[str] = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for board in made:
+        for k, row in enumerate(board.rows):
+            who = _csv_who(row.records) | {"coverage": f"{row.coverage:.4g}"}
+            writer.writerows(who | _csv_figure(board, k, figure) for figure in row.scores)
+        for record in board.rest:
+            writer.writerow(_csv_who([record]))
+    return buffer.getvalue()
+
+
+def page(made: Iterable[Board]) -> str:
+    """Return a page that needs no network: sortable tables with intervals, marks and notes."""
+    body = []
+    for board in made:
+        body.append(f"<h2>{html.escape(board.title)}</h2>")
+        body += [f'<p class="warning">⚠ {html.escape(line)}</p>' for line in warnings(board)]
+        if board.rows:
+            body.append(_html_table(board))
+        body += [f'<p class="note">{html.escape(note)}</p>' for note in notes(board)]
+        if board.rest:
+            body.append(_html_rest(board))
+    template = files("latentbench").joinpath("leaderboard.html").read_text(encoding="utf-8")
+    text = template.replace("{{legend}}", html.escape(LEGEND))
+    return text.replace("{{body}}", "\n".join(body))
+
+
+# ---------------------------------------------------------------- words
+
+
+def notes(board: Board) -> list[str]:
+    """Return what a reader must know of a board: what can be found at its n, and the judges."""
+    lines = []
+    if board.ranking is not None and board.ranking.pairs:
+        pairs = board.ranking.pairs.values()
+        n, m = max(c.n for c in pairs), len(pairs)
+        size = board.ranking.detectable()
+        finds = (
+            "so few images can tell nothing apart after correction for the number of pairs"
+            if size is None
+            else f"a difference of {size:.2g} would be found with {POWER:.0%} power"
+        )
+        tested = "1 pair" if m == 1 else f"{m} pairs"
+        lines.append(f"{board.main_score}: {tested} of methods on {n} images; {finds}.")
+    if board.agreements:
+        shown = (f"{a.figure} {'-' if a.tau is None else f'{a.tau:.2f}'}" for a in board.agreements)
+        n = max(a.n for a in board.agreements)
+        lines.append(
+            f"Agreement of the judges, Kendall's tau of {n} methods' order: {', '.join(shown)}."
+        )
+    return lines
+
+
+def warnings(board: Board) -> list[str]:
+    """Return the warning of a board whose judges order its methods differently."""
+    main = [a for a in board.agreements if a.figure == board.main_score and not a.agree]
+    return [
+        f"The judges disagree: by {a.twin} the order is {', '.join(a.order)} "
+        f"(tau {'undefined' if a.tau is None else f'{a.tau:.2f}'}). Pairs that both tell apart: "
+        f"{a.told}, of them the other way round: {a.reversed}."
+        for a in main
+    ]
+
+
+def mark(board: Board, k: int, figure: str) -> str:
+    """Return "best", "tied", "worse", or "" where a row was not compared with the best."""
+    ranking = board.rankings.get(figure)
+    if ranking is None or k not in ranking.order or len(ranking.order) < 2:
+        return ""
+    best = ranking.order[0]
+    if k == best:
+        return "best"
+    if (min(k, best), max(k, best)) not in ranking.pairs:
+        return ""
+    return "worse" if ranking.apart(k, best) else "tied"
+
+
+def header(board: Board, figure: str) -> str:
+    """Return a column's title with its direction and unit."""
+    entry = board.figures[figure]
+    unit = f" ({entry.unit})" if entry.unit else ""
+    return f"{figure}{unit}{ARROWS[entry.higher_is_better]}"
+
+
+def who(row: Row, rank: str) -> list[str]:
+    """Return method, with its seeds where they are not the usual one, and rank."""
+    many = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else ""
+    name = row.first.label("method") + many if many else _method(row.first)
+    return [name + (" †" if row.coverage < 1 else ""), rank]
+
+
+def _method(record: Record) -> str:
+    return record.label("method") + (f" seed {record.seed}" if record.seed else "")
+
+
+def _heads(board: Board, columns: Sequence[str] | None = None) -> list[str]:
+    shown = board.columns if columns is None else columns
+    return ["method", "rank", *(header(board, figure) for figure in shown), "evaluations"]
+
+
+def _rank(board: Board, k: int) -> str:
+    if board.ranking is None or len(board.ranking.order) < 2 or k not in board.ranking.order:
+        return "-"
+    low, high = board.ranking.ranks()[k]
+    places = f"{low}" if low == high else f"{low}–{high}"
+    return f"{places} {board.ranking.letters()[k]}"
+
+
+def _cell(entry: ScoreEntry | None) -> str:
+    if entry is None or entry.value is None:
+        return "-"
+    if entry.low is None or entry.high is None:
+        return f"{entry.value:.4g}"
+    return f"{entry.value:.4g} [{entry.low:.3g}, {entry.high:.3g}]"
+
+
+def _cost(row: Row) -> str:
+    forward, backward = (sum(r.total(way) for r in row.records) for way in ("forward", "backward"))
+    return f"{forward}" + (f" + {backward} back" if backward else "")
+
+
+# ---------------------------------------------------------------- formats
+
+
+def _terminal_table(board: Board, columns: Sequence[str]) -> Table:
+    table = Table(title=escape(board.title), title_justify="left", highlight=False)
+    for k, head in enumerate(_heads(board, columns)):
+        table.add_column(head, no_wrap=k < 2, justify="left" if k < 2 else "right")
+    for k, row in enumerate(board.rows):
+        cells = []
+        for figure in columns:
+            which = mark(board, k, figure)
+            text = escape(_cell(row.scores.get(figure))) + MARKS[which]
+            cells.append(f"[bold]{text}[/]" if which in ("best", "tied") else text)
+        table.add_row(*map(escape, who(row, _rank(board, k))), *cells, _cost(row))
+    return table
+
+
+def _markdown_cells(board: Board, k: int) -> list[str]:
+    cells = []
+    for figure in board.columns:
+        which = mark(board, k, figure)
+        text = _cell(board.rows[k].scores.get(figure))
+        text = f"**{text}**" if which in ("best", "tied") else text
+        cells.append(text + MARKS[which].replace("*", "\\*"))
+    return cells
+
+
+def _pipes(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    clean = (" | ".join(str(x).replace("|", "\\|").replace("\n", " ") for x in r) for r in lines)
+    return "\n".join(f"| {line} |" for line in clean)
+
+
+def _csv_who(records: Sequence[Record]) -> dict[str, object]:
+    first = records[0]
+    names: dict[str, object] = {group: first.label(group) for group in CSV_COLUMNS[:4]}
+    return names | {
+        "seeds": " ".join(str(r.seed) for r in records),
+        "cells": " ".join(r.id for r in records),
+        "status": str(first.status),
+        "reason": first.reason,
+    }
+
+
+def _csv_figure(board: Board, k: int, figure: str) -> dict[str, object]:
+    row = board.rows[k]
+    entry, ranking = row.scores[figure], board.rankings.get(figure)
+    found: dict[str, object] = {
+        "figure": figure, "value": entry.value, "low": entry.low, "high": entry.high,
+        "n": entry.n, "unit": entry.unit, "higher_is_better": entry.higher_is_better,
+        "main": figure == board.main_score, "mark": mark(board, k, figure), "note": entry.note,
+        "seed_values": " ".join(str(value) for value in row.raw(figure).values()),
+    }  # fmt: skip
+    share = row.mean(figure)
+    if share is not None and share.seed_share is not None:
+        found["seed_share"] = f"{share.seed_share:.4g}"
+    if ranking is not None and k in ranking.order:
+        found["rank_low"], found["rank_high"] = ranking.ranks()[k]
+        found["letters"] = ranking.letters()[k]
+        pair = (min(k, ranking.order[0]), max(k, ranking.order[0]))
+        found["p_best"] = f"{ranking.corrected[pair]:.4g}" if pair in ranking.corrected else ""
+    return found
+
+
+def _html_table(board: Board) -> str:
+    rows = []
+    for k, row in enumerate(board.rows):
+        name, rank = who(row, _rank(board, k))
+        cells = [_td(name, name, f"cell {' '.join(r.id for r in row.records)}"), _td(rank, k + 1)]
+        cells += [_html_cell(board, k, figure) for figure in board.columns]
+        cells.append(_td(_cost(row), sum(r.total("forward") for r in row.records)))
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return _html(_heads(board), rows)
+
+
+def _html_cell(board: Board, k: int, figure: str) -> str:
+    entry, which = board.rows[k].scores.get(figure), mark(board, k, figure)
+    value = None if entry is None else entry.value
+    text = _cell(entry) + MARKS[which]
+    return _td(text, "" if value is None else value, _says(board, k, figure), which)
+
+
+def _says(board: Board, k: int, figure: str) -> str:
+    """Return all that is known of a figure beside its value, in words."""
+    row, ranking = board.rows[k], board.rankings.get(figure)
+    entry, twin = row.scores.get(figure), row.scores.get(twin_of(figure))
+    parts = [] if entry is None else [f"n={entry.n}", entry.note]
+    if ranking is not None and k in ranking.order and k != ranking.order[0]:
+        best = ranking.order[0]
+        pair = (min(k, best), max(k, best))
+        if pair in ranking.pairs:
+            gap = ranking.pairs[pair].difference * (1 if k < best else -1)
+            parts.append(f"{gap:+.3g} to the best, corrected p = {ranking.corrected[pair]:.2g}")
+    if twin is not None:
+        parts.append(f"{twin_of(figure)}: {_cell(twin)}")
+    return f"{figure}: {'; '.join(filter(None, parts))}"
+
+
+def _td(text: str, key: object, note: str = "", which: str = "") -> str:
+    title = f' title="{html.escape(note)}"' if note else ""
+    kind = f' class="{which}"' if which else ""
+    return f'<td data-key="{html.escape(str(key))}"{kind}{title}>{html.escape(text)}</td>'
+
+
+def _html_rest(board: Board) -> str:
+    texts = [[_method(r), str(r.status), r.reason] for r in board.rest]
+    rows = [f"<tr>{''.join(_td(text, text) for text in line)}</tr>" for line in texts]
+    table = _html(["method", "status", "reason"], rows)
+    return f"<details><summary>{len(rows)} skipped or failed</summary>{table}</details>"
+
+
+def _html(heads: Sequence[str], rows: Sequence[str]) -> str:
+    top = "".join(f'<th scope="col"><button>{html.escape(h)}</button></th>' for h in heads)
+    body = "\n".join(rows)
+    return f"<div><table><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>"

@@ -1,0 +1,1 @@
+"""The one sampling loop, its inversion, and the algebra of latents."""

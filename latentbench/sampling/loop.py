@@ -1,0 +1,485 @@
+"""The one sampling loop: generation, inversion, and the interventions that methods are made of.
+
+A step goes from level i to level i + 1 (noisiest first); inversion goes back. In every step, hooks
+run in this order, and interventions in the order in which they were given:
+
+1. `before_step`  changes x_t
+2. `terms`        adds weighted conditions; all conditions of a step share one network call
+3. `adapters`     sets adapter scales
+4. `context`      changes what an attention layer reads (per-layer prompts)
+5. `attention`    replaces an attention layer's output
+6. `bottleneck`   changes the middle block's output h_t
+7. `prediction`   changes (x0, eps)
+8. `after_step`   changes x at the next level
+
+Hooks 4 to 6 run inside the network on rows ordered ``(branch, image)``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latentbench.errors import BadInput, HookNeverFired, NotFinite, unknown
+from latentbench.model import AttentionCall, Condition, DiffusionModel
+from latentbench.parameterization import Grid, split_prediction, transition
+
+Noise = Callable[[int], Tensor]  # step index -> z_i [b, ...]
+Window = tuple[float, float]  # share of the steps [from, to), 0 at the noisy end
+
+
+@dataclass(frozen=True)
+class Term:
+    """One condition in the composed prediction ``sum_k weight_k eps(x_t, condition_k)``.
+
+    A flow's velocities are summed instead. That is the same where the weights add up to one; where
+    they do not, a sum of eps has no x0 at the flow's first level, which holds no signal.
+
+    Args:
+        branch: name by which interventions know its rows ("condition", "null", ...).
+        condition: one row per image.
+        weight: a number, or one per image.
+        window: share of the steps in which it counts.
+    """
+
+    branch: str
+    condition: Condition
+    weight: float | Float[Tensor, " b"] = 1.0
+    window: Window = (0.0, 1.0)
+
+
+def guided(
+    condition: Condition, null: Condition, scale: float | Float[Tensor, " b"]
+) -> tuple[Term, ...]:
+    """Return the terms of classifier-free guidance; a scale of 1 needs no null branch.
+
+    "Classifier-Free Diffusion Guidance": eps = (1 - w) eps(null) + w eps(condition).
+    """
+    if isinstance(scale, float | int) and scale == 1:
+        return (Term("condition", condition),)
+    return (Term("null", null, 1 - scale), Term("condition", condition, scale))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the loop stands.
+
+    Args:
+        index: i; generation goes from level i to i + 1, inversion from i + 1 to i.
+        level: where x stands before the step.
+        reaches: where x stands after it.
+        n: number of steps of the grid.
+        timestep: what the network is told.
+        branches: names of the terms in this network call, outermost axis of its rows.
+        grid: all levels.
+        predict: (x, level index) -> (x0, eps), the step's own terms without interventions.
+    """
+
+    index: int
+    level: int
+    reaches: int
+    n: int
+    timestep: int | float
+    branches: tuple[str, ...]
+    grid: Grid
+    predict: Callable[[Tensor, int], tuple[Tensor, Tensor]] = field(repr=False)
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps already behind, 0 at the noisy end."""
+        return self.index / self.n
+
+    def split(self, rows: Tensor) -> Tensor:
+        """Return network rows as ``[branch, image, ...]``."""
+        return rows.reshape(len(self.branches), -1, *rows.shape[1:])
+
+
+class Intervention:
+    """A change to the loop. Override the hooks that you touch; return what they were given if not.
+
+    Class attributes:
+        window: share of the steps in which it acts, 0 at the noisy end.
+        asymmetric: the bottleneck change enters x0 only, not the direction to x_t (Asyrp); the
+            step then costs two evaluations.
+    """
+
+    window: Window = (0.0, 1.0)
+    asymmetric: bool = False
+
+    def active(self, step: Step) -> bool:
+        """Return whether it acts in this step."""
+        return self.window[0] <= step.progress < self.window[1]
+
+    def before_step(self, step: Step, x: Tensor) -> Tensor:
+        """Return x_t, changed."""
+        return x
+
+    def terms(self, step: Step) -> Sequence[Term]:
+        """Return further terms of the composed prediction."""
+        return ()
+
+    def adapters(self, step: Step) -> Mapping[str, float]:
+        """Return adapter scales by adapter name."""
+        return {}
+
+    def context(self, step: Step, layer: str, context: Tensor) -> Tensor | None:
+        """Return what the layer's keys and values are made from, or None to leave it."""
+        return None
+
+    def attention(self, step: Step, call: AttentionCall) -> Tensor | None:
+        """Return the layer's output ``[rows, heads, tokens, width]``, or None to leave it."""
+        return None
+
+    def bottleneck(self, step: Step, h: Float[Tensor, "k b ..."]) -> Float[Tensor, "k b ..."]:
+        """Return h_t, changed."""
+        return h
+
+    def prediction(self, step: Step, x: Tensor, x0: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (x0, eps), changed."""
+        return x0, eps
+
+    def after_step(self, step: Step, x: Tensor) -> Tensor:
+        """Return x at the level that the step reached, changed."""
+        return x
+
+    def overrides(self, hook: str) -> bool:
+        """Return whether this class has its own version of a hook."""
+        return getattr(type(self), hook) is not getattr(Intervention, hook)
+
+
+class Recorder(Intervention):
+    """Keeps h_t of each step (first branch), and x at every level that the loop reached.
+
+    Example:
+        >>> recorder = Recorder(bottleneck=True)  # generate(..., interventions=[recorder])
+        >>> # recorder.h[i] is [b, c, h, w] at step i; recorder.x[i] is x at level i
+    """
+
+    def __init__(self, bottleneck: bool = False) -> None:
+        self._bottleneck = bottleneck
+        self.h: dict[int, Tensor] = {}
+        self.x: dict[int, Tensor] = {}
+
+    def overrides(self, hook: str) -> bool:
+        """Only tap the network when the bottleneck is wanted."""
+        return super().overrides(hook) and (hook != "bottleneck" or self._bottleneck)
+
+    def bottleneck(self, step: Step, h: Tensor) -> Tensor:
+        """Keep h_t of the first branch."""
+        self.h[step.index] = h[0]
+        return h
+
+    def before_step(self, step: Step, x: Tensor) -> Tensor:
+        """Keep x where the step starts."""
+        self.x.setdefault(step.level, x)
+        return x
+
+    def after_step(self, step: Step, x: Tensor) -> Tensor:
+        """Keep x where the step ends."""
+        self.x[step.reaches] = x
+        return x
+
+
+@dataclass
+class _Taps:
+    """The interventions of one network call, compiled to what the model understands."""
+
+    step: Step
+    interventions: Sequence[Intervention]
+    fired: set[tuple[int, str]]
+
+    def _own(self, *hooks: str) -> list[Intervention]:
+        return [v for v in self.interventions if any(v.overrides(h) for h in hooks)]
+
+    @property
+    def bottleneck(self) -> Callable[[Tensor], Tensor] | None:
+        return self._change_h if self._own("bottleneck") else None
+
+    @property
+    def attend(self) -> Callable[[AttentionCall], Tensor] | None:
+        return self._attend if self._own("attention", "context") else None
+
+    def _change_h(self, rows: Tensor) -> Tensor:
+        h = self.step.split(rows)
+        for v in self._own("bottleneck"):
+            h = v.bottleneck(self.step, h)
+            self.fired.add((id(v), "bottleneck"))
+        return h.reshape(rows.shape)
+
+    def _attend(self, call: AttentionCall) -> Tensor:
+        for v in self._own("context"):
+            context = v.context(self.step, call.layer, call.context)
+            if context is not None:
+                key, value = call.project(context)
+                call = replace(call, context=context, key=key, value=value)
+                self.fired.add((id(v), "context"))
+        out = None
+        for v in self._own("attention"):
+            changed = v.attention(self.step, call)
+            if changed is not None:
+                out = changed
+                self.fired.add((id(v), "attention"))
+        return call.attend() if out is None else out
+
+
+class _Loop:
+    """What generation and inversion share: composed predictions under interventions."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        grid: Grid,
+        terms: Sequence[Term],
+        interventions: Sequence[Intervention],
+    ) -> None:
+        self.model, self.grid, self.base = model, grid, tuple(terms)
+        self.interventions = tuple(interventions)
+        self.fired: set[tuple[int, str]] = set()
+        self.was_active: dict[int, Intervention] = {}
+
+    def begin(
+        self, level: int, reaches: int, timestep: int | float, x: Tensor
+    ) -> tuple[Step, list[Intervention], tuple[Term, ...], Tensor]:
+        """Return the step, the interventions that act in it, all its terms, and x as they want it.
+
+        `before_step` knows the branches of the loop's own terms; later hooks know all.
+        """
+        i = min(level, reaches)
+        share = i / self.grid.n
+        base = tuple(t for t in self.base if t.window[0] <= share < t.window[1])
+        names = tuple(t.branch for t in base)
+
+        def plain(x: Tensor, at: int) -> tuple[Tensor, Tensor]:
+            told = timestep if at == level else None
+            return predict(self.model, x, self.grid, at, base, told)
+
+        step = Step(i, level, reaches, self.grid.n, timestep, names, self.grid, plain)
+        active = [v for v in self.interventions if v.active(step)]
+        self.was_active.update({id(v): v for v in active})
+        for v in active:
+            x = v.before_step(step, x)
+        terms = base + tuple(
+            t for v in active for t in v.terms(step) if t.window[0] <= share < t.window[1]
+        )
+        return replace(step, branches=tuple(t.branch for t in terms)), active, terms, x
+
+    def predict(
+        self,
+        step: Step,
+        active: Sequence[Intervention],
+        terms: Sequence[Term],
+        x: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (x0, eps) at x, with all hooks between `terms` and `prediction`."""
+        x0, eps = self._network(step, active, terms, x)
+        if any(v.asymmetric for v in active):
+            plain = [v for v in active if not v.asymmetric]
+            _, eps = self._network(step, plain, terms, x)
+        for v in active:
+            x0, eps = v.prediction(step, x, x0, eps)
+        return x0, eps
+
+    def _network(
+        self,
+        step: Step,
+        active: Sequence[Intervention],
+        terms: Sequence[Term],
+        x: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        taps = _Taps(step, active, self.fired)
+        scales = {name: s for v in active for name, s in v.adapters(step).items()}
+        with self.model.adapter_scales(scales):
+            return predict(self.model, x, self.grid, step.level, terms, step.timestep, taps)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Raise on a hook that was asked for and never ran, and on NaN."""
+        for key, v in self.was_active.items():
+            for hook in ("bottleneck", "attention", "context"):
+                if v.overrides(hook) and (key, hook) not in self.fired:
+                    raise HookNeverFired(
+                        f"{type(v).__name__}.{hook} was active but fired no time on "
+                        f"{type(self.model.network).__name__}, which has "
+                        f"{len(self.model.attention_layers())} attention layers; check the layer "
+                        f"names that it looks for against model.attention_layers()"
+                    )
+        if not torch.isfinite(x).all():
+            raise NotFinite("the sampling loop ended in NaN or infinity; lower the strength")
+        return x
+
+
+def predict(
+    model: DiffusionModel,
+    x: Float[Tensor, "b ..."],
+    grid: Grid,
+    level: int | Int[Tensor, " b"],
+    terms: Sequence[Term],
+    timestep: int | float | None = None,
+    taps: _Taps | None = None,
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    """Return (x0, eps) of the composed prediction, all terms in one network call; see `Term`.
+
+    Args:
+        model: the denoiser.
+        x: noisy latents at `level`.
+        grid: the levels.
+        level: index of x's level, or one per row (all timesteps of an inversion in one batch).
+        terms: conditions and weights.
+        timestep: what to tell the network, where it differs from the level's own.
+        taps: changes inside the network.
+
+    Raises:
+        BadInput: weights that do not add up to one, at a level without signal.
+    """
+    b, k = len(x), len(terms)
+    alpha, sigma = grid.levels(level, x)
+    index = torch.as_tensor(level).reshape(-1).expand(b)
+    told = grid.timesteps[index] if timestep is None else torch.full((b,), timestep)
+    rows = x.repeat(k, *[1] * (x.dim() - 1))
+    condition = Condition.concat([term.condition for term in terms])
+    out = model.forward(rows, told.repeat(k).to(x.device), condition, taps)
+    a, s = (v.expand(b, *v.shape[1:]).repeat(k, *[1] * (x.dim() - 1)) for v in (alpha, sigma))
+    x0_k, eps_k = split_prediction(model.prediction_type, out, rows, a, s)
+    w = torch.stack([_column(term.weight, x) for term in terms])
+    x0, eps = ((w * v.reshape(k, b, *v.shape[1:])).sum(0) for v in (x0_k, eps_k))
+    rest = 1 - w.sum(0)
+    if not bool((rest.abs() > 1e-6).any()):
+        return x0, eps
+    if model.prediction_type == "flow":
+        missing = rest * x / (alpha + sigma)
+        return x0 + missing, eps + missing
+    if bool((alpha == 0).any()):
+        worst = rest.flatten()[rest.abs().argmax()]
+        raise BadInput(
+            f"the terms' weights add up to {float(1 - worst):g}; at a level without "
+            f"signal they must add up to one: give the rest to a term of the empty condition"
+        )
+    return x0 + rest * x / alpha, eps
+
+
+def _column(weight: float | Tensor, x: Tensor) -> Tensor:
+    """Return a weight per row, shaped to broadcast over x."""
+    value = torch.as_tensor(weight, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x))
+    return value.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def denoise(
+    model: DiffusionModel,
+    x: Float[Tensor, "b ..."],
+    terms: Sequence[Term],
+    *,
+    grid: Grid,
+    level: int,
+    interventions: Sequence[Intervention] = (),
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    """Return (x0, eps) of one step with its interventions: what a `fit` optimises.
+
+    Gradients flow to x, to conditions and to the interventions' own parameters.
+    """
+    loop = _Loop(model, grid, terms, interventions)
+    step, active, all_terms, x = loop.begin(level, level + 1, grid.timesteps[level].item(), x)
+    x0, eps = loop.predict(step, active, all_terms, x)
+    loop.finish(x0)
+    return x0, eps
+
+
+def generate(
+    model: DiffusionModel,
+    x: Float[Tensor, "b ..."],
+    terms: Sequence[Term],
+    *,
+    grid: Grid | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    eta: float = 0.0,
+    noise: Noise | None = None,
+    interventions: Sequence[Intervention] = (),
+) -> Float[Tensor, "b ..."]:
+    """Sample from level `start` to level `stop`.
+
+    "Denoising Diffusion Implicit Models", equation 12; flow models take the same step (Euler).
+
+    Args:
+        model: the denoiser.
+        x: latents at level `start`; noise for start 0.
+        terms: see `guided`.
+        grid: levels; default: the model's own.
+        start: first level.
+        stop: last level; default: the clean end.
+        eta: 0 deterministic (DDIM), 1 as stochastic as DDPM.
+        noise: step index -> z_i, needed for eta > 0.
+        interventions: changes to the loop, in this order.
+
+    Raises:
+        BadInput: eta > 0 without noise.
+        HookNeverFired: an intervention that was active never ran.
+        NotFinite: the result is not finite.
+    """
+    grid = grid or model.grid()
+    if eta > 0 and noise is None:
+        raise BadInput(f"eta {eta} needs noise: pass `noise`, a function of the step index")
+    loop = _Loop(model, grid, terms, interventions)
+    for i in range(start, grid.n if stop is None else stop):
+        step, active, all_terms, x = loop.begin(i, i + 1, grid.timesteps[i].item(), x)
+        x0, eps = loop.predict(step, active, all_terms, x)
+        x, std = transition(grid, i, x0, eps, eta)
+        if noise is not None and eta > 0:
+            x = x + std * noise(i)
+        for v in active:
+            x = v.after_step(step, x)
+    return loop.finish(x)
+
+
+def invert(
+    model: DiffusionModel,
+    x: Float[Tensor, "b ..."],
+    terms: Sequence[Term],
+    *,
+    grid: Grid | None = None,
+    start: int | None = None,
+    stop: int = 0,
+    convention: Literal["next", "matched"] = "next",
+    interventions: Sequence[Intervention] = (),
+) -> Float[Tensor, "b ..."]:
+    """Run the deterministic sampler backwards, from level `start` (clean) to level `stop`.
+
+    Args:
+        model: the denoiser.
+        x: latents at level `start`; clean by default.
+        terms: usually one condition at guidance 1.
+        grid: levels; default: the model's own.
+        start: level of x; default: the clean end n.
+        stop: level to reach; 0 is x_T.
+        convention: the network is told the time of the level that the step goes to ("next", as
+            DDIMInverseScheduler) or of the level where x is ("matched").
+        interventions: `before_step` sees x at level i + 1, `after_step` x at level i.
+    """
+    grid = grid or model.grid()
+    loop = _Loop(model, grid, terms, interventions)
+    for i in reversed(range(stop, grid.n if start is None else start)):
+        timestep = _inverse_timestep(grid, i, convention)
+        step, active, all_terms, x = loop.begin(i + 1, i, timestep, x)
+        x0, eps = loop.predict(step, active, all_terms, x)
+        alpha, sigma = grid.levels(i, x)
+        x = alpha * x0 + sigma * eps
+        for v in active:
+            x = v.after_step(step, x)
+    return loop.finish(x)
+
+
+def _inverse_timestep(grid: Grid, i: int, convention: str) -> int | float:
+    if convention == "next":
+        return grid.timesteps[i].item()
+    if convention == "matched":
+        return grid.timesteps[i + 1].item() if i + 1 < grid.n else 0
+    raise unknown("timestep convention", convention, ("next", "matched"))
+
+
+def noise_to_level(
+    grid: Grid, x0: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], level: int
+) -> Float[Tensor, "b ..."]:
+    """Return x at a level: ``alpha x0 + sigma noise`` (the forward process)."""
+    alpha, sigma = grid.levels(level, x0)
+    return alpha * x0 + sigma * noise

@@ -1,0 +1,76 @@
+"""Where the embedded weights lie, and the check that they are what their cards say."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from latentbench.errors import MissingWeights, unknown
+
+WEIGHTS_ROOT = Path(__file__).resolve().parent / "zoo" / "weights"
+CARD = "card.json"
+
+
+def names() -> tuple[str, ...]:
+    """Names of the embedded models and judges: every folder with a card."""
+    return tuple(sorted(path.parent.name for path in WEIGHTS_ROOT.glob(f"*/{CARD}")))
+
+
+def folder(name: str) -> Path:
+    """Folder of an embedded model.
+
+    Raises:
+        BadInput: No such model; the message lists those there are.
+    """
+    if name not in names():
+        raise unknown("embedded model", name, names())
+    return WEIGHTS_ROOT / name
+
+
+def card(name: str) -> dict[str, Any]:
+    """The model card: recipe, data, seed, hardware, hashes, measured quality."""
+    return json.loads((folder(name) / CARD).read_text(encoding="utf-8"))
+
+
+def digest(name: str) -> str:
+    """Hash of all files of an embedded model, as cells' ids know it."""
+    text = json.dumps(card(name)["sha256"], sort_keys=True)
+    return hashlib.sha256(text.encode() + b"\0").hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(root: Path) -> dict[str, str]:
+    """Digest of each file below a folder, by relative path, the card itself left out."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != CARD)
+    return {path.relative_to(root).as_posix(): sha256(path) for path in files}
+
+
+def verify(name: str) -> None:
+    """Compare every file of an embedded model with its card.
+
+    Args:
+        name: One of ``names()``.
+
+    Raises:
+        BadInput: No such model.
+        MissingWeights: A file is absent or has another hash; says which, what was expected, what
+            was found, and how to get it back.
+
+    Example:
+        >>> verify("zoo1")
+    """
+    root, expected = folder(name), card(name)["sha256"]
+    for relative, digest in expected.items():
+        path = root / relative
+        found = sha256(path) if path.is_file() else "no file"
+        if found != digest:
+            raise MissingWeights(
+                f"{path} is not the file that the card of {name!r} names: expected sha256 "
+                f"{digest}, found {found}; restore it with `git checkout -- {path}`, or train a "
+                f"new model and card with `python -m latentbench.zoo train {name}`"
+            )

@@ -1,0 +1,1 @@
+"""Methods that learn directions in a latent space."""

@@ -1,0 +1,1 @@
+"""Methods that change an image as a prompt or a mask asks."""

@@ -1,0 +1,1 @@
+"""Methods that draw a path between two latents."""

@@ -1,0 +1,1 @@
+"""Methods that find the latent code of a real image."""

@@ -1,0 +1,166 @@
+"""Editors whose code is x_T with one noise map per step: they differ in how x_1..x_T are drawn.
+
+Given any x at every level, z_i = (x_{i+1} - mean_i(x_i)) / std_i makes the stochastic sampler pass
+through all of them: reconstruction is exact, however bad the model is.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.editor import Editor
+from latentbench.errors import BadInput
+from latentbench.model import DiffusionModel
+from latentbench.parameterization import Grid, transition
+from latentbench.sampling.inversion import condition_of
+from latentbench.sampling.loop import Intervention, Step, Term, generate, guided, predict
+from latentbench.types import Batch, Edit, Latent, Space
+
+ROWS = 512  # network rows a call while all timesteps are evaluated at once
+
+
+class Residual(Intervention):
+    """Adds what the last step's noise map stands for where that step has no noise (std 0)."""
+
+    def __init__(self, residual: Tensor) -> None:
+        self.residual = residual
+
+    def after_step(self, step: Step, x: Tensor) -> Tensor:
+        """Add the residual at the clean end."""
+        return x + self.residual if step.reaches == step.n else x
+
+
+class NoiseMapEditor(Editor):
+    """Inverts into noise maps and decodes them, under another prompt to edit.
+
+    The strength is lambda in c = (1 - lambda) c_source + lambda c_target, and the guidance moves
+    with it from `guidance_source` to `guidance_target`: 0 is the exact reconstruction.
+
+    Args:
+        steps: sampling steps; default: the model's.
+        eta: stochasticity of the sampler, above 0.
+        skip: share of the noisiest steps that are left out; larger stays closer to the input.
+        guidance_source: guidance while inverting.
+        guidance_target: guidance at strength 1.
+    """
+
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {
+        "invert": frozenset({Space.NOISE_MAPS}),
+        "edit": frozenset({Space.NOISE_MAPS, Space.TEXT}),
+    }
+    needs: ClassVar[Mapping[str, frozenset[str]]] = {"edit": frozenset({"prompts"})}
+    model: DiffusionModel
+
+    def __init__(
+        self,
+        *,
+        steps: int | None,
+        eta: float,
+        skip: float,
+        guidance_source: float,
+        guidance_target: float,
+        max_strength: float,
+    ) -> None:
+        if eta <= 0:
+            raise BadInput(f"eta must be above 0 (a stochastic sampler), got {eta}")
+        if not 0 <= skip < 1:
+            raise BadInput(f"skip is a share of the steps in [0, 1), got {skip}")
+        self.steps, self.eta, self.skip = steps, eta, skip
+        self.guidance_source, self.guidance_target = guidance_source, guidance_target
+        self.max_strength = max_strength
+
+    @abstractmethod
+    def draw_levels(
+        self, grid: Grid, x0: Float[Tensor, "b ..."], batch: Batch, start: int
+    ) -> Float[Tensor, "b l ..."]:
+        """Return x at levels start..n, the last of them x0."""
+
+    def invert(self, batch: Batch) -> Latent:
+        """Return x at level `start` and the noise maps from there on; see `decode`."""
+        grid = self.model.grid(self.steps)
+        start = int(self.skip * grid.n)
+        x = self.draw_levels(grid, self.model.encode(batch.images), batch, start)
+        terms = self._terms(batch.prompts, None, torch.zeros(len(batch)))
+        maps = self._noise_maps(grid, x, terms, start)
+        parts = {Space.NOISE: x[:, 0], Space.NOISE_MAPS: maps}
+        return Latent(parts, start, batch.prompts)
+
+    def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of the codes, under the prompts that they were made with."""
+        rows = len(latent.parts[Space.NOISE])
+        return self._decode(latent, latent.prompts, torch.zeros(1))[:, 0].reshape(
+            rows, 3, self.model.image_size, self.model.image_size
+        )
+
+    def edit(
+        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the codes' images under prompts between source and target."""
+        return self._decode(self.invert(batch), edit.target_prompts, strengths)
+
+    def _decode(
+        self, latent: Latent, target: tuple[str, ...] | None, strengths: Tensor
+    ) -> Float[Tensor, "b s 3 h w"]:
+        grid, s = self.model.grid(self.steps), len(strengths)
+        x, maps = latent.parts[Space.NOISE], latent.parts[Space.NOISE_MAPS]
+        weight = strengths.repeat(len(x))
+        terms = self._terms(latent.prompts, target, weight)
+        # std of the last step is 0 where the clean end has sigma 0: its map is a plain residual
+        last = maps[:, -1].repeat_interleave(s, 0)
+        residual = [Residual(last)] if float(grid.sigma[-1]) == 0 else []
+        z0 = generate(
+            self.model,
+            x.repeat_interleave(s, 0),
+            terms,
+            grid=grid,
+            start=latent.start,
+            eta=self.eta,
+            noise=lambda i: maps[:, i - latent.start].repeat_interleave(s, 0),
+            interventions=residual,
+        )
+        return self.model.decode(z0).reshape(len(x), s, 3, *[self.model.image_size] * 2)
+
+    def _terms(
+        self, source: tuple[str, ...] | None, target: tuple[str, ...] | None, weight: Tensor
+    ) -> tuple[Term, ...]:
+        """Return the guided condition between source and target, `weight` of the way."""
+        rows = len(source) if source else 1
+        times = len(weight) // rows if source else len(weight)
+        condition = condition_of(self.model, source, rows).repeat(times)
+        if target is not None:
+            goal = condition_of(self.model, target, rows).repeat(times)
+            condition = condition.lerp(goal, weight)
+        if float(weight.max()) == 0 and self.guidance_source == 1:
+            return guided(condition, condition, 1.0)
+        scale = self.guidance_source + weight * (self.guidance_target - self.guidance_source)
+        null = self.model.condition(None, len(weight))
+        return guided(condition, null, scale.to(self.model.device))
+
+    def _noise_maps(
+        self, grid: Grid, x: Float[Tensor, "b l ..."], terms: tuple[Term, ...], start: int
+    ) -> Float[Tensor, "b n ..."]:
+        """Return z of each step, all timesteps of all images in as few network calls as fit."""
+        b, steps = len(x), grid.n - start
+        maps = []
+        for first in range(0, steps, max(1, ROWS // b)):
+            index = torch.arange(first, min(first + max(1, ROWS // b), steps))
+            levels = (start + index).repeat(b)
+            rows = x[:, index].flatten(0, 1)
+            repeated = tuple(
+                Term(t.branch, t.condition.repeat(len(index)), _repeat(t.weight, len(index)))
+                for t in terms
+            )
+            x0, eps = predict(self.model, rows, grid, levels, repeated)
+            mean, std = transition(grid, levels, x0, eps, self.eta)
+            gap = x[:, index + 1].flatten(0, 1) - mean
+            z = torch.where(std > 0, gap / std.clamp(min=1e-30), gap)
+            maps.append(z.reshape(b, len(index), *x.shape[2:]))
+        return torch.cat(maps, 1)
+
+
+def _repeat(weight: float | Tensor, times: int) -> float | Tensor:
+    return weight.repeat_interleave(times) if isinstance(weight, Tensor) else weight

@@ -1,0 +1,1 @@
+"""Methods that read an image's code in a space of the model."""

@@ -1,0 +1,73 @@
+"""Mutual information of codes and factors, both cut into bins of equal width."""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import scipy.stats
+
+from metrics.codes.code_metric import check_pairs
+from metrics.jackknife import Array
+
+Bins = npt.NDArray[np.int64]
+
+
+def discretise(values: Array, bins: int) -> Bins:
+    """Return the bin, 0..bins - 1, of each value; bins have equal width over the column's range.
+
+    The edges are those of `numpy.histogram`, as in disentanglement_lib's `_histogram_discretize`,
+    which counts from 1. Integers of at most `bins` neighbouring levels keep their levels apart.
+
+    Args:
+        values: ``[n, k]``.
+        bins: number of bins.
+
+    Example:
+        >>> discretise(np.array([[0.0], [0.4], [1.0]]), 2).ravel().tolist()
+        [0, 0, 1]
+    """
+    edges = [np.histogram(column, bins)[1][:-1] for column in values.T]
+    pairs = zip(values.T, edges, strict=True)
+    return np.stack([np.digitize(column, edge) - 1 for column, edge in pairs], 1)
+
+
+def mutual_information(codes: Bins, factors: Bins, bins: int) -> Array:
+    """Return the mutual information of each code with each factor ``[d, f]``, in nats.
+
+    The plug-in estimate, as `sklearn.metrics.mutual_info_score`; biased upwards by about
+    (cells - 1) / 2n.
+
+    Args:
+        codes: bins ``[n, d]``.
+        factors: bins ``[n, f]``.
+        bins: number of bins of either.
+    """
+    joint = (_one_hot(codes, bins).T @ _one_hot(factors, bins)).toarray() / len(codes)
+    joint = joint.reshape(codes.shape[1], bins, factors.shape[1], bins)
+    independent = joint.sum(3, keepdims=True) * joint.sum(1, keepdims=True)
+    ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
+    found = (joint * np.log(ratio)).sum((1, 3))
+    return np.where(found > np.finfo(float).eps, found, 0.0)  # rounding is no information
+
+
+def entropy(values: Bins, bins: int) -> Array:
+    """Return the entropy of each column ``[k]``, in nats."""
+    counts = np.stack([np.bincount(column, minlength=bins) for column in values.T])
+    return np.asarray(scipy.stats.entropy(counts, axis=1))
+
+
+def information_table(codes: Array, factors: Array, bins: int, who: str) -> tuple[Array, Array]:
+    """Return the mutual information ``[d, f]`` and the factors' entropies ``[f]``.
+
+    Raises:
+        BadInput: codes and factors do not belong together; the message begins with `who`.
+    """
+    check_pairs(codes, factors, who)
+    z, y = discretise(codes, bins), discretise(factors, bins)
+    return mutual_information(z, y, bins), entropy(y, bins)
+
+
+def _one_hot(values: Bins, bins: int) -> scipy.sparse.csr_matrix:
+    n, k = values.shape
+    columns = (values + bins * np.arange(k)).ravel()
+    rows = np.repeat(np.arange(n), k)
+    return scipy.sparse.csr_matrix((np.ones(n * k), (rows, columns)), (n, k * bins))

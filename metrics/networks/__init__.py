@@ -1,0 +1,1 @@
+"""What metrics look at images through: published networks, judges, text-image pairs."""

@@ -1,0 +1,117 @@
+"""What a judge reads on edits, and how well it reads."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from latentbench.data.faces import FACTOR_NAMES
+from latentbench.errors import BadInput
+from latentbench.metric import SampleMetric, Surroundings
+from latentbench.types import Samples
+from metrics.networks.reader import Reader, read_split
+
+CALIBRATION_N = 512  # images on which a judge's own error is measured
+UNCHANGED = 1e-6  # in units of a factor's range
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Factors of an edit, as a judge reads them, in [0, 1].
+
+    Args:
+        change: reading of each output minus that of the reconstruction (of the source where
+            there is none).
+        asked: factors that a perfect edit would have, minus those of the source.
+        target: factors that the edit asks to change.
+    """
+
+    change: Float[Tensor, "b s f"]
+    asked: Float[Tensor, "b s f"]
+    target: Bool[Tensor, "b 1 f"]
+
+    def gain(self) -> Float[Tensor, "b s"]:
+        """Return the share of the asked change that is read, mean over the asked factors."""
+        share = self.change / torch.where(self.target, self.asked, torch.nan)
+        return share.nanmean(-1)
+
+    def leak(self, blur: Float[Tensor, " f"]) -> Float[Tensor, "b s"]:
+        """Return the mean absolute change of the other factors; up to `blur` counts as none."""
+        moved = self.change.abs()
+        moved = torch.where(moved > blur, moved, 0.0)
+        return torch.where(self.target, torch.nan, moved).nanmean(-1)
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """How well a judge reads faces that no judge was trained on, and how faces vary.
+
+    Args:
+        rmse: root mean squared error per factor.
+        std: standard deviation of the readings per factor.
+    """
+
+    rmse: Float[Tensor, " f"]
+    std: Float[Tensor, " f"]
+
+
+class FactorMetric(SampleMetric):
+    """Base of metrics that read factors with a judge.
+
+    Args:
+        extractor: the judge.
+    """
+
+    def __init__(self, *, extractor: str = "zoo1") -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def prepare(self, surroundings: Surroundings) -> None:
+        """Load the judge.
+
+        Raises:
+            BadInput: the data set's factors are not those that judges read.
+        """
+        super().prepare(surroundings)
+        if tuple(surroundings.dataset.factor_names) != FACTOR_NAMES:
+            raise BadInput(
+                f"{type(self).__name__} reads the factors {FACTOR_NAMES}, the data set has "
+                f"{tuple(surroundings.dataset.factor_names)}; leave the metric out"
+            )
+        self.reader = Reader(self.extractor, surroundings)
+
+    def read_edit(self, samples: Samples) -> Readings:
+        """Return the readings of each output.
+
+        Raises:
+            BadInput: an edit that asks for no change.
+        """
+        assert samples.factors is not None and samples.wanted is not None
+        base = samples.sources if samples.reconstructions is None else samples.reconstructions
+        if base is None:
+            raise BadInput(
+                f"{type(self).__name__} needs Samples.reconstructions or sources, got neither; "
+                f"take a benchmark of edits"
+            )
+        asked = samples.wanted - samples.factors[:, None]
+        target = (asked.abs() > UNCHANGED).any(1, keepdim=True)
+        if not bool(target.any(-1).all()):
+            row = int((~target.any(-1)).flatten().nonzero()[0])
+            raise BadInput(
+                f"{type(self).__name__}: Samples.wanted of {samples.ids[row]} equals its factors; "
+                f"ask for images that lack what the edit adds"
+            )
+        change = self.reader.factors(samples.outputs) - self.reader.factors(base)[:, None]
+        return Readings(change, asked, target)
+
+    def sharpness(self) -> Sharpness:
+        """Return the judge's own error, on the last images of the calibration split."""
+        data = self.surroundings.dataset
+        size = data.size("calibration")
+        index = range(max(0, size - CALIBRATION_N), size)
+        read = read_split(self.surroundings, self.reader, "factors", "calibration", index)
+        known = data.describe("calibration", index).factors
+        if known is None:
+            raise BadInput(f"{type(self).__name__} needs known factors, the data set has none")
+        return Sharpness((read - known).square().mean(0).sqrt(), read.std(0))

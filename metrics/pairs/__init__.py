@@ -1,0 +1,1 @@
+"""Metrics that compare each output with one image or one caption."""

@@ -1,0 +1,1 @@
+"""Metrics of the frames along a path between two latents."""

@@ -1,0 +1,1 @@
+"""Metrics that compare a set of outputs with a set of real images."""

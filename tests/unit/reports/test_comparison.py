@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from latentbench.errors import BadInput
+from latentbench.reports.comparison import (
+    Comparison,
+    Ranking,
+    compare,
+    compare_sets,
+    holm,
+    sign_flip,
+    smallest_p,
+)
+
+
+def draw(n, seed=0):
+    return np.random.default_rng(seed).normal(size=n)
+
+
+class TestCompare:
+    def test_a_clear_difference(self):
+        found = compare(np.full((1, 40), 0.1))
+        assert found.difference == pytest.approx(0.1) and found.wins == 1 and found.n == 40
+        assert found.p < 0.001 and found.low == pytest.approx(0.1)
+
+    def test_ties_win_one_half(self):
+        found = compare(np.zeros((1, 10)))
+        assert (found.difference, found.wins, found.p) == (0, 0.5, 1)
+
+    def test_few_images_have_no_interval_and_one_has_nothing(self):
+        assert compare(draw((1, 7))).low is None
+        assert compare(draw((1, 1))) is None
+
+    def test_two_equal_methods_differ_rarely(self):
+        found = [compare(draw((1, 20), k)) for k in range(100)]
+        assert np.mean([f.p < 0.05 for f in found]) < 0.12
+
+    def test_trap_many_images_do_not_make_up_for_two_seeds(self):
+        """One seed went well: by images alone the difference is beyond doubt."""
+        gaps = np.stack([np.full(100, 1.0), np.full(100, 0.1)]) + 0.1 * draw((2, 100))
+        assert sign_flip(gaps.mean(0)) < 0.001
+        assert compare(gaps).p > 0.2
+
+    def test_sets_are_compared_by_their_replicates(self):
+        reps = draw((1, 10)) * 0.01 + 1
+        assert compare_sets(np.array([1.0]), reps, 40).p < 0.001
+        assert compare_sets(np.array([0.0]), reps - 1, 40).p == 1
+
+
+class TestSignFlip:
+    def test_exact_equals_scipy(self):
+        gaps = draw(9) + 0.4
+        theirs = stats.permutation_test(
+            (gaps,), np.sum, permutation_type="samples", n_resamples=np.inf
+        )
+        assert sign_flip(gaps) == pytest.approx(theirs.pvalue)
+
+    def test_drawn_is_near_the_t_test(self):
+        gaps = draw(60) + 0.25
+        assert sign_flip(gaps) == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue, abs=0.01)
+
+    @pytest.mark.parametrize("n", [3, 5, 15, 40])
+    def test_smallest_possible(self, n):
+        assert sign_flip(np.ones(n)) == pytest.approx(smallest_p(n))
+
+    def test_no_difference(self):
+        assert sign_flip(np.zeros(20)) == 1
+
+
+class TestHolm:
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+    def test_laws(self, p):
+        corrected = holm(p)
+        assert all(c >= x for c, x in zip(corrected, p, strict=True))
+        assert max(corrected) <= 1
+        assert min(corrected) == pytest.approx(min(1, len(p) * min(p)))
+
+    def test_published_example(self):
+        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+    def test_undefined_values_are_refused(self):
+        with pytest.raises(BadInput, match="holm takes p-values"):
+            holm([float("nan")])
+
+
+def gap(difference, p):
+    reach = 0.5 * abs(difference)
+    low, high = difference - reach, difference + reach
+    return Comparison(difference, abs(difference) / 3, 30, low, high, p, 1e-4, 31)
+
+
+def ranking(values, apart, higher_is_better=False):
+    """Return a ranking in which just the given pairs are told apart."""
+    n = len(values)
+    pairs = {
+        (i, j): gap(values[i] - values[j], 1e-6 if (i, j) in apart else 0.9)
+        for i in range(n)
+        for j in range(i + 1, n)
+    }
+    return Ranking(values, pairs, higher_is_better)
+
+
+class TestRanking:
+    def test_what_is_not_told_apart_shares_all_ranks_and_a_letter(self):
+        found = ranking([1.0, 2.0, 3.0], ())
+        assert set(found.ranks().values()) == {(1, 3)}
+        assert set(found.letters().values()) == {"a"}
+
+    def test_all_apart_is_a_plain_order(self):
+        found = ranking([3.0, 1.0, 2.0], {(0, 1), (0, 2), (1, 2)})
+        assert found.ranks() == {1: (1, 1), 2: (2, 2), 0: (3, 3)}
+        assert found.letters() == {1: "a", 2: "b", 0: "c"}
+
+    def test_higher_is_better_turns_it_around(self):
+        found = ranking([3.0, 1.0], {(0, 1)}, higher_is_better=True)
+        assert found.order == [0, 1] and found.better(0, 1) and not found.better(1, 0)
+
+    def test_a_row_between_two_that_differ_has_both_letters(self):
+        found = ranking([1.0, 2.0, 3.0], {(0, 2)})
+        assert found.letters() == {0: "a", 1: "ab", 2: "b"}
+        assert found.ranks() == {0: (1, 2), 1: (1, 3), 2: (2, 3)}
+
+    @given(st.integers(2, 7).flatmap(lambda n: st.tuples(st.just(n), st.sets(
+        st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(lambda p: p[0] < p[1])
+    ))))  # fmt: skip
+    def test_rows_share_a_letter_exactly_where_they_are_not_told_apart(self, drawn):
+        n, apart = drawn
+        found = ranking([float(k + 1) for k in range(n)], apart)
+        letters = found.letters()
+        for i in range(n):
+            for j in range(i + 1, n):
+                assert bool(set(letters[i]) & set(letters[j])) == ((i, j) not in apart)
+
+    def test_p_alone_or_interval_alone_is_not_enough(self):
+        wide = Comparison(1.0, 1.0, 30, -1.0, 3.0, 1e-6, 1e-4, 31)
+        assert not Ranking([2.0, 1.0], {(0, 1): wide}, True).apart(0, 1)
+        none = Comparison(1.0, 1.0, 5, None, None, 0.03, 0.03, 6)
+        assert not Ranking([2.0, 1.0], {(0, 1): none}, True).apart(0, 1)
+
+    def test_pairs_that_were_not_compared_are_not_told_apart(self):
+        found = Ranking([1.0, 2.0, None], {}, True)
+        assert found.ranks() == {1: (1, 2), 0: (1, 2)} and found.detectable() is None
+
+    def test_detectable_is_found_eight_times_in_ten(self):
+        rng, n = np.random.default_rng(0), 32
+        size = Ranking([0.0, 1.0], {(0, 1): compare(rng.normal(size=(1, n)))}, True).detectable()
+        size *= 1 / (compare(np.random.default_rng(0).normal(size=(1, n))).error * np.sqrt(n))
+        hits = stats.ttest_1samp(rng.normal(size=(2000, n)) + size, 0, axis=1).pvalue < 0.05
+        assert np.mean(hits) == pytest.approx(0.8, abs=0.03)
+
+    def test_nothing_is_detectable_where_no_p_value_is_small_enough(self):
+        pairs = {(i, j): compare(draw((1, 8), i)) for i in range(6) for j in range(i + 1, 6)}
+        assert Ranking([float(k) for k in range(6)], pairs, True).detectable() is None

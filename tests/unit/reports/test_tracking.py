@@ -1,0 +1,105 @@
+"""Tracking, with the real wandb in offline mode: what a record's folder holds is what it shows."""
+
+import cells
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from latentbench import records
+from latentbench.records import Status
+from latentbench.reports import tracking
+from latentbench.reports.pictures import Pictures, pixels
+from latentbench.types import Samples
+
+WANDB = OmegaConf.create(
+    {"_target_": "latentbench.reports.tracking.WandbTracker", "project": "test", "mode": "offline"}
+)
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    record, _ = cells.run(results, "results.images=6")
+    assert record.status is Status.OK, record.traceback
+    return results, results / "cells" / record.id, record
+
+
+def test_a_run_is_written_offline(cell):
+    results, folder, _ = cell
+    assert tracking.track(WANDB, folder, results)
+    (run,) = (results / "wandb").glob("offline-run-*")
+    assert list(run.glob("run-*.wandb"))
+    media = {path.suffix for path in run.rglob("*") if path.is_file()}
+    assert ".json" in media  # the table
+    assert ".png" in media  # its images
+
+
+def test_the_summary_holds_scores_intervals_and_costs(cell):
+    _, _, record = cell
+    flat = tracking.summary(record)
+    entry = record.scores["acme_mae"]
+    assert (flat["acme_mae"], flat["acme_mae.low"]) == (entry.value, entry.low)
+    assert flat["evaluations.forward"] == record.total("forward")
+
+
+def test_the_table_has_a_row_per_sample_with_images_and_values(cell):
+    _, folder, record = cell
+    table = tracking.sample_table(folder)
+    assert len(table) == 20
+    pictured = table[table["source"].notna()]
+    assert len(pictured) == 6
+    assert set(pictured["group"]) == {"bright+", "bright-"}
+    for column in ("source", "reconstruction", "output 0", "output 1", "truth 1"):
+        assert pictured[column].iloc[0].shape == (8, 8, 3)
+    ups = table[table["group"] == "bright+"]["acme_mae"].astype(float).mean()
+    assert ups == pytest.approx(record.scores["acme_mae/bright+"].value)
+
+
+def test_images_come_back_as_they_were(cell):
+    _, folder, _ = cell
+    row = tracking.sample_table(folder).iloc[0]
+    brighter = np.asarray(row["output 1"], int) - np.asarray(row["output 0"], int)
+    assert (brighter >= 0).all()
+    assert brighter.mean() > 5  # strength 2 against strength 1
+
+
+def test_the_table_shows_the_region_of_a_mask_and_the_ends_of_a_path(tmp_path):
+    images, mask = torch.rand(4, 3, 8, 8) * 2 - 1, torch.zeros(1, 8, 8)
+    mask[0, 2:4] = 1
+    keeper = Pictures(1, ["g"])
+    keeper.update(
+        Samples(("a",), images[None, :1], ("g",), sources=images[1:2], masks=mask,
+                ends=images[None, 2:])
+    )  # fmt: skip
+    keeper.save(tmp_path)
+    values = {"group": ["g"], "id": ["a"], "output": [0], "headline": [True], "psnr": [1.0]}
+    pd.DataFrame(values).to_parquet(tmp_path / records.SAMPLES)
+    row = tracking.sample_table(tmp_path).iloc[0]
+    assert np.array_equal(row["from"], pixels(images[2]))
+    assert np.array_equal(row["to"], pixels(images[3]))
+    assert np.array_equal(row["region"][2:4], pixels(images[1])[2:4])
+    assert not row["region"][4:].any()
+
+
+def test_a_tracker_that_breaks_costs_nothing(cell, caplog):
+    results, folder, _ = cell
+    broken = OmegaConf.create(
+        {"_target_": "latentbench.reports.tracking.WandbTracker", "mode": "nonsense"}
+    )
+    assert not tracking.track(broken, folder, results)
+    assert "the record is safe" in caplog.text
+    assert pd.read_parquet(folder / "samples.parquet").shape[0] == 40
+
+
+@pytest.mark.parametrize("config", [None, OmegaConf.create({})])
+def test_off_is_off(cell, config):
+    results, folder, _ = cell
+    assert not tracking.track(config, folder, results)
+
+
+def test_a_cell_that_failed_is_not_logged(tmp_path):
+    record, _ = cells.run(tmp_path, "method=acme_broken")
+    assert not tracking.track(WANDB, tmp_path / "cells" / record.id, tmp_path)
+    assert not (tmp_path / "wandb").exists()

@@ -1,0 +1,89 @@
+"""Cached DDIM inversion."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import toy
+
+from latentbench.cache import Cache
+from latentbench.model import Condition
+from latentbench.sampling.inversion import condition_of, ddim_invert
+from latentbench.sampling.loop import guided, invert, noise_to_level
+from latentbench.types import Batch
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return toy.ToyData().batch("test", range(2))
+
+
+def test_it_is_the_loops_inversion_at_guidance_1(latent, batch):
+    found = ddim_invert(latent, batch, Cache(None), prompts=batch.prompts)
+    terms = guided(latent.condition(batch.prompts, 2), Condition(), 1.0)
+    expected = invert(latent, latent.encode(batch.images), terms)
+    assert torch.equal(found, expected)
+
+
+def test_no_prompt_is_the_empty_prompt(latent, batch):
+    free = ddim_invert(latent, batch, Cache(None))
+    assert torch.equal(free, ddim_invert(latent, batch, Cache(None), prompts=("", "")))
+    assert not torch.equal(free, ddim_invert(latent, batch, Cache(None), prompts=batch.prompts))
+
+
+def test_a_model_without_prompts_gets_none(pixel, batch):
+    found = ddim_invert(pixel, batch, Cache(None), prompts=batch.prompts)
+    assert torch.equal(found, ddim_invert(pixel, batch, Cache(None)))
+    assert condition_of(pixel, batch.prompts, 2) == Condition()
+
+
+def test_a_second_request_costs_nothing(pixel, batch, tmp_path):
+    first = ddim_invert(pixel, batch, Cache(tmp_path))
+    before = pixel.evaluations.forward
+    again = ddim_invert(pixel, batch, Cache(tmp_path))
+    assert pixel.evaluations.forward == before and torch.equal(first, again)
+
+
+def test_whatever_changes_the_result_changes_the_key(pixel, latent, batch, tmp_path):
+    """Each request against a warm cache equals the same request without one."""
+    noise = torch.randn(2, *latent.latent_shape, generator=torch.Generator().manual_seed(0))
+    other = replace(batch, images=batch.images.flip(0))
+    requests = [
+        (latent, batch, {}),
+        (latent, other, {}),
+        (latent, batch, {"prompts": ("hat", "smile")}),
+        (latent, batch, {"steps": 4}),
+        (latent, batch, {"convention": "matched"}),
+        (latent, batch, {"forward_noise": noise, "forward_steps": 1}),
+        (latent, batch, {"forward_noise": noise, "forward_steps": 2}),
+        (latent, batch, {"forward_noise": -noise, "forward_steps": 2}),
+        (pixel, batch, {}),
+    ]
+    cache, found = Cache(tmp_path), []
+    for model, images, options in requests:
+        found.append(ddim_invert(model, images, cache, **options))
+        assert torch.equal(found[-1], ddim_invert(model, images, Cache(None), **options))
+    same = [(i, j) for i, a in enumerate(found) for j, b in enumerate(found[:i])
+            if a.shape == b.shape and torch.equal(a, b)]  # fmt: skip
+    assert same == []
+
+
+def test_forward_steps_start_at_a_noised_level(gaussian):
+    images = gaussian.sample(("hat", "hat"))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    found = ddim_invert(
+        gaussian, Batch(("0", "1"), images), Cache(None), forward_noise=noise, forward_steps=3
+    )
+    grid, terms = gaussian.grid(), guided(gaussian.condition(None, 2), Condition(), 1.0)
+    x = noise_to_level(grid, images, noise, grid.n - 3)
+    assert torch.equal(found, invert(gaussian, x, terms, start=grid.n - 3))
+
+
+def test_forward_steps_make_codes_of_plain_images_noisier(gaussian):
+    """The first-steps fix: DDIM codes of smooth images lack variance; a forward draw gives it."""
+    images = toy.GaussianModel(spread=0.02).sample([""] * 32)
+    batch = Batch(tuple(map(str, range(32))), images)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    plain = ddim_invert(gaussian, batch, Cache(None))
+    fixed = ddim_invert(gaussian, batch, Cache(None), forward_noise=noise, forward_steps=5)
+    assert float(plain.std()) < 0.5 * float(fixed.std())
