@@ -186,12 +186,6 @@ def test_a_method_has_a_test_file(name):
     assert (ROOT / "tests" / "unit" / "methods" / f"test_{module}.py").is_file()
 
 
-def test_every_method_file_has_a_yaml():
-    """A file whose class no yaml names cannot be run."""
-    files = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
-    assert files == {editor_class(n).__module__.split(".")[-1] for n in NAMES}
-
-
 @every
 def test_every_verb_of_a_method_is_tried_below(name):
     tried = {verb for _, method, verb in CASES if method == name}

@@ -39,12 +39,3 @@ def test_direction_and_row_agree():
     expected = {True: "↑", False: "↓", None: "–"}
     for name, figure in figures().items():
         assert signs[name.replace("_zoo2", "_zoo1")] == expected[figure.higher_is_better], name
-
-
-def test_every_metric_file_has_a_yaml():
-    shared = {"__init__", "features", "pairwise", "readings", "moments", "neighbours"}
-    shared |= {"codes", "inner", "mutual_information"}
-    shared |= {"inception", "pixels", "clip", "masks", "pairs", "vision_transformer"}
-    files = {path.stem for path in (ROOT / "metrics").glob("*.py")} - shared
-    targets = {option.cls.__module__.split(".")[1] for option in options("metric").values()}
-    assert files <= targets
