@@ -12,7 +12,7 @@ SOURCES := latentbench methods metrics benchmarks agreement tests perf runner.py
 setup: .venv/installed ## install everything from the lock file into .venv
 
 .venv/installed: uv.lock pyproject.toml | $(UV)
-	$(UV) sync --frozen --python $(PYTHON)
+	$(UV) sync --frozen --compile-bytecode --python $(PYTHON)
 	touch $@
 
 .uv/bin/uv:
