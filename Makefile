@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
-SOURCES := latentbench methods metrics benchmarks agreement tests perf runner.py
+SOURCES := latentbench methods metrics benchmarks agreement tests perf conftest.py runner.py
 
 .PHONY: setup demo reference test test-slow agreement check format lock clean
 

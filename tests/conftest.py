@@ -1,22 +1,12 @@
-"""Options and fixtures that all tests share. Imports are late: shape checks hook into them."""
+"""Fixtures that all tests share. Imports are late: shape checks hook into them."""
 
 from pathlib import Path
 
 import pytest
 
-CHECKED = ("latentbench", "methods", "metrics")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--jaxtyping", action="store_true", help="check tensor shapes and types")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--jaxtyping"):
-        from jaxtyping import install_import_hook
-
-        install_import_hook(CHECKED, "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,12 @@ def work_list(counts: Mapping[str, int], size: int, backwards: bool = False) -> 
         >>> [w.indices for w in work_list({"all": 3}, 2, backwards=True)]
         [(2, 1), (0, 0)]
     """
-    works = []
-    for group, n in counts.items():
-        numbers = range(n)[::-1] if backwards else range(n)
+    works, direction = [], -1 if backwards else 1
+    for group, n in list(counts.items())[::direction]:
+        numbers = range(n)[::direction]
         batches = padded_batches(n, size)
         works += [Work(group, tuple(numbers[k] for k in index), kept) for index, kept in batches]
-    return works[::-1] if backwards else works
+    return works
 
 
 class BatchRunner:

@@ -25,7 +25,7 @@ class AFHQ(ImageFolder):
         limit: only the first images of each split, by name; None for all.
 
     Example:
-        >>> cats = AFHQ(path="/data/afhq_v2", domain="cat")  # doctest: +SKIP
+        ``AFHQ(path="/data/afhq_v2", domain="cat")``
     """
 
     provides = frozenset({"labels"})

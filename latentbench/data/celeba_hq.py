@@ -36,7 +36,7 @@ class CelebAHQ(ImageFolder):
         limit: only the first images of each split, by name; None for all.
 
     Example:
-        >>> faces = CelebAHQ(path="/data/CelebAMask-HQ", limit=500)  # doctest: +SKIP
+        ``CelebAHQ(path="/data/CelebAMask-HQ", limit=500)``
     """
 
     provides = frozenset({"labels"})

@@ -26,7 +26,7 @@ class COCO(ImageFolder):
         limit: only the first images of each split, by name; None for all.
 
     Example:
-        >>> photos = COCO(path="/data/coco", limit=500)  # doctest: +SKIP
+        ``COCO(path="/data/coco", limit=500)``
     """
 
     provides = frozenset({"prompts"})

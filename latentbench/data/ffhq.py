@@ -25,7 +25,7 @@ class FFHQ(ImageFolder):
         limit: only the first images of each split, by name; None for all.
 
     Example:
-        >>> faces = FFHQ(path="/data/ffhq/images1024x1024", limit=500)  # doctest: +SKIP
+        ``FFHQ(path="/data/ffhq/images1024x1024", limit=500)``
     """
 
     def __init__(self, *, path: str, size: int | None = None, limit: int | None = None) -> None:

@@ -51,7 +51,7 @@ class Folder(ImageFolder):
             name), a table that does not match them.
 
     Example:
-        >>> photos = Folder(path="/data/photos", size=64)  # doctest: +SKIP
+        ``Folder(path="/data/photos", size=64)``
     """
 
     def __init__(

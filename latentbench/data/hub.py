@@ -37,7 +37,7 @@ class Hub(ImageTable):
             layout, a column that is not there, or images that cannot be read.
 
     Example:
-        >>> faces = Hub(path="owner/faces", prompt="text", limit=500)  # doctest: +SKIP
+        ``Hub(path="owner/faces", prompt="text", limit=500)``
     """
 
     def __init__(

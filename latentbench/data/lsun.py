@@ -23,7 +23,7 @@ class LSUN(ImageFolder):
         limit: only the first images of each split, by name; None for all.
 
     Example:
-        >>> churches = LSUN(path="/data/lsun/church", limit=500)  # doctest: +SKIP
+        ``LSUN(path="/data/lsun/church", limit=500)``
     """
 
     def __init__(self, *, path: str, size: int | None = None, limit: int | None = None) -> None:

@@ -68,7 +68,7 @@ class PIEBench(ImageFolder):
         BadInput: all faults of the mapping file in one list, each with its key.
 
     Example:
-        >>> edits = PIEBench(path="/data/PIE-Bench_v1", types=[6, 7])  # doctest: +SKIP
+        ``PIEBench(path="/data/PIE-Bench_v1", types=[6, 7])``
     """
 
     provides = frozenset({"prompts", "masks", "edits"})

@@ -102,7 +102,8 @@ class DiffusionAutoencoder(SemanticDiffusion):
         device: where the networks run.
 
     Example:
-        >>> model = DiffusionAutoencoder(path="faces_diffae", steps=50)  # doctest: +SKIP
+        >>> DiffusionAutoencoder(path="faces_diffae", steps=50).latent_shape
+        (3, 32, 32)
     """
 
     def __init__(

@@ -36,8 +36,9 @@ class DiT(TransformerDiffusion):
         device: where the network runs.
 
     Example:
-        >>> model = DiT(path="faces_dit", vae="faces_ldm")  # doctest: +SKIP
-        >>> model.condition(("old glasses hat bearded",), 1)  # doctest: +SKIP
+        >>> model = DiT(path="faces_dit", vae="faces_ldm")
+        >>> model.condition(("old glasses hat bearded",), 1).tensors["class_labels"].shape
+        torch.Size([1, 17])
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset(

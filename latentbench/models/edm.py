@@ -64,7 +64,7 @@ class EDMStableDiffusionXL(EDMForm, StableDiffusionXL):
     Args: see `StableDiffusionXL`.
 
     Example:
-        >>> model = EDMStableDiffusionXL(path="/data/playground")  # doctest: +SKIP
+        ``EDMStableDiffusionXL(path="/data/playground")``
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class Flux(JointFlow):
             for it, or not told to one with.
 
     Example:
-        >>> model = Flux(path="/data/flux1_dev", dtype="bfloat16")  # doctest: +SKIP
+        ``Flux(path="/data/flux1_dev", dtype="bfloat16")``
     """
 
     def __init__(

@@ -152,7 +152,8 @@ class StyleGAN(PushForward):
     encoder, not an optimisation per image: it loses what w cannot hold, and what it did not learn.
 
     Example:
-        >>> model = StyleGAN(path="faces_gan")  # doctest: +SKIP
+        >>> StyleGAN(path="faces_gan").latent_shape
+        (64,)
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.NOISE, Space.STYLE})

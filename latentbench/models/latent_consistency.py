@@ -36,7 +36,8 @@ class LatentConsistency(LatentDiffusion):
         device: where the network runs.
 
     Example:
-        >>> model = LatentConsistency(path="faces_ldm", adapter="faces_lcm")  # doctest: +SKIP
+        >>> LatentConsistency(path="faces_ldm", adapter="faces_lcm").grid(4).n
+        4
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.CONSISTENCY, Space.VAE})

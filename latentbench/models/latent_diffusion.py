@@ -22,7 +22,8 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
     condition is the prompt "".
 
     Example:
-        >>> model = LatentDiffusion(path="faces_ldm", steps=50, guidance=3.0)  # doctest: +SKIP
+        >>> LatentDiffusion(path="faces_ldm", steps=50, guidance=3.0).latent_shape
+        (4, 16, 16)
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset(

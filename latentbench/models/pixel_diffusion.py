@@ -19,7 +19,8 @@ class PixelDiffusion(UNetDiffusion):
     image itself. Clipping is off: it would make the sampler's map non-invertible.
 
     Example:
-        >>> model = PixelDiffusion(path="faces_ddpm", steps=50)  # doctest: +SKIP
+        >>> PixelDiffusion(path="faces_ddpm", steps=50).latent_shape
+        (3, 32, 32)
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset(

@@ -33,7 +33,7 @@ class StableDiffusionXL(LatentDiffusion):
         device: where the networks run.
 
     Example:
-        >>> model = StableDiffusionXL(path="/data/sdxl", dtype="float16")  # doctest: +SKIP
+        ``StableDiffusionXL(path="/data/sdxl", dtype="float16")``
     """
 
     def __init__(

@@ -31,7 +31,8 @@ class TransformerFlow(JointFlow):
         device: where the network runs.
 
     Example:
-        >>> model = TransformerFlow(path="faces_mmdit", vae="faces_ldm")  # doctest: +SKIP
+        >>> TransformerFlow(path="faces_mmdit", vae="faces_ldm").latent_shape
+        (4, 16, 16)
     """
 
     processor = TappedJointAttention

@@ -28,7 +28,7 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
         device: where the networks run.
 
     Example:
-        >>> UnconditionalLatentDiffusion(path="/data/ldm", scaling_factor=1.0)  # doctest: +SKIP
+        ``UnconditionalLatentDiffusion(path="/data/ldm", scaling_factor=1.0)``
     """
 
     spaces: ClassVar[frozenset[Space]] = PixelDiffusion.spaces | {Space.VAE}

@@ -58,7 +58,8 @@ class VariationalAutoencoder(PushForward):
     Source: "Auto-Encoding Variational Bayes". `encode` gives the mean of the posterior.
 
     Example:
-        >>> model = VariationalAutoencoder(path="faces_vae")  # doctest: +SKIP
+        >>> VariationalAutoencoder(path="faces_vae").latent_shape
+        (64,)
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.NOISE, Space.VAE})
@@ -103,7 +104,8 @@ class DiffuseVAE(SemanticDiffusion):
         device: where the networks run.
 
     Example:
-        >>> model = DiffuseVAE(path="faces_diffusevae", vae="faces_vae")  # doctest: +SKIP
+        >>> DiffuseVAE(path="faces_diffusevae", vae="faces_vae").image_size
+        32
     """
 
     def __init__(

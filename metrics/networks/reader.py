@@ -41,8 +41,7 @@ class Reader:
         surroundings: gives the judge and the device.
 
     Example:
-        >>> Reader("zoo1", surroundings).factors(samples.outputs).shape
-        torch.Size([32, 5, 20])
+        ``Reader("zoo1", surroundings).factors(samples.outputs)`` is ``[b, s, f]``.
     """
 
     def __init__(self, name: str, surroundings: Surroundings) -> None:

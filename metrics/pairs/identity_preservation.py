@@ -27,7 +27,7 @@ class IdentityPreservation(FactorMetric):
         extractor: judge that reads identity.
 
     Example:
-        >>> list(Identity().figures)
+        >>> list(IdentityPreservation().figures)
         ['id_zoo1', 'id_factor_error_zoo1']
     """
 

@@ -19,7 +19,7 @@ class MultiScaleSSIM(SSIM):
         BadInput: images smaller than one window at the last scale.
 
     Example:
-        >>> x = torch.zeros(1, 3, 161, 161)
+        >>> x = torch.zeros(1, 3, 176, 176)
         >>> MultiScaleSSIM().compare(x, x)
         tensor([1.], dtype=torch.float64)
     """
@@ -27,6 +27,6 @@ class MultiScaleSSIM(SSIM):
     name = "ms_ssim"
     figure = Figure("structural similarity at 5 scales", low=0.0, high=1.0, higher_is_better=True)
     source = "Multi-scale Structural Similarity for Image Quality Assessment"
-    smallest = 161  # pixels: one window of 11 at the fifth scale
+    smallest = 176  # pixels: one window of 11 at the fifth scale, a sixteenth
     instead = "take ssim"
     similarity = staticmethod(multiscale_structural_similarity_index_measure)

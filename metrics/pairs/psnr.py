@@ -19,7 +19,7 @@ class PSNR(Pairwise):
         against: which images; each gives a column.
 
     Example:
-        >>> PSNR().compare(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.2))
+        >>> PSNR().compare(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.2)).round()
         tensor([20.], dtype=torch.float64)
     """
 

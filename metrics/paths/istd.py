@@ -42,8 +42,10 @@ class ISTD(SampleMetric):
         BadInput: fewer than three frames.
 
     Example:
-        >>> ISTD().values(samples)["istd"].shape
-        torch.Size([32])
+        >>> fade = torch.linspace(0, 1, 5)[None, :, None, None, None].expand(1, 5, 3, 8, 8)
+        >>> values = ISTD().values(Samples(("a",), fade, ("path",)))
+        >>> round(float(values["istd"]), 4), round(float(values["straightness"]), 4)
+        (0.0, 1.0)
     """
 
     source = "Smooth Diffusion, section 4.1"

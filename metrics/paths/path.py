@@ -40,8 +40,8 @@ class PathSmoothness(SampleMetric):
         BadInput: fewer than three frames.
 
     Example:
-        >>> PathSmoothness().values(samples)["smooth_gini_zoo1"].shape
-        torch.Size([32])
+        >>> list(PathSmoothness().figures)[:2]
+        ['consistency_zoo1', 'smooth_gini_zoo1']
     """
 
     source = "AID, section 4: consistency and smoothness, with a learned distance"
