@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-import logging
-import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from latentbench import store
 
 
 def content_hash(*parts: Any) -> str:
@@ -38,19 +36,13 @@ def content_hash(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    beside.write_bytes(data)
-    beside.replace(path)
-
-
 COST = "latentbench.cost"  # name under which an entry keeps what it cost to make
 
 
 class Cache:
-    """Tensors by key, in a folder; every entry carries its own hash and is checked on read.
+    """Tensors by key, in a folder; every entry is sealed under its key and checked on read.
+
+    A folder that cannot be written to costs time and nothing else: its entries are computed.
 
     An entry also keeps how many denoiser evaluations it cost, so that a method's whole cost is
     known when another cell has already done part of the work: `saved` sums what hits spared.
@@ -80,23 +72,24 @@ class Cache:
         """
         if self.folder is None:
             return dict(make())
-        path = self.folder / kind / key[:2] / f"{key}.safetensors"
-        found = self._read(path)
+        path, sealed_as = self.folder / kind / key[:2] / f"{key}.sealed", f"{kind}/{key}"
+        found = _read(path, sealed_as)
         if found is not None:
             self.saved += found.pop(COST, torch.zeros(2, dtype=torch.int64))
             return found
         before = self.cost()
         made = {name: value.detach().cpu().contiguous() for name, value in make().items()}
-        body = save({**made, COST: self.cost() - before})
-        write_atomically(path, hashlib.sha256(body).digest() + body)
+        try:
+            store.write_sealed(path, sealed_as, save({**made, COST: self.cost() - before}))
+        except OSError as error:
+            store.report_once(self.folder, error, "what it lacks is computed and not kept")
         return made
 
-    def _read(self, path: Path) -> dict[str, Tensor] | None:
-        if not path.is_file():
-            return None
-        data = path.read_bytes()
-        if hashlib.sha256(data[32:]).digest() == data[:32]:
-            return load(data[32:])
-        log.warning("cache entry %s is damaged; making it again", path)
-        path.unlink(missing_ok=True)
+
+def _read(path: Path, sealed_as: str) -> dict[str, Tensor] | None:
+    body = store.read_sealed(path, sealed_as)
+    try:
+        return None if body is None else load(body)
+    except SafetensorError as error:
+        store.discard(path, f"cannot be read ({error})")
         return None

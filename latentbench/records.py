@@ -1,23 +1,38 @@
-"""The record of a cell: typed, one JSON file per cell, the only source of everything shown."""
+"""The record of a cell: typed, one JSON file per cell, the only source of everything shown.
 
+A record is sealed: it holds a hash over itself and one of each file beside it, and it lies in the
+folder of its own id. One that was changed, cut, copied elsewhere or whose files are not the ones it
+was written with is left out with a warning, and its cell is computed again when it is next asked
+for. Seals find damage and mix-ups; they are no signature (docs/security.md).
+"""
+
+import hashlib
+import io
 import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
-from latentbench.cache import write_atomically
+from latentbench import store
+from latentbench.cache import content_hash
 from latentbench.errors import BadInput
 
 log = logging.getLogger(__name__)
 FILE = "record.json"
 SAMPLES = "samples.parquet"
-SCHEMA = 1
+SCHEMA = 2
+UNSEALED = 1  # schema of records that were written before there were seals
+GROUPS = ("benchmark", "method", "model", "dataset")
+SEAL = "seal"
+COLUMNS = {"id": "O", "group": "O", "output": "iu", "headline": "b"}  # of samples; kinds of numpy
 
 
 class Status(StrEnum):
@@ -74,14 +89,19 @@ class Record:
         names: group ("benchmark", "method", "model", "dataset") -> the chosen option.
         seed: of everything random.
         config: the resolved settings that the id is a hash of, defaults filled in.
+        identity: what else the id is a hash of, beside config, versions and weights.
         overrides: the command line's settings beside the choices, such as "method.steps=20".
         reason: why it was skipped, or the error in one line.
         traceback: where a failed cell failed.
+        may_pass: whether it failed for want of something that may be there next time, such as
+            memory, disk, network or a package; it is then computed again when asked for.
         scores: figure -> value with interval; "psnr/glasses+" is the figure of one group.
         main_score: the figure that the benchmark's table is sorted by.
         setup: what the benchmark found before the first image, such as matched strengths.
         switched_off: metric -> why it gave no figure.
         failed_samples: samples left out, each with group, index and cause.
+        asked: samples that were asked for, those left out included; 0 where that is not known.
+        files: name of each file beside the record -> its sha256.
         versions: class -> its version.
         weights: file or embedded name -> sha256.
         evaluations: denoiser evaluations by phase: forward, backward, and how many of them were
@@ -91,6 +111,7 @@ class Record:
         batch_size: images a call at the end; smaller than asked for after out-of-memory.
         threads: CPU threads of torch.
         device: where networks ran.
+        runtime: the settings of `runtime` that it was computed under.
         environment: packages, lock file, git, hardware.
         created: UTC time.
     """
@@ -100,14 +121,18 @@ class Record:
     names: Mapping[str, str]
     seed: int
     config: Mapping[str, Any]
+    identity: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     reason: str = ""
     traceback: str = ""
+    may_pass: bool = False
     scores: Mapping[str, ScoreEntry] = field(default_factory=dict)
     main_score: str = ""
     setup: Mapping[str, Any] = field(default_factory=dict)
     switched_off: Mapping[str, str] = field(default_factory=dict)
     failed_samples: tuple[Mapping[str, str], ...] = ()
+    asked: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     evaluations: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -116,6 +141,7 @@ class Record:
     batch_size: int = 0
     threads: int = 0
     device: str = ""
+    runtime: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     schema: int = SCHEMA
@@ -136,48 +162,96 @@ class Record:
         """Return all denoiser evaluations, spared ones included: "forward" or "backward"."""
         return sum(phase.get(direction, 0) for phase in self.evaluations.values())
 
+    @property
+    def sealed(self) -> bool:
+        """Whether it was written under a seal: otherwise damage cannot be noticed."""
+        return self.schema != UNSEALED
+
+    def failed_share(self) -> float:
+        """Return the share of samples that were left out; 1 where it is not known."""
+        return 0.0 if not self.failed_samples else len(self.failed_samples) / (self.asked or 1)
+
     def to_json(self) -> str:
-        """Return the record as JSON; `from_json` gives it back."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        """Return the record as sealed JSON; `from_json` gives it back.
+
+        Raises:
+            TypeError, ValueError: a value that JSON cannot hold.
+        """
+        data = json.loads(json.dumps(_escaped(asdict(self)), allow_nan=False))
+        return json.dumps(data | {SEAL: _seal(data)}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Record":
+    def from_json(cls, text: str | bytes) -> "Record":
         """Return the record of a JSON text.
 
         Raises:
-            BadInput: not a record of this schema.
+            BadInput: not a record of a schema that this code reads, or not as it was written.
         """
         try:
-            data = json.loads(text)
-            known = {f.name for f in fields(cls)}
-            values = {name: value for name, value in data.items() if name in known}
-            values["status"] = Status(values["status"])
-            values["overrides"] = tuple(values["overrides"])
-            values["failed_samples"] = tuple(values["failed_samples"])
-            values["scores"] = {k: ScoreEntry(**v) for k, v in values["scores"].items()}
-            record = cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            data = json.loads(text, parse_constant=_refuse)
+            if not isinstance(data, dict):
+                raise BadInput(f"not a record: {type(data).__name__}")
+            schema = data.get("schema")
+            if schema not in (SCHEMA, UNSEALED):
+                raise BadInput(f"record of schema {schema!r}, this code reads {SCHEMA}")
+            if schema == SCHEMA and data.get(SEAL) != _seal(data):
+                raise BadInput("its content does not fit its seal: it was changed or damaged")
+            record = _typed().validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BadInput(f"not a record: {where}: {first['msg']}") from error
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, BadInput):
+                raise
             raise BadInput(f"not a record: {type(error).__name__}: {error}") from error
-        if record.schema != SCHEMA:
-            raise BadInput(f"record of schema {record.schema!r}, this code reads {SCHEMA}")
+        lacking = [group for group in GROUPS if group not in record.names]
+        if lacking:
+            raise BadInput(f"not a record: names lacks {', '.join(lacking)}")
         return record
 
 
-def write(record: Record, folder: Path) -> None:
-    """Write `record.json` so that a reader sees all of it or none."""
-    write_atomically(folder / FILE, record.to_json().encode())
+def cell_id(identity: Mapping[str, Any]) -> str:
+    """Return the id of a cell: a hash of all that decides its scores."""
+    return content_hash(identity)[:16]
+
+
+def write(record: Record, folder: Path) -> Record:
+    """Write `record.json` so that a reader sees all of it or none.
+
+    Returns:
+        What was written: a record with a value that JSON cannot hold is written as failed, with
+        that value in words.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    try:
+        text = record.to_json()
+        Record.from_json(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        record = _as_failed(record, error)
+        text = record.to_json()
+    store.write(folder / FILE, text.encode())
+    return record
 
 
 def read(folder: Path) -> Record | None:
-    """Return the record of a cell's folder, or None where there is none or it is damaged."""
+    """Return the record of a cell's folder, or None where there is none that holds.
+
+    One that is damaged, of another folder, or whose files are not its own is left out with a
+    warning.
+    """
     path = folder / FILE
-    if not path.is_file():
-        return None
     try:
-        return Record.from_json(path.read_text())
-    except BadInput as error:
+        record = Record.from_json(path.read_bytes())
+        _check_place(record, folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, BadInput) as error:
         log.warning("%s is left out: %s", path, error)
         return None
+    return record
 
 
 def list_records(results: Path) -> list[tuple[Path, Record]]:
@@ -187,6 +261,10 @@ def list_records(results: Path) -> list[tuple[Path, Record]]:
         record = read(path.parent)
         if record is not None:
             found.append((path.parent, record))
+    unsealed = sum(not record.sealed for _, record in found)
+    if unsealed:
+        log.warning("%d of %d records have no seal; damage to them is not noticed (%s)",
+                    unsealed, len(found), results)  # fmt: skip
     return sorted(found, key=lambda pair: _rank(pair[1]))
 
 
@@ -196,12 +274,105 @@ def read_samples(folder: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        samples = pd.read_parquet(io.BytesIO(path.read_bytes()))
+        _check_columns(samples)
+    except Exception as error:  # whatever a reader of damaged bytes raises
         log.warning("%s is left out: %s", path, error)
         return None
+    return samples
 
 
 def _rank(record: Record) -> tuple[Any, ...]:
     groups = ("benchmark", "model", "dataset", "method")
     return (*(record.names.get(g, "") for g in groups), record.overrides, record.seed, record.id)
+
+
+def _check_place(record: Record, folder: Path) -> None:
+    """Refuse a record that is not of this folder, or whose files are not its own.
+
+    Raises:
+        BadInput: says what does not fit.
+    """
+    if folder.name != record.id:
+        raise BadInput(f"it is the record of cell {record.id}, copied or moved here")
+    parts = {"config": record.config, "versions": record.versions, "weights": record.weights}
+    if record.identity and cell_id({**parts, **record.identity}) != record.id:
+        raise BadInput(f"its settings are not those of cell {record.id}")
+    for name, digest in record.files.items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise BadInput(f"{name} is missing beside it")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise BadInput(f"{name} beside it is not the file that it was written with")
+    if record.status is Status.OK and not record.sealed and read_samples(folder) is None:
+        raise BadInput(f"{SAMPLES} beside it is missing or damaged")
+
+
+def _check_columns(samples: pd.DataFrame) -> None:
+    for name in samples.columns:
+        kinds = COLUMNS.get(name, "fiub")
+        if samples[name].dtype.kind not in kinds:
+            raise BadInput(f"its column {name!r} holds {samples[name].dtype}")
+    lacking = [name for name in COLUMNS if name not in samples]
+    if lacking:
+        raise BadInput(f"it has no column {', '.join(lacking)}")
+
+
+@cache
+def _typed() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
+def _refuse(constant: str) -> None:
+    raise BadInput(f"not a record: it holds {constant}")
+
+
+def _seal(data: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in data.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _as_failed(record: Record, error: Exception) -> Record:
+    """Return a record that JSON can hold, of one that it cannot."""
+    reason = f"the record cannot be written as JSON: {type(error).__name__}: {error}"
+    return Record(
+        id=record.id,
+        status=Status.FAILED,
+        names={group: str(name) for group, name in record.names.items()},
+        seed=record.seed,
+        config=in_words(record.config),
+        overrides=tuple(map(str, record.overrides)),
+        reason=str(record.reason) if record.status is Status.FAILED else reason,
+        traceback=str(record.traceback),
+        may_pass=record.may_pass,
+        versions=record.versions,
+        weights=record.weights,
+        runtime=in_words(record.runtime),
+        environment=in_words(record.environment),
+        created=record.created,
+    )
+
+
+def in_words(value: Any) -> Any:
+    """Return a value that JSON can hold: what is no finite number, text or container as text."""
+    if isinstance(value, Mapping):
+        return {str(key): in_words(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_words(inner) for inner in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    try:
+        return str(value)
+    except Exception as error:
+        return f"{type(value).__name__} without words ({type(error).__name__})"
+
+
+def _escaped(value: Any) -> Any:
+    """Return a value whose texts UTF-8 can hold: half a surrogate pair is written as an escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_escaped(key): _escaped(inner) for key, inner in value.items()}
+    return [_escaped(inner) for inner in value] if isinstance(value, list | tuple) else value

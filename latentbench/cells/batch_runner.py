@@ -12,6 +12,7 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.cells.costs import Cost
 from latentbench.cells.working_folder import Finished, Partial, join
 from latentbench.errors import LatentbenchError, NoEffect, NotFinite
+from latentbench.records import in_words
 from latentbench.types import Samples
 
 
@@ -58,22 +59,31 @@ class BatchRunner:
         Raises:
             LatentbenchError: a larger share of samples failed than may.
         """
-        cost, failures, count = Cost(), [], 0
+        cost, failures, count, failed = Cost(), [], 0, []
         for work in works:
-            if not self.store.has(work):
-                self.store.put(work, self._run(work))
-            finished = self.store.get(work)
+            finished = self.finished(work)
+            failed += [work] if finished.failures else []
             cost.add(Cost(**finished.cost))
             failures += finished.failures
             count += work.kept
         if len(failures) > self.max_failed_share * count:
             first = failures[0]
+            for work in failed:  # so that the next run tries them again
+                self.store.forget(work)
             raise LatentbenchError(
                 f"{len(failures)} of {count} samples failed, more than runtime.max_failed_share="
                 f"{self.max_failed_share:g} allows; first {first['group']} {first['index']}: "
                 f"{first['cause']}"
             )
         return cost, tuple(failures)
+
+    def finished(self, work: Work) -> Finished:
+        """Return a finished batch: the stored one, or made now where that is missing or damaged."""
+        found = self.store.get(work)
+        if found is None:
+            found = self._run(work)
+            self.store.put(work, found)
+        return found
 
     def _run(self, work: Work) -> Finished:
         cost, failures, indices = Cost(), (), work.indices[: work.kept]
@@ -147,7 +157,7 @@ def check_effect(samples: Samples) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, on a GPU or on the host."""
-    text = str(error).lower()
+    text = in_words(error).lower()
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
         "out of memory" in text or "can't allocate memory" in text
     )

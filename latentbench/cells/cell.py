@@ -8,7 +8,7 @@ import datetime
 import os
 import random
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,18 +21,20 @@ from omegaconf import DictConfig, OmegaConf
 from latentbench import records
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.cache import Cache, content_hash
-from latentbench.cells.batch_runner import BatchRunner, work_list
+from latentbench.cells.batch_runner import BatchRunner, is_out_of_memory, work_list
 from latentbench.cells.compatibility import Parts, reason_to_skip
 from latentbench.cells.costs import Cost
 from latentbench.cells.environment import environment, peak_memory
 from latentbench.cells.identity import identity
+from latentbench.cells.lock import held
 from latentbench.cells.parts import build, part_class, settings
 from latentbench.cells.progress import display
 from latentbench.cells.scoring import CHUNK, Scorer, refuse_clashes
-from latentbench.cells.working_folder import Partial, in_order
+from latentbench.cells.working_folder import Finished, Partial, in_order
 from latentbench.config import Execution, Order, Overwrite
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
+from latentbench.errors import LatentbenchError, MissingWeights
 from latentbench.metric import Metric, Surroundings
 from latentbench.model import LatentModel
 from latentbench.models.execution import apply, use_attention
@@ -40,6 +42,9 @@ from latentbench.records import Record, Status
 from latentbench.reports.pictures import Pictures
 from latentbench.streams import Streams
 from latentbench.zoo.judges import load_judge
+
+OWN_FIELDS = ("config", "versions", "weights")  # of an identity, that a record has fields for
+MAY_PASS = (OSError, ImportError, MemoryError, MissingWeights, SystemExit)
 
 
 @dataclass(frozen=True)
@@ -82,40 +87,77 @@ class Cell:
 
 
 def run_cell(
-    config: DictConfig, names: Mapping[str, str], overrides: Sequence[str] = ()
+    config: DictConfig, names: Mapping[str, str], overrides: Sequence[str] = (), wait: bool = True
 ) -> tuple[Record, bool]:
     """Return a cell's record, and whether it was made just now.
 
     An error becomes a failed record, unless `runtime.fail_fast` is on; a record that is there
-    already is made again only where `results.overwrite` says so.
+    already is made again only where `results.overwrite` says so. A cell is computed by one process
+    at a time; the others take its record.
 
     Args:
         config: the composed config, see conf/config.yaml.
         names: group -> chosen option, for "benchmark", "method", "model" and "dataset".
         overrides: the command line's settings beside the choices.
+        wait: whether to wait where another process computes this cell.
+
+    Raises:
+        Busy: another process computes it, and `wait` is false.
     """
-    blank = Record("", Status.FAILED, dict(names), config.seed, {}, tuple(overrides))
+    blank = Record("", Status.FAILED, dict(names), config.seed, {}, overrides=tuple(overrides))
     try:
         cell = plan(config, blank)
-        blank, old = cell.blank, records.read(cell.folder)
         reason = reason_to_skip(_parts(cell))
-        if reason is not None:
-            record = replace(blank, status=Status.SKIPPED, reason=reason)
-            if old is not None and (old.status, old.reason) == (record.status, record.reason):
-                return old, False
-        elif is_due(old, config.results.overwrite):
-            record = compute(cell)
-        else:
-            return old or _not_computed(blank), False
-    except Exception as error:
-        if config.runtime.fail_fast:
-            raise
+        old = records.read(cell.folder)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a part may raise what it likes
+        return _save(_failed(blank, config, error), config)
+    if reason is not None:
+        skipped = replace(cell.blank, status=Status.SKIPPED, reason=reason)
+        if old is not None and (old.status, old.reason) == (skipped.status, reason):
+            return old, False
+        return _save(skipped, config)
+    if not is_due(old, config):
+        return old or _not_computed(cell.blank), False
+    with held(cell.folder, wait, display.tell):
+        old = records.read(cell.folder)  # another process may have made it meanwhile
+        if not is_due(old, config):
+            return old or _not_computed(cell.blank), False
+        return _computed(cell)
+
+
+def _computed(cell: Cell) -> tuple[Record, bool]:
+    """Compute a cell and write its record, whatever happens."""
+    try:
+        record = compute(cell)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         hot_model.cache_clear()  # what the error left behind must not reach the next cell
-        record = _failed(blank, config, error)
-    record = replace(record, environment=environment(), created=_now())
-    records.write(record, cells_folder(config) / record.id)
-    Partial(cells_folder(config) / record.id / "partial").clear(record.status is Status.OK)
-    return record, True
+        record = _failed(cell.blank, cell.config, error)
+    if record.status is Status.FAILED:
+        old = records.read(cell.folder)
+        if old is not None and old.status is Status.OK and not is_due(old, cell.config):
+            return old, False  # made by a process that took over while this one was suspended
+    record, new = _save(record, cell.config)
+    _partial(cell).clear(record.status is Status.OK)
+    return record, new
+
+
+def _save(record: Record, config: DictConfig) -> tuple[Record, bool]:
+    """Write a new record; one that finds no room on disk is reported as failed, not raised."""
+    runtime: Any = OmegaConf.to_container(config.runtime, enum_to_str=True)
+    record = replace(record, environment=environment(), created=_now(), runtime=runtime)
+    folder = cells_folder(config) / record.id
+    try:
+        return records.write(record, folder), True
+    except OSError as error:
+        reason = (
+            f"the record cannot be written to {folder} ({error.strerror or error}); finished "
+            f"batches that are on disk are kept: make room, and run the same command again"
+        )
+        return replace(record, status=Status.FAILED, reason=reason, may_pass=True), True
 
 
 def plan(config: DictConfig, blank: Record) -> Cell:
@@ -128,27 +170,35 @@ def plan(config: DictConfig, blank: Record) -> Cell:
     whole = identity(config, dataset, on)
     blank = replace(
         blank,
-        id=content_hash(whole)[:16],
-        config=whole["config"],
-        versions=whole["versions"],
-        weights=whole["weights"],
+        id=records.cell_id(whole),
+        **{name: whole[name] for name in OWN_FIELDS},
+        identity={name: value for name, value in whole.items() if name not in OWN_FIELDS},
         main_score=benchmark.main_score,
     )
     return Cell(config, editor, benchmark, dataset, metrics, whole, blank)
 
 
-def is_due(old: Record | None, overwrite: Overwrite) -> bool:
-    """Return whether the overwrite policy asks for a computation."""
+def is_due(old: Record | None, config: DictConfig) -> bool:
+    """Return whether a cell is to be computed: by the overwrite policy, and by what there is.
+
+    Settings of `runtime` are no part of the id, so what they decided is computed again under
+    others: a failed cell, and one that left out a larger share of samples than is allowed now.
+    """
+    overwrite, runtime = config.results.overwrite, config.runtime
     if overwrite in (Overwrite.always, Overwrite.never):
         return overwrite is Overwrite.always
     if old is None or old.status is Status.SKIPPED:
         return True
-    return old.status is Status.FAILED and overwrite is Overwrite.failed
+    if old.status is Status.OK:
+        return old.failed_share() > runtime.max_failed_share
+    now: Any = OmegaConf.to_container(runtime, enum_to_str=True)
+    other = old.sealed and {**old.runtime, "fail_fast": runtime.fail_fast} != now
+    return overwrite is Overwrite.failed or old.may_pass or other
 
 
 def compute(cell: Cell) -> Record:
     """Load, fit, run and score; all but the record itself is on disk when this returns."""
-    runtime, store = cell.config.runtime, Partial(cell.folder / "partial")
+    runtime, store = cell.config.runtime, _partial(cell)
     store.clear(cell.config.results.overwrite is Overwrite.always)
     _settle(cell.config.seed, runtime.threads)
     use_attention(runtime.execution.attention)
@@ -166,7 +216,7 @@ def compute(cell: Cell) -> Record:
         costs["run"], failures = runner.finish(display.batches(works, len(works), "batches"))
         costs["setup"] = Cost(**setup["cost"])
         with costs["score"].measure(bench.cache):
-            scorer = score(cell, bench, store, works)
+            scorer, files = score(cell, bench, runner.finished, works)
     return replace(
         cell.blank,
         status=Status.OK,
@@ -174,6 +224,8 @@ def compute(cell: Cell) -> Record:
         setup=setup["values"],
         switched_off=scorer.switched_off,
         failed_samples=failures,
+        asked=sum(work.kept for work in works),
+        files=files,
         evaluations={name: cost.evaluations() for name, cost in costs.items()},
         seconds={name: round(cost.seconds, 3) for name, cost in costs.items()},
         memory=peak_memory(),
@@ -237,8 +289,14 @@ def prepare(cell: Cell, bench: Bench) -> dict[str, Any]:
     return {"values": values, "cost": asdict(cost)}
 
 
-def score(cell: Cell, bench: Bench, store: Partial, works: Sequence[Work]) -> Scorer:
-    """Score all samples in an order that depends on nothing else; write table and pictures."""
+def score(
+    cell: Cell, bench: Bench, get: Callable[[Work], Finished], works: Sequence[Work]
+) -> tuple[Scorer, dict[str, str]]:
+    """Score all samples in an order that depends on nothing else; write table and pictures.
+
+    Returns:
+        The scores, and the sha256 of each file that was written.
+    """
     display.phase("scoring")
     surroundings = Surroundings(
         bench.dataset, cell.device, bench.cache, load_judge, cell.weights_dir
@@ -246,17 +304,19 @@ def score(cell: Cell, bench: Bench, store: Partial, works: Sequence[Work]) -> Sc
     scorer = Scorer(cell.metrics, surroundings)
     groups = cell.benchmark.groups(bench.dataset)
     pictures = Pictures(cell.config.results.images, groups)
-    for samples in in_order(store, works, groups, CHUNK):
+    for samples in in_order(get, works, groups, CHUNK):
         scorer.update(samples)
         pictures.update(samples)
-    scorer.finish(cell.folder)
-    pictures.save(cell.folder)
-    return scorer
+    return scorer, scorer.finish(cell.folder) | pictures.save(cell.folder)
 
 
 def cells_folder(config: DictConfig) -> Path:
     """Return the folder that holds one folder per cell."""
     return Path(config.results.dir) / "cells"
+
+
+def _partial(cell: Cell) -> Partial:
+    return Partial(cell.folder / "partial", cell.blank.id)
 
 
 def _works(cell: Cell, bench: Bench) -> list[Work]:
@@ -291,16 +351,31 @@ def _settle(seed: int, threads: int) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _failed(blank: Record, config: DictConfig, error: Exception) -> Record:
-    """Return the record of an error; before the id is known, an id of the bare config."""
-    bare = {group: OmegaConf.to_container(config[group]) for group in (*blank.names, "metric")}
+def _failed(blank: Record, config: DictConfig, error: BaseException) -> Record:
+    """Return the record of an error; before the id is known, an id of the bare config.
+
+    Raises:
+        The error itself where `runtime.fail_fast` asks for it.
+    """
+    if config.runtime.fail_fast:
+        if isinstance(error, Exception):
+            raise error
+        raise LatentbenchError(_in_a_line(error)) from error  # SystemExit(0) is no success
+    bare = records.in_words(
+        {group: OmegaConf.to_container(config[group]) for group in (*blank.names, "metric")}
+    )
     return replace(
         blank,
         id=blank.id or content_hash(bare, config.seed)[:16],
         config=blank.config or bare,
-        reason=f"{type(error).__name__}: {error}",
+        reason=_in_a_line(error),
         traceback="".join(traceback.format_exception(error)),
+        may_pass=isinstance(error, MAY_PASS) or is_out_of_memory(error),
     )
+
+
+def _in_a_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {records.in_words(error)}"
 
 
 def _not_computed(blank: Record) -> Record:

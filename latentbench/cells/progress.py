@@ -57,6 +57,10 @@ class Display:
         if self._bars is not None:
             self._bars.reset(self._batches, total=None, description=f"  {words}", visible=True)
 
+    def tell(self, words: str) -> None:
+        """Print a line that does not belong to a finished cell."""
+        self.console.print(words, style="dim", soft_wrap=True, markup=False, highlight=False)
+
     def batches(self, items: Iterable[T], total: int, words: str) -> Iterator[T]:
         """Yield the items and move the bar after each."""
         self.phase(words)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from latentbench.cache import write_atomically
+from latentbench import store
 from latentbench.errors import BadInput
 from latentbench.metric import Figure, Metric, Surroundings
 from latentbench.records import SAMPLES, ScoreEntry
@@ -61,12 +61,12 @@ class Scorer:
             metric.update(samples)
         self._chunks.append(_light(samples))
 
-    def finish(self, folder: Path) -> None:
-        """Compute `scores` and write the table."""
+    def finish(self, folder: Path) -> dict[str, str]:
+        """Compute `scores` and write the table; return its sha256 by its name."""
         self.scores = self._all_scores()
         buffer = io.BytesIO()
         self.table().to_parquet(buffer, index=False)
-        write_atomically(folder / SAMPLES, buffer.getvalue())
+        return {SAMPLES: store.write(folder / SAMPLES, buffer.getvalue())}
 
     def _all_scores(self) -> dict[str, ScoreEntry]:
         """Return every figure, and for means over images those of each group as well."""

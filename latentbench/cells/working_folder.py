@@ -1,19 +1,24 @@
 """Finished batches of a running cell, on disk: what a kill does not lose."""
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
+from latentbench import store
 from latentbench.benchmark import Work
-from latentbench.cache import content_hash, write_atomically
+from latentbench.cache import content_hash
+from latentbench.errors import BadInput
 from latentbench.types import Samples
+
+META = "json"  # name of the tensor that holds a batch's texts and numbers
 
 
 @dataclass(frozen=True)
@@ -34,25 +39,30 @@ class Finished:
 
 
 class Partial:
-    """The working folder of one cell.
+    """The working folder of one cell; every file is sealed under the cell's id and its own name.
+
+    Where it cannot be written to, what it should hold is kept in memory.
 
     Args:
         folder: where its files lie.
+        cell: the cell's id.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, cell: str) -> None:
+        self.folder, self.cell = folder, cell
+        self._kept: dict[str, bytes] = {}
 
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the JSON values under this name, made and stored on the first call."""
-        path = self.folder / f"{name}.json"
-        if not path.is_file():
-            write_atomically(path, json.dumps(make(), allow_nan=False).encode())
-        return json.loads(path.read_bytes())
+        """Return the JSON values under this name, made and stored on the first call.
 
-    def has(self, work: Work) -> bool:
-        """Return whether this batch is finished."""
-        return self._path(work).is_file()
+        Raises:
+            BadInput: they are not JSON values; says which.
+        """
+        body = self._read(name)
+        if body is None:
+            body = _json(make(), name).encode()
+            self._write(name, body)
+        return json.loads(body)
 
     def put(self, work: Work, finished: Finished) -> None:
         """Store a finished batch, whole or not at all."""
@@ -62,26 +72,81 @@ class Partial:
             meta |= {"texts": samples.texts(), "main": samples.main}
         tensors = {} if samples is None else samples.tensors()
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        write_atomically(self._path(work), save(tensors, {"json": json.dumps(meta)}))
+        text = torch.frombuffer(bytearray(json.dumps(meta).encode()), dtype=torch.uint8)
+        self._write(_name(work), save({**tensors, META: text}))
 
-    def get(self, work: Work) -> Finished:
-        """Return a stored batch."""
-        with safe_open(self._path(work), "pt") as file:
-            meta = json.loads(file.metadata()["json"])
-            tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
-        texts: dict[str, Any] = {name: tuple(value) for name, value in meta.pop("texts").items()}
-        main = meta.pop("main")
-        meta["samples"] = Samples(main=main, **texts, **tensors) if texts else None
-        meta["indices"], meta["failures"] = tuple(meta["indices"]), tuple(meta["failures"])
-        return Finished(**meta)
+    def get(self, work: Work) -> Finished | None:
+        """Return a stored batch, or None where it is missing or damaged."""
+        body = self._read(_name(work))
+        try:
+            return None if body is None else _finished(body)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            store.discard(self._path(_name(work)), f"was written by other code ({error})")
+            return None
+
+    def forget(self, work: Work) -> None:
+        """Remove a stored batch."""
+        self._kept.pop(_name(work), None)
+        self._path(_name(work)).unlink(missing_ok=True)
 
     def clear(self, really: bool = True) -> None:
         """Remove the folder, if asked to."""
         if really:
+            self._kept.clear()
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _path(self, work: Work) -> Path:
-        return self.folder / f"{content_hash(work.group, work.indices, work.kept)[:24]}.safetensors"
+    def _read(self, name: str) -> bytes | None:
+        if name in self._kept:
+            return self._kept[name]
+        return store.read_sealed(self._path(name), f"{self.cell}/{name}")
+
+    def _write(self, name: str, body: bytes) -> None:
+        try:
+            store.write_sealed(self._path(name), f"{self.cell}/{name}", body)
+        except OSError as error:
+            store.report_once(self.folder.parent.parent, error, "finished batches stay in memory")
+            self._kept[name] = body
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.sealed"
+
+
+def _name(work: Work) -> str:
+    return content_hash(work.group, work.indices, work.kept)[:24]
+
+
+def _finished(body: bytes) -> Finished:
+    tensors: dict[str, Any] = load(body)
+    meta = json.loads(tensors.pop(META).numpy().tobytes())
+    texts: dict[str, Any] = {name: tuple(value) for name, value in meta.pop("texts").items()}
+    main = meta.pop("main")
+    meta["samples"] = Samples(main=main, **texts, **tensors) if texts else None
+    meta["indices"], meta["failures"] = tuple(meta["indices"]), tuple(meta["failures"])
+    return Finished(**meta)
+
+
+def _json(values: dict[str, Any], name: str) -> str:
+    try:
+        return json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        odd = next(_odd(values, name), str(error))
+        raise BadInput(
+            f"the benchmark's {name} must give finite numbers, texts, lists and mappings; got {odd}"
+        ) from error
+
+
+def _odd(value: Any, where: str) -> Iterator[str]:
+    """Yield the places that JSON cannot hold: ``setup.strengths.0 = nan``."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _odd(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for k, inner in enumerate(value):
+            yield from _odd(inner, f"{where}.{k}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} = {value}"
+    elif not isinstance(value, str | int | float | bool | None):
+        yield f"{where} = {type(value).__name__}"
 
 
 def join(parts: Sequence[Samples]) -> Samples:
@@ -97,17 +162,23 @@ def join(parts: Sequence[Samples]) -> Samples:
 
 
 def in_order(
-    store: Partial, works: Sequence[Work], groups: Sequence[str], chunk: int
+    get: Callable[[Work], Finished], works: Sequence[Work], groups: Sequence[str], chunk: int
 ) -> Iterator[Samples]:
     """Yield all rows by (group, number) in chunks of one size, one group after the other.
 
     The chunks depend on nothing but the rows: not on the batches that they were made in.
+
+    Args:
+        get: returns a finished batch.
+        works: the batches.
+        groups: the cell's groups, in their order.
+        chunk: rows at a time.
     """
     for group in groups:
         own = sorted((w for w in works if w.group == group), key=lambda w: min(w.indices))
         waiting: list[Samples] = []
         for work in own:
-            found = store.get(work)
+            found = get(work)
             if found.samples is not None:
                 order = sorted(range(len(found.indices)), key=found.indices.__getitem__)
                 waiting.append(found.samples.rows(order))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from latentbench.cache import write_atomically
+from latentbench import store
 from latentbench.records import Record, ScoreEntry, Status
 from latentbench.reports.boards import Board, Found, Row, boards, twin_of
 from latentbench.reports.comparison import POWER
@@ -43,7 +43,7 @@ def write(found: Iterable[Found], folder: Path) -> list[Path]:
     texts = {"html": page(made), "md": markdown(made), "csv": csv_text(made)}
     paths = [folder / f"leaderboard.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        write_atomically(path, text.encode())
+        store.write(path, text.encode())
     return paths
 
 

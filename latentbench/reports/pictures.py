@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from latentbench.cache import write_atomically
+from latentbench import store
 from latentbench.types import Samples
 
 FILE = "images.parquet"
@@ -69,13 +69,22 @@ class Pictures:
             if sum(row.group == group for row in self.rows) < self._share:
                 self.rows.append(_row(samples, k))
 
-    def save(self, folder: Path) -> None:
-        """Write `images.parquet` and `grid.webp`."""
-        if self.rows:
-            buffer = io.BytesIO()
-            pd.DataFrame([_encoded(row) for row in self.rows]).to_parquet(buffer, index=False)
-            write_atomically(folder / FILE, buffer.getvalue())
-            write_atomically(folder / GRID, _webp(thinned(grid(self._spread()))))
+    def save(self, folder: Path) -> dict[str, str]:
+        """Write `images.parquet` and `grid.webp`; return the sha256 of each by its name.
+
+        Where no row is kept there are no such files, not even those of an earlier run.
+        """
+        if not self.rows:
+            for name in (FILE, GRID):
+                (folder / name).unlink(missing_ok=True)
+            return {}
+        buffer = io.BytesIO()
+        pd.DataFrame([_encoded(row) for row in self.rows]).to_parquet(buffer, index=False)
+        picture = _webp(thinned(grid(self._spread())))
+        return {
+            FILE: store.write(folder / FILE, buffer.getvalue()),
+            GRID: store.write(folder / GRID, picture),
+        }
 
     def _spread(self) -> list[Row]:
         """Return rows for the grid, the groups in turn."""

@@ -112,7 +112,7 @@ def test_a_sweep_killed_in_the_middle_goes_on_where_it_stopped(tmp_path):
     assert run(whole, *words).returncode == 0
     process = subprocess.Popen(command(cut, *words), cwd=ROOT, env=environment(log))
     deadline = time.monotonic() + 600
-    while not cells(cut) or len(list(cut.glob("cells/*/partial/*.safetensors"))) < 2:
+    while not cells(cut) or len(list(cut.glob("cells/*/partial/*.sealed"))) < 2:
         assert process.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline, "no batch was finished"
         time.sleep(0.02)
@@ -120,7 +120,7 @@ def test_a_sweep_killed_in_the_middle_goes_on_where_it_stopped(tmp_path):
     process.wait()
     done = cells(cut)
     assert len(done) == 1
-    finished = len(list(cut.glob("cells/*/partial/*.safetensors")))
+    finished = len(list(cut.glob("cells/*/partial/*.sealed")))
     started = log.read_text().splitlines()
     log.unlink()
     assert run(cut, *words, log=log).returncode == 0

@@ -38,7 +38,7 @@ def test_without_a_folder_all_is_computed():
 def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog):
     make = Counter()
     Cache(tmp_path).get_or_make("fit", "key", make)
-    path = next(tmp_path.rglob("*.safetensors"))
+    path = next(tmp_path.rglob("*.sealed"))
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     assert torch.equal(Cache(tmp_path).get_or_make("fit", "key", make)["x"], make()["x"])
     assert make.calls == 3  # the last one is the line above
@@ -81,3 +81,43 @@ def test_the_hash_tells_shape_dtype_and_boundaries_apart():
     ]
     assert len(set(hashes)) == len(hashes)
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+
+
+def test_two_entries_that_were_swapped_are_made_again(tmp_path, caplog):
+    cache = Cache(tmp_path)
+    for key in "ab":
+        cache.get_or_make("fit", key, lambda key=key: {"x": torch.tensor([ord(key)])})
+    a, b = (tmp_path / "fit" / key / f"{key}.sealed" for key in "ab")
+    bodies = a.read_bytes(), b.read_bytes()
+    a.write_bytes(bodies[1]), b.write_bytes(bodies[0])
+    made = cache.get_or_make("fit", "a", lambda: {"x": torch.tensor([-1])})
+    assert made["x"].item() == -1
+    assert "a copy of another file" in caplog.text
+
+
+def test_an_entry_of_another_kind_is_not_taken(tmp_path):
+    make = Counter()
+    Cache(tmp_path).get_or_make("fit", "k", make)
+    (tmp_path / "fit").rename(tmp_path / "inversion")
+    Cache(tmp_path).get_or_make("inversion", "k", make)
+    assert make.calls == 2
+
+
+def test_a_file_in_the_folders_place_costs_time_only_and_is_reported_once(tmp_path, caplog):
+    make, place = Counter(), tmp_path / "cache"
+    place.write_text("not a folder")
+    for key in "ab":
+        assert Cache(place).get_or_make("fit", key, make)["x"].shape == (3, 2)
+    assert make.calls == 2
+    assert caplog.text.count("is computed and not kept") == 1
+    assert place.read_text() == "not a folder"
+
+
+def test_a_full_disk_costs_time_only_and_leaves_nothing(tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    make = Counter()
+    monkeypatch.setattr("os.fsync", no_room)
+    assert Cache(tmp_path).get_or_make("fit", "k", make)["x"].shape == (3, 2)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -281,12 +281,12 @@ def test_stored_batches_come_back_in_order_and_in_even_chunks(tmp_path):
 
     chunks = []
     for backwards in (False, True):
-        store = Partial(tmp_path / str(backwards))
+        store = Partial(tmp_path / str(backwards), "cell")
         works = work_list({"g": 7}, 2, backwards)
         for work in works:
             numbers = work.indices[: work.kept]
             store.put(work, Finished(samples(numbers), numbers))
-        chunks.append(list(in_order(store, works, ["g"], 3)))
+        chunks.append(list(in_order(store.get, works, ["g"], 3)))
     assert [c.ids for c in chunks[0]] == [("i0", "i1", "i2"), ("i3", "i4", "i5"), ("i6",)]
     for a, b in zip(*chunks, strict=True):
         assert a.ids == b.ids

@@ -1,0 +1,172 @@
+"""One process at a time: a lock file that names its owner, with a heartbeat.
+
+It asks nothing of the file system but that one process only can create a file (O_EXCL), so that it
+holds on network file systems as well, where `flock` often does not. The owner writes a new number
+into the file every few seconds. A lock whose owner has ended, or whose number has not changed for a
+minute by the waiting process's own clock, is taken over.
+
+Should two processes ever own one lock (one was suspended for longer than that), both compute the
+same bytes, and results are written whole: the lock saves work, no result depends on it.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from latentbench.processes import Process, current
+
+log = logging.getLogger(__name__)
+NAME = "lock"
+BEAT = 5.0  # seconds between two signs of life
+STALE = 60.0  # seconds without one after which the owner counts as gone
+POLL = 0.2  # seconds between two looks at a lock that another process owns
+
+
+class Busy(Exception):
+    """Another process owns the lock."""
+
+
+@contextmanager
+def held(folder: Path, wait: bool, tell: Callable[[str], None]) -> Iterator[None]:
+    """Own the lock of a folder inside the block.
+
+    A folder that cannot be written to has no lock: what is computed there cannot be stored anyway.
+
+    Args:
+        folder: what one process at a time may work on.
+        wait: whether to wait while another process owns the lock.
+        tell: is given one line when the lock is waited for or taken over.
+
+    Raises:
+        Busy: another process owns it, and `wait` is false.
+    """
+    lock = _acquire(folder / NAME, wait, tell)
+    stop = threading.Event()
+    beating = threading.Thread(target=_beat, args=(lock, stop), daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beating.join()
+        _release(lock, folder / NAME)
+
+
+def _acquire(path: Path, wait: bool, tell: Callable[[str], None]) -> int | None:
+    """Return the open lock file, or None where none can be written."""
+    told, watch = False, Watch(path)
+    while True:
+        try:
+            return _create(path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            log.warning("no lock at %s: %s", path, error)
+            return None
+        owner = watch.owner()
+        if watch.stale():
+            if _take_away(path, watch.seen):
+                tell(f"{path.parent.name} was left by {owner}, which has ended; going on with it")
+            continue
+        if not wait:
+            raise Busy(f"{path.parent.name} is being computed by {owner}")
+        if not told:
+            tell(f"{path.parent.name} is being computed by {owner}; waiting for it")
+        told = True
+        time.sleep(POLL)
+
+
+class Watch:
+    """What a waiting process sees of another's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.seen, self.since = path, b"", time.monotonic()
+
+    def owner(self) -> Process | str:
+        """Look again; return who owns the lock."""
+        try:
+            found = self.path.read_bytes()
+        except OSError:
+            found = b""
+        if found != self.seen:
+            self.seen, self.since = found, time.monotonic()
+        return _owner(found) or "another process"
+
+    def stale(self) -> bool:
+        """Return whether the owner has ended, or shows no sign of life."""
+        owner = _owner(self.seen)
+        dead = owner is not None and owner.alive() is False
+        return dead or time.monotonic() - self.since > STALE
+
+
+def _owner(content: bytes) -> Process | None:
+    """Return who wrote a lock, or None where it is not written yet, or damaged."""
+    try:
+        return Process(**json.loads(content)["owner"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _content(beat: int) -> bytes:
+    return json.dumps({"owner": asdict(current()), "beat": f"{beat:012d}"}).encode()
+
+
+def _create(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    try:
+        os.pwrite(handle, _content(0), 0)
+    except OSError:  # a full disk: an empty lock is one all the same
+        log.warning("the lock at %s cannot name its owner", path)
+    return handle
+
+
+def _take_away(path: Path, seen: bytes) -> bool:
+    """Remove a stale lock; return whether it was this process that did.
+
+    Whoever creates the claim may remove the lock, if it is still the one that was seen.
+    """
+    claim = path.with_name(f"{NAME}.claim")
+    try:
+        handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    except OSError:
+        with contextlib.suppress(OSError):
+            if time.time() - claim.stat().st_mtime > STALE:  # its owner was killed in between
+                claim.unlink()
+        time.sleep(POLL)
+        return False
+    try:
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == seen:
+                path.unlink()
+                return True
+        return False
+    finally:
+        os.close(handle)
+        claim.unlink(missing_ok=True)
+
+
+def _beat(handle: int | None, stop: threading.Event) -> None:
+    beat = 0
+    while handle is not None and not stop.wait(BEAT):
+        beat += 1
+        with contextlib.suppress(OSError):
+            os.pwrite(handle, _content(beat), 0)
+
+
+def _release(handle: int | None, path: Path) -> None:
+    """Remove the lock, unless it has become another's."""
+    if handle is None:
+        return
+    with contextlib.suppress(OSError):
+        mine, there = os.fstat(handle), path.stat()
+        if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+            path.unlink()
+    os.close(handle)

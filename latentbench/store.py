@@ -1,0 +1,130 @@
+"""All that lies on disk is written and read here: whole or not at all, durable, under its own seal.
+
+A sealed file holds its key and a hash over key and body. What was damaged, cut, or copied over from
+elsewhere does not fit its seal: it is reported, removed, and made again by whoever asks for it.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+
+from latentbench.processes import Process, current
+
+log = logging.getLogger(__name__)
+MARK = b"latentbench sealed 1"
+UNFINISHED = ".tmp"
+DAY = 86400.0  # seconds after which another machine's unfinished file counts as abandoned
+_reported: set[Path] = set()
+
+
+def write(path: Path, data: bytes) -> str:
+    """Write a file so that a reader sees all of it or none, even after a power cut.
+
+    Returns:
+        The sha256 of the data, for whoever seals this file.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    unfinished = path.with_name(_unfinished_name(path.name, current()))
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_sealed(path: Path, key: str, body: bytes) -> None:
+    """Write a body under its key, with a hash over both.
+
+    Raises:
+        OSError: see `write`.
+    """
+    write(path, b"\n".join((MARK, _seal(key, body), json.dumps(key).encode(), body)))
+
+
+def read_sealed(path: Path, key: str) -> bytes | None:
+    """Return the body that was written under this key, or None where there is none that is whole.
+
+    A file that is damaged or holds another key's body is reported and removed.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        log.warning("%s cannot be read (%s); what it held is made again", path, error)
+        return None
+    mark, *rest = data.split(b"\n", 3)
+    if mark == MARK and len(rest) == 3 and rest[0] == _seal(key, rest[2]):
+        return rest[2]
+    discard(path, "is damaged, or a copy of another file")
+    return None
+
+
+def discard(path: Path, why: str) -> None:
+    """Report a file that cannot be used, and remove it."""
+    log.warning("%s %s; what it held is made again", path, why)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def report_once(folder: Path, error: OSError, consequence: str) -> None:
+    """Report that a folder cannot be written to: once per process, whatever was to be written."""
+    if folder not in _reported:
+        _reported.add(folder)
+        log.warning("cannot write to %s (%s): %s", folder, error.strerror or error, consequence)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of processes that have ended."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f".*{UNFINISHED}"):
+            if _abandoned(path):
+                path.unlink(missing_ok=True)
+
+
+def _unfinished_name(name: str, writer: Process) -> str:
+    machine = hashlib.sha256(writer.host.encode()).hexdigest()[:8]
+    words = (machine, str(writer.pid), writer.started or "0", secrets.token_hex(4))
+    return f".{name}.{'-'.join(words)}{UNFINISHED}"
+
+
+def _abandoned(path: Path) -> bool:
+    words = path.name.removesuffix(UNFINISHED).rpartition(".")[2].split("-")
+    here = current().host
+    if len(words) != 4 or not words[1].isdigit():
+        return False  # not ours
+    if words[0] != hashlib.sha256(here.encode()).hexdigest()[:8]:
+        return path.stat().st_mtime < time.time() - DAY
+    return not Process(here, int(words[1]), "" if words[2] == "0" else words[2]).alive()
+
+
+def _seal(key: str, body: bytes) -> bytes:
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass"))
+    digest.update(b"\0" + body)
+    return digest.hexdigest().encode()
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename durable, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
