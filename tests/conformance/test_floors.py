@@ -18,8 +18,8 @@ PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement")
 # Rooms of more than one module or of another name; any other module or folder of latentbench is a
 # room of its own, and so is each package of the checkout.
 SHARED = {
-    "vocabulary": "types errors streams cache batching config weights parameterization records "
-    "statistics metric_state",
+    "vocabulary": "types errors streams processes store cache batching config weights "
+    "parameterization records statistics metric_state",
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }
