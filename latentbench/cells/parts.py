@@ -1,15 +1,15 @@
 """Building the parts of a cell from their settings."""
 
-import inspect
-import math
-from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from latentbench.errors import unknown
+from latentbench.annotations import as_annotated
+from latentbench.cells.constructors import of_class, problems
+from latentbench.errors import BadInput
+from latentbench.records import in_words
 
 ELSEWHERE = ("device",)  # settings that `runtime` gives
 
@@ -20,16 +20,21 @@ def part_class(config: DictConfig) -> type[Any]:
 
 
 def build(config: DictConfig, **extra: Any) -> Any:
-    """Build a part from its settings.
+    """Build a part from its settings, all of which are checked first.
+
+    Args:
+        config: the settings, with the class's name as `_target_`.
+        extra: settings that others decide.
 
     Raises:
-        BadInput: a setting that its class does not know; the message lists those there are. What
-            the class itself raises comes through as it is.
+        BadInput: settings that its class does not know, that are missing, or that its annotations
+            refuse; one message names them all. What the class itself raises comes through as it is.
     """
-    known = inspect.signature(part_class(config)).parameters
-    for name in [*config, *extra]:
-        if name not in known and not str(name).startswith("_"):
-            raise unknown(f"setting of {part_class(config).__name__}", str(name), known)
+    cls = part_class(config)
+    given: Any = OmegaConf.to_container(config, resolve=True)
+    found = problems(str(config._get_full_key(None)) or cls.__name__, given | extra, of_class(cls))
+    if found:
+        raise BadInput("; ".join(found))
     try:
         return instantiate(config, _convert_="all", **extra)
     except InstantiationException as error:  # Hydra's words around the cause tell nothing more
@@ -39,16 +44,8 @@ def build(config: DictConfig, **extra: Any) -> Any:
 def settings(config: DictConfig) -> dict[str, Any]:
     """Return a part's settings as JSON values, with its class's defaults filled in."""
     given: Any = OmegaConf.to_container(config, resolve=True)
-    parameters = inspect.signature(part_class(config)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    merged = {**defaults, **given}
-    return {name: _plain(value) for name, value in merged.items() if name not in ELSEWHERE}
-
-
-def _plain(value: Any) -> Any:
-    """Return a setting as a JSON value: numbers that are not finite in words."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+    parameters = of_class(part_class(config))
+    defaults = {p.name: p.default for p in parameters.values() if p.default is not p.empty}
+    types = {name: p.annotation for name, p in parameters.items()}
+    merged = {k: as_annotated(v, types.get(k, Any)) for k, v in {**defaults, **given}.items()}
+    return {name: in_words(value) for name, value in merged.items() if name not in ELSEWHERE}

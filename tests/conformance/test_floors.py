@@ -19,7 +19,7 @@ PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement")
 # room of its own, and so is each package of the checkout.
 SHARED = {
     "vocabulary": "types errors streams processes store cache batching config weights "
-    "parameterization records statistics metric_state",
+    "parameterization records statistics metric_state bounds annotations",
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }

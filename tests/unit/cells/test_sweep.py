@@ -26,7 +26,7 @@ def test_a_setting_that_no_method_has_stays_and_is_refused(tmp_path):
     words = ["++method.imagse=64"]
     config, kept = without_foreign(cells.composed(tmp_path, *words), words)
     assert kept == ["method.imagse=64"]
-    with pytest.raises(BadInput, match="unknown setting of Shift 'imagse'"):
+    with pytest.raises(BadInput, match="unknown setting of method 'imagse'"):
         build(config.method)
 
 

@@ -1,0 +1,109 @@
+"""Parts are built from settings that were checked, all of them, before anything happens."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from latentbench.bounds import Count, Share, or_infinite
+from latentbench.cells.parts import build, settings
+from latentbench.errors import BadInput
+
+HERE = __name__
+
+
+class Part:
+    def __init__(
+        self,
+        *,
+        path: str,
+        n: Count = 3,
+        share: Share | None = None,
+        shares: Sequence[Share] = (),
+        ceiling: Annotated[float, or_infinite] = math.inf,
+        device: str = "cpu",
+    ) -> None:
+        self.given = dict(path=path, n=n, share=share, shares=shares, device=device)
+
+
+class Open:
+    def __init__(self, *, n: Count = 3, **others: Any) -> None:
+        self.others = others
+
+
+class Holder:
+    def __init__(self, *, part: Part) -> None:
+        self.part = part
+
+
+def config(group: str = "", cls: type = Part, **values: Any):
+    own = {"_target_": f"{HERE}.{cls.__name__}", **values}
+    return OmegaConf.create({group: own})[group] if group else OmegaConf.create(own)
+
+
+def refusal(built) -> str:
+    with pytest.raises(BadInput) as error:
+        build(built)
+    return str(error.value)
+
+
+def test_a_part_is_built():
+    part = build(config(path="a", shares=[0, 1]), device="cuda")
+    assert part.given == dict(path="a", n=3, share=None, shares=[0, 1], device="cuda")
+
+
+def test_all_problems_are_told_at_once_as_a_user_types_them():
+    assert refusal(config("method", path=3, n=0, sahre=1)) == (
+        "method.path must be text; got 3, which is text only in quotes; "
+        "method.n must be a whole number from 1 to 1000000; got 0; "
+        "unknown setting of method 'sahre'; did you mean share or shares? "
+        "known: ceiling, device, n, path, share, shares"
+    )
+
+
+@pytest.mark.parametrize("values", [{}, {"path": "???"}])
+def test_what_a_user_must_give_is_asked_for(values):
+    assert refusal(config("dataset", **values)) == (
+        "dataset.path is not set; give dataset.path=VALUE"
+    )
+
+
+def test_a_part_of_no_group_is_called_by_its_class():
+    assert refusal(config(path="a", n=1.5)).startswith("Part.n must be")
+
+
+def test_hydras_own_words_are_no_settings():
+    assert "'_args_'" in refusal(config(path="a", _args_=[1]))
+
+
+def test_interpolations_are_checked_as_their_values():
+    root = OmegaConf.create({"x": 0, "part": {**config(path="a"), "n": "${x}"}})
+    assert refusal(root.part) == "part.n must be a whole number from 1 to 1000000; got 0"
+
+
+def test_a_constructor_that_takes_any_name_is_left_to_itself():
+    assert build(config(cls=Open, m=4)).others == {"m": 4}
+    assert "Open.n must be" in refusal(config(cls=Open, n=0))
+
+
+def test_an_object_inside_a_setting_is_built_by_hydra():
+    assert build(config(cls=Holder, part=config(path="a"))).part.given["path"] == "a"
+    assert refusal(config(cls=Holder, part=3)) == "Holder.part must be Part; got 3"
+
+
+def test_settings_are_what_the_constructor_gets_as_json():
+    assert settings(config(path="a", share=1, shares=[0])) == {
+        "_target_": f"{HERE}.Part",
+        "path": "a",
+        "n": 3,
+        "share": 1.0,
+        "shares": [0.0],
+        "ceiling": "inf",
+    }
+
+
+def test_a_whole_number_and_the_same_number_are_one_setting():
+    one, other = (settings(config(path="a", share=v)) for v in (1, 1.0))
+    assert str(one) == str(other)
