@@ -8,6 +8,7 @@ from latentbench.data.folder import ImageFolder
 from latentbench.data.sources import image_files
 from latentbench.data.table import SPLIT, deal_official, side_of
 from latentbench.errors import BadInput, unknown
+from latentbench.types import Capability
 
 DOMAINS = ("cat", "dog", "wild")
 
@@ -28,7 +29,7 @@ class AFHQ(ImageFolder):
         ``AFHQ(path="/data/afhq_v2", domain="cat")``
     """
 
-    provides = frozenset({"labels"})
+    gives = frozenset({Capability.LABELS})
 
     def __init__(
         self,

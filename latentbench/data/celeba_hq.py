@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentbench.data.folder import ImageFolder
 from latentbench.errors import BadInput
-from latentbench.types import Batch
+from latentbench.types import Batch, Capability
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
@@ -39,18 +39,20 @@ class CelebAHQ(ImageFolder):
         ``CelebAHQ(path="/data/CelebAMask-HQ", limit=500)``
     """
 
-    provides = frozenset({"labels"})
+    gives = frozenset({Capability.LABELS})
 
     def __init__(self, *, path: str, size: int | None = None, limit: int | None = None) -> None:
         folder = Path(path).resolve()
         super().__init__(folder, _attributes(folder / ATTRIBUTES), size, limit)
         if (folder / MASKS).is_dir():
-            self.provides |= {"masks"}
+            self.gives |= {Capability.PART_MASKS}
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Return faces with factors and, where there are masks, part masks."""
         batch = super().batch(split, indices)
-        return replace(batch, masks=_Masks(self, batch.ids)) if "masks" in self.provides else batch
+        if Capability.PART_MASKS not in self.gives:
+            return batch
+        return replace(batch, masks=_Masks(self, batch.ids))
 
 
 def _attributes(path: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 from latentbench.data.folder import ImageFolder
 from latentbench.data.table import PROMPT, SPLIT, deal_official
 from latentbench.errors import BadInput
+from latentbench.types import Capability
 
 SIDES = {"train": "train", "val": "held_out"}
 
@@ -29,7 +30,7 @@ class COCO(ImageFolder):
         ``COCO(path="/data/coco", limit=500)``
     """
 
-    provides = frozenset({"prompts"})
+    gives = frozenset({Capability.PROMPTS})
 
     def __init__(
         self, *, path: str, year: int = 2017, size: int | None = None, limit: int | None = None

@@ -19,7 +19,7 @@ from latentbench.cache import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.data.sources import Source, checked
 from latentbench.errors import BadInput, unknown
-from latentbench.types import Batch, Description
+from latentbench.types import Batch, Capability, Description
 
 log = logging.getLogger(__name__)
 PROMPT, SPLIT = "prompt", "split"
@@ -51,8 +51,8 @@ class ImageTable(Dataset):
         self._hashes = checked(self._source)
         self._factors = _factors(self._rows)
         self.factor_names = self.attributes = tuple(map(str, self._factors.columns))
-        self.provides = frozenset({"labels"} if self.factor_names else ())
-        self.provides |= {"prompts"} if PROMPT in self._rows else set()
+        self.gives = frozenset({Capability.LABELS} if self.factor_names else ())
+        self.gives |= {Capability.PROMPTS} if PROMPT in self._rows else set()
 
     @abstractmethod
     def source(self, names: tuple[str, ...]) -> Source:
