@@ -26,7 +26,7 @@ from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.models.vae import VariationalAutoencoder
 from latentbench.streams import Streams
-from latentbench.types import Batch, Edit, Endpoint, Samples, Space
+from latentbench.types import Batch, Capability, Edit, Endpoint, Samples, Space
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
