@@ -5,19 +5,17 @@ make: other towers, other seed, the judges' split. Captions are sets of words th
 trained on; several words, in any order, or none.
 """
 
-import json
 from collections.abc import Callable, Sequence
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from latentbench import weights
 from latentbench.errors import BadInput, unknown
 from latentbench.models.convolutions import ImageEncoder
 from latentbench.zoo.judges import INPUT_SIZE, MixerTrunk, to_input_size
+from latentbench.zoo.loading import load_network
 
 EMBEDDING = 64
 
@@ -150,6 +148,7 @@ ARCHITECTURES: dict[str, Callable[..., TextImagePair]] = {
     "MixerPair": MixerPair,
 }
 PAIRS = ("clip1", "clip2")
+JUDGING_PAIRS = ("clip2",)
 
 
 def load_pair(name: str, device: str | torch.device = "cpu") -> TextImagePair:
@@ -173,9 +172,4 @@ def load_pair(name: str, device: str | torch.device = "cpu") -> TextImagePair:
     """
     if name not in PAIRS:
         raise unknown("text-image pair", name, PAIRS)
-    weights.verify(name)
-    folder = weights.folder(name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    pair = ARCHITECTURES[config.pop("architecture")](**config)
-    pair.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-    return pair.float().eval().requires_grad_(False).to(device)
+    return load_network(name, ARCHITECTURES, device)

@@ -5,6 +5,7 @@ are a function of the step, so a run that was killed goes on as if it had not be
 """
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -114,6 +115,12 @@ def best_device(name: str = "auto") -> torch.device:
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where it is faster: measured 1.5 to 3 times here, on CPUs too."""
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def fast_autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware has it: on a CPU without, it is ten times slower."""
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 class Average:
@@ -335,6 +342,17 @@ def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in weights.items()
     }
+
+
+def save_network(folder: Path, network: nn.Module, config: Mapping[str, object]) -> None:
+    """Write config.json and float16 model.safetensors, as `latentbench.zoo.loading` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    state = half(network.state_dict())
+    write_atomically(
+        folder / "model.safetensors", lambda path: safetensors.torch.save_file(state, path)
+    )
 
 
 def stratified_uniforms(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:

@@ -4,11 +4,9 @@ The contrast alone learns the large words only: 4 % of 1,000 captions were found
 Reading the factors from both embeddings at the same time is what makes small parts count.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -105,18 +103,8 @@ def make(
     loss = _loss(model, plan, SPLITS[name], device)
     seconds = training.train(model, loss, plan, root=root)
     model.pair.inverse_temperature.copy_(model.log_scale.detach().exp().clamp_max(50))
-    _save(model.pair, folder)
+    training.save_network(folder, model.pair, config(name))
     return {"pair": training.facts(plan, SPLITS[name], seconds)}
-
-
-def _save(pair: TextImagePair, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config(pair.name), indent=2) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
-    state = training.half(pair.state_dict())
-    training.write_atomically(
-        folder / "model.safetensors", lambda p: safetensors.torch.save_file(state, p)
-    )
 
 
 # ---------------------------------------------------------------- figures
