@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+HERE, TYPED_IN = Path(__file__).resolve().parent, Path.cwd()
 os.chdir(HERE)  # methods, metrics and benchmarks import from here, in every launcher's workers
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `run`, which prints them in a few lines
 
@@ -21,7 +21,7 @@ from hydra.errors import HydraException  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
-from latentbench import plugins  # noqa: E402
+from latentbench import paths, plugins  # noqa: E402
 from latentbench.cells import command_line as commandline  # noqa: E402
 
 
@@ -36,6 +36,7 @@ def main(config: DictConfig) -> str:
 def run() -> int:
     """Run the command line and return the exit code."""
     plugins.register()
+    paths.remember_user_folder(TYPED_IN)
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:

@@ -4,7 +4,7 @@ from typing import Any
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
-from latentbench.types import Capability, Samples
+from latentbench.types import Samples
 
 
 class Generation(Benchmark):
@@ -25,7 +25,7 @@ class Generation(Benchmark):
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return one sample per index; `factors` are those that the prompt describes."""
         known = bench.dataset.describe(self.split, work.indices)
-        prompted = Capability.PROMPTS in bench.model.gives
+        prompted = "prompts" in bench.model.provides
         images = bench.editor.generate(known.ids, known.prompts if prompted else None)
         return Samples(
             known.ids,

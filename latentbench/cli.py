@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentbench.paths import user_path
+
 if TYPE_CHECKING:
     from latentbench.zoo.published_weights import PublishedWeights
 
@@ -27,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("latentbench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    results = {"type": Path, "default": ROOT / "results", "help": "folder of the records"}
+    results = {"type": path, "default": ROOT / "results", "help": "folder of the records"}
 
     board = commands.add_parser("leaderboard", help="write Markdown, CSV and HTML from records")
     board.add_argument("--results", **results)
-    board.add_argument("--out", type=Path, help="where to write; default: beside the records")
+    board.add_argument("--out", type=path, help="where to write; default: beside the records")
     board.set_defaults(run=_leaderboard)
 
     listing = commands.add_parser("list", help="what there is, and which parts go together")
@@ -46,11 +48,16 @@ def _parser() -> argparse.ArgumentParser:
 
     weights = commands.add_parser("weights", help="published weights: what is there, what is not")
     where = os.environ.get("LATENTBENCH_WEIGHTS")
-    weights.add_argument("--dir", type=Path, default=where and Path(where), help="weights_dir")
+    weights.add_argument("--dir", type=path, default=where and Path(where), help="weights_dir")
     weights.set_defaults(run=_weights)
 
     commands.add_parser("zoo", help="train, check and show embedded models", add_help=False)
     return parser
+
+
+def path(text: str) -> Path:
+    """Return the path that an argument names; argparse tells when it is empty."""
+    return user_path(text, "the path")
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
@@ -109,10 +116,10 @@ def _list(arguments: argparse.Namespace) -> int:
         (o.name, _words(o.cls.verbs()), o.cls.scope, o.cls.paper) for o in known["method"]
     )))  # fmt: skip
     print_table(_table("models", ("model", "spaces", "takes"), (
-        (o.name, _words(o.cls.spaces), _words(o.cls.gives)) for o in known["model"]
+        (o.name, _words(o.cls.spaces), _words(o.cls.provides)) for o in known["model"]
     )))  # fmt: skip
     print_table(_table("data sets", ("data set", "gives"), (
-        (o.name, _words(o.cls.gives) or "what its table says") for o in known["dataset"]
+        (o.name, _words(o.cls.provides) or "what its table says") for o in known["dataset"]
     )))  # fmt: skip
     print_table(_table("metrics", ("metric", "figures", "needs"), (
         (o.name, _words(o.build().figures), _words(o.cls.needs)) for o in options("metric").values()

@@ -77,7 +77,7 @@ class Runtime:
 
 @dataclass
 class Results:
-    """Where things lie.
+    """Where things lie; relative paths start from the folder in which the command was typed.
 
     Args:
         dir: folder of records and leaderboard.

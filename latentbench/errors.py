@@ -28,10 +28,6 @@ class NoEffect(LatentbenchError):
     """An edit at a non-zero strength changed nothing."""
 
 
-class BadOutput(LatentbenchError):
-    """A method returned something else than its verb promises."""
-
-
 class NotFinite(LatentbenchError):
     """A tensor holds NaN or infinity."""
 

@@ -7,7 +7,6 @@ A package that declares the entry point ``[project.entry-points."latentbench.con
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,11 +14,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 from latentbench.config import RunConfig
+from latentbench.paths import CHECKOUT, user_path
 
 GROUP = "latentbench.conf"
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = CHECKOUT / "conf"
 EMPTY = "empty"  # a root without choices, to read one option alone
 
 
@@ -33,11 +34,18 @@ class ConfFolders(SearchPathPlugin):
 
 
 def register() -> None:
-    """Make the typed root and all plug-ins known to Hydra; calling it again changes nothing."""
+    """Make the typed root, all plug-ins and what conf/ calls known to Hydra; again: no change."""
     store = ConfigStore.instance()
     store.store(name="run_config", node=RunConfig)
     store.store(name=EMPTY, node={"defaults": [{"metric": []}, "_self_"]})
     Plugins.instance().register(ConfFolders)
+    resolvers = {"checkout": _in_checkout, "user_path": lambda *a: str(user_path(*a))}
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _in_checkout(path: str) -> str:
+    return str(CHECKOUT / path)
 
 
 @contextmanager

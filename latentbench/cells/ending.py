@@ -10,6 +10,7 @@ from latentbench import records
 from latentbench.cells import command_line as commandline
 from latentbench.cells.progress import display
 from latentbench.cells.sweep import NOTE
+from latentbench.paths import user_path
 from latentbench.records import Status
 from latentbench.reports import leaderboard
 from latentbench.reports.boards import boards
@@ -43,7 +44,7 @@ class Ending(Callback):
         folders = [Path(note.read_text()) for note in notes]
         ended = [(f, record) for f in folders if (record := records.read(f)) is not None]
         commandline.outcome.failed = any(r.status is Status.FAILED for _, r in ended)
-        results = Path(config.results.dir)
+        results = user_path(config.results.dir, "results.dir")
         leaderboard.show(boards(ended), display.console)
         pages = leaderboard.write(records.list_records(results), results)
         say = lambda words: display.console.print(words, soft_wrap=True, highlight=False)  # noqa: E731

@@ -5,26 +5,32 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from latentbench.cells.progress import display
+from latentbench.errors import BadInput
 
 NOTE = "cell"  # file in a job's folder that names its cell
 
 
 def run_job(config: DictConfig, hydra: Any) -> str:
     """Compute the cell of one Hydra job, tell the tracker, and return the cell's id."""
-    from latentbench.cells.cell import cells_folder, run_cell
+    from latentbench.cells.cell import cells_folder, check_places, results_folder, run_cell
     from latentbench.cells.identity import GROUPS
     from latentbench.reports.tracking import track
 
+    try:
+        check_places(config)
+    except BadInput as error:
+        raise HydraException(str(error)) from None  # the command is wrong, not a cell
     names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
     settings = [text for text in hydra.overrides.task if _changes_a_part(text)]
     config, settings = without_foreign(config, settings)
     record, new = run_cell(config, names, settings)
     folder = cells_folder(config) / record.id
     if new:
-        track(config.tracker, folder, Path(config.results.dir))
+        track(config.tracker, folder, results_folder(config))
     display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
     (Path(hydra.runtime.output_dir) / NOTE).write_text(str(folder))
     return record.id

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from latentbench.data.faults import refuse
 from latentbench.data.folder import ImageFolder
-from latentbench.data.sources import image_files
+from latentbench.data.image_files import image_files
 from latentbench.data.table import SPLIT, deal_official, side_of
-from latentbench.errors import BadInput, unknown
-from latentbench.types import Capability
+from latentbench.errors import unknown
+from latentbench.paths import user_path
 
 DOMAINS = ("cat", "dog", "wild")
 
@@ -24,12 +25,13 @@ class AFHQ(ImageFolder):
         domain: "cat", "dog" or "wild" alone, or None for all three.
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split, by name; None for all.
+        links: follow links that lead out of the folder.
 
     Example:
         ``AFHQ(path="/data/afhq_v2", domain="cat")``
     """
 
-    gives = frozenset({Capability.LABELS})
+    provides = frozenset({"labels"})
 
     def __init__(
         self,
@@ -38,21 +40,24 @@ class AFHQ(ImageFolder):
         domain: str | None = None,
         size: int | None = None,
         limit: int | None = None,
+        links: bool = False,
     ) -> None:
         if domain is not None and domain not in DOMAINS:
             raise unknown("domain of AFHQ", domain, DOMAINS)
-        folder = Path(path).resolve()
-        names = image_files(folder)
+        folder = user_path(path, "dataset.path").resolve()
+        names = image_files(folder, links)
         domains = [Path(name).parent.name for name in names]
         odd = [n for n, d in zip(names, domains, strict=True) if d not in DOMAINS or not side_of(n)]
-        if odd:
-            raise BadInput(
-                f"{odd[0]} below {folder} is not in train/, val/ or test/ and then in "
-                f"{', '.join(DOMAINS)}; give the folder that holds train/"
-            )
+        refuse(
+            odd,
+            f"images below {folder} are not in train/, val/ or test/ and then in "
+            f"{', '.join(DOMAINS)}",
+            "give the folder that holds train/",
+            len(names),
+        )
         sides = [side_of(name) for name in names]
         columns = {d: [float(found == d) for found in domains] for d in DOMAINS}
         rows = pd.DataFrame({SPLIT: deal_official(names, sides), **columns}, index=pd.Index(names))
         if domain is not None:
             rows = rows.loc[rows[domain] == 1, [SPLIT]]
-        super().__init__(folder, rows, size, limit)
+        super().__init__(folder, rows, size, limit, links)

@@ -1,13 +1,15 @@
 """`dataset=ffhq`: Flickr-Faces-HQ, in the layout of its own download script."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from latentbench.data.faults import refuse
 from latentbench.data.folder import ImageFolder
-from latentbench.data.sources import image_files
+from latentbench.data.image_files import image_files
 from latentbench.data.table import SPLIT, deal_official
-from latentbench.errors import BadInput
+from latentbench.paths import user_path
 
 TRAINING = 60_000  # the first of the 70,000 images, as its authors appoint
 
@@ -23,18 +25,37 @@ class FFHQ(ImageFolder):
         path: `images1024x1024`, `thumbnails128x128` or a resized copy.
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split, by name; None for all.
+        links: follow links that lead out of the folder.
+
+    Raises:
+        BadInput: images that are not named by a number, each once.
 
     Example:
         ``FFHQ(path="/data/ffhq/images1024x1024", limit=500)``
     """
 
-    def __init__(self, *, path: str, size: int | None = None, limit: int | None = None) -> None:
-        folder = Path(path).resolve()
-        names = image_files(folder)
-        odd = [name for name in names if not Path(name).stem.isdigit()]
-        if odd:
-            raise BadInput(f"{odd[0]} below {folder} is not named by a number, as FFHQ's are; use "
-                           f"dataset=folder for other images")  # fmt: skip
+    def __init__(
+        self, *, path: str, size: int | None = None, limit: int | None = None, links: bool = False
+    ) -> None:
+        folder = user_path(path, "dataset.path").resolve()
+        names = image_files(folder, links)
+        refuse(
+            list(_misnamed(names)),
+            f"images below {folder} are not named by a number of their own, as FFHQ's are",
+            "use dataset=folder for other images",
+            len(names),
+        )
         sides = ["train" if int(Path(n).stem) < TRAINING else "held_out" for n in names]
         rows = pd.DataFrame({SPLIT: deal_official(names, sides)}, index=pd.Index(names))
-        super().__init__(folder, rows, size, limit)
+        super().__init__(folder, rows, size, limit, links)
+
+
+def _misnamed(names: Sequence[str]) -> Iterator[str]:
+    """Yield the images whose names are no numbers, or another image's number."""
+    first: dict[int, str] = {}
+    for name in names:
+        stem = Path(name).stem
+        if not (stem.isascii() and stem.isdigit()):
+            yield name
+        elif first.setdefault(int(stem), name) != name:
+            yield f"{name}: the number of {first[int(stem)]}"

@@ -1,15 +1,22 @@
 """`dataset=folder`: a user's own images, with labels, prompts or splits from a table."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
-from latentbench.data.sources import Files, image_files, shortened, stamp
-from latentbench.data.table import ImageTable
+from latentbench.data.faults import refuse
+from latentbench.data.image_files import image_files
+from latentbench.data.sources import Files, stamp
+from latentbench.data.table import PLACE, PROMPT, SPLIT, ImageTable
+from latentbench.data.tabular import READERS, Table, mostly_numbers, read_table
 from latentbench.errors import BadInput
+from latentbench.paths import escape, user_path
 
-TABLES = (".csv", ".parquet")
+log = logging.getLogger(__name__)
 FILE = "file"
 
 
@@ -17,19 +24,27 @@ class ImageFolder(ImageTable):
     """One file per image below a folder; the base of readers of published layouts.
 
     Args:
-        path: the folder.
+        path: the folder, resolved.
         rows: see `ImageTable`; its index holds paths within the folder.
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split.
+        links: follow links that lead out of the folder.
     """
 
-    def __init__(self, path: Path, rows: pd.DataFrame, size: int | None, limit: int | None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        rows: pd.DataFrame,
+        size: int | None,
+        limit: int | None,
+        links: bool = False,
+    ) -> None:
+        self.path, self.links = path, links
         super().__init__(rows, size, limit)
 
     def source(self, names: tuple[str, ...]) -> Files:
         """Return the files."""
-        return Files(self.path, stamp(self.path, names))
+        return Files(self.path, stamp(self.path, names, self.links))
 
 
 class Folder(ImageFolder):
@@ -41,10 +56,12 @@ class Folder(ImageFolder):
     a quarter to "test"; adding images never moves others.
 
     Args:
-        path: the folder; sub-folders are searched as well.
-        table: csv or parquet file; by default the only one that lies in the folder.
+        path: the folder; sub-folders are searched as well. Relative paths start from where the
+            command was typed, `~` is the user's home.
+        table: csv, tsv, jsonl or parquet file; by default the only one that lies in the folder.
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split, by name; None for all.
+        links: follow links that lead out of the folder.
 
     Raises:
         BadInput: at once, before any work: no folder, no image, images that cannot be read (by
@@ -61,36 +78,60 @@ class Folder(ImageFolder):
         table: str | None = None,
         size: int | None = None,
         limit: int | None = None,
+        links: bool = False,
     ) -> None:
-        folder = Path(path).resolve()
-        names = image_files(folder)
-        found = _find_table(folder) if table is None else Path(table).resolve()
-        rows = pd.DataFrame(index=pd.Index(names)) if found is None else _read_table(found, names)
-        super().__init__(folder, rows, size, limit)
+        folder = user_path(path, "dataset.path").resolve()
+        names = image_files(folder, links)
+        found = _find_table(folder) if table is None else user_path(table, "dataset.table")
+        rows = pd.DataFrame(index=pd.Index(names))
+        if found is not None:
+            rows = _rows(read_table(found), folder, names)
+        super().__init__(folder, rows, size, limit, links)
 
 
 def _find_table(folder: Path) -> Path | None:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in TABLES)
+    files = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    found = sorted(p for p in files if p.suffix.lower() in READERS)
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise BadInput(f"{folder} holds several tables ({names}); say which: dataset.table=...")
     return found[0] if found else None
 
 
-def _read_table(path: Path, images: Sequence[str]) -> pd.DataFrame:
-    """Return the table with the images' names as its index, one row per image."""
-    if path.suffix.lower() not in TABLES or not path.is_file():
-        raise BadInput(f"table {path} must be a csv or parquet file that exists")
-    rows = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
-    if FILE not in rows:
-        raise BadInput(f"{path} has no column {FILE!r}; it has {', '.join(map(str, rows.columns))}")
-    index = [c for c in rows if str(c).startswith("Unnamed:")]  # pandas' row numbers in a csv
-    rows = rows.set_index(rows[FILE].astype(str)).drop(columns=[FILE, *index])
-    for what, names in (
-        ("rows twice for", list(rows.index[rows.index.duplicated()])),
-        ("rows without an image for", sorted(set(rows.index) - set(images))),
-        ("no row for", sorted(set(images) - set(rows.index))),
-    ):
-        if names:
-            raise BadInput(f"{path} has {what} {shortened(names, 5)} ({len(names)} in all)")
-    return rows
+def _rows(table: Table, folder: Path, images: Sequence[str]) -> pd.DataFrame:
+    """Return a table's rows, one per image, under the images' names."""
+    known = {_form(name): name for name in images} | {name: name for name in images}
+    given = [_written(cell) for cell in table.column(FILE)]
+    index = [known.get(name, known.get(_form(name))) for name in given]
+    faults = [
+        f"{place}: {name}: {escape(folder, name, links=True) or 'no such image below the folder'}"
+        for place, name, image in zip(table.places, given, index, strict=True)
+        if image is None
+    ]
+    refuse(
+        [*faults, *(f"{name}: no row in the table" for name in sorted(set(images) - set(index)))],
+        f"rows of {table.path} and images below {folder} do not match",
+        "give each image one row, under the path that it has within the folder",
+    )
+    return pd.DataFrame(dict(_columns(table)), pd.Index(index), dtype=object)
+
+
+def _written(cell: Any) -> str:
+    """Return a file's name without needless parts such as "./"."""
+    return PurePosixPath(cell).as_posix() if isinstance(cell, str) else f"{cell!r}"
+
+
+def _form(name: str) -> str:
+    """Return a name with accents in one form: systems differ in which one they write."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _columns(table: Table) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield the columns in use; others of text are left out with a warning."""
+    yield PLACE, [f"{table.path.name}, {place}" for place in table.places]
+    yield from ((name, table.column(name)) for name in (PROMPT, SPLIT) if name in table.columns)
+    others = {n: table.numbers(n) for n in table.columns if n not in (FILE, PROMPT, SPLIT)}
+    ignored = [name for name, cells in others.items() if not mostly_numbers(cells)]
+    if ignored:
+        log.warning("table columns without numbers are ignored: %s", ", ".join(ignored))
+    yield from ((name, cells) for name, cells in others.items() if name not in ignored)

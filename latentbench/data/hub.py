@@ -1,8 +1,10 @@
 """`dataset=hub`: a data set of the Hugging Face hub, or a local folder in the hub's layouts."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -10,12 +12,18 @@ import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from latentbench.data.sources import SUFFIXES, Files, Parquet, Source, image_files, stamp
-from latentbench.data.table import PROMPT, SPLIT, ImageTable, deal_official, side_of
+from latentbench.data.decoding import readable_endings
+from latentbench.data.faults import refuse
+from latentbench.data.image_files import files_below, image_files
+from latentbench.data.sources import Files, Parquet, Source, stamp
+from latentbench.data.table import PLACE, PROMPT, SPLIT, ImageTable, deal_official, side_of
+from latentbench.data.tabular import Table, no_column, read_table
 from latentbench.errors import BadInput
+from latentbench.paths import escape, user_path
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE = "file_name"
+ID = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of a data set of the hub
 
 
 class Hub(ImageTable):
@@ -27,14 +35,17 @@ class Hub(ImageTable):
     Args:
         path: id of a data set (``owner/name``), or a folder of the same layout.
         revision: branch, tag or commit of the hub; None for the newest.
+        image: column of the shards that holds the images; None where there is only one.
         prompt: column that holds captions, or None.
         factors: columns of numbers in [0, 1].
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split, by name; None for all.
+        links: follow links that lead out of the folder.
 
     Raises:
         BadInput: not on disk and no network (the message has the command that fetches it), another
-            layout, a column that is not there, or images that cannot be read.
+            layout, a column that is not there, rows that cannot be used, or images that cannot be
+            read.
 
     Example:
         ``Hub(path="owner/faces", prompt="text", limit=500)``
@@ -45,18 +56,25 @@ class Hub(ImageTable):
         *,
         path: str,
         revision: str | None = None,
+        image: str | None = None,
         prompt: str | None = None,
         factors: Sequence[str] = (),
         size: int | None = None,
         limit: int | None = None,
+        links: bool = False,
     ) -> None:
-        self.folder = Path(path) if Path(path).is_dir() else _fetch(path, revision)
+        self.folder, self.links = _folder(path, revision), links
         self._image_column = None
-        shards = sorted(p for p in self.folder.rglob("*.parquet") if p.name not in METADATA)
+        wanted = _Wanted(prompt, tuple(factors))
+        tables = files_below(self.folder, (".csv", ".jsonl", ".parquet"), links)
+        shards = [n for n in tables if n.endswith(".parquet") and _base(n) not in METADATA]
         if shards:
-            self._image_column = _image_column(shards[0])
-        known = _read_shards(self.folder, shards) if shards else _read_metadata(self.folder)
-        rows = _chosen(known, prompt, factors)
+            self._image_column = _image_column(self.folder, shards, image)
+            parts = [_read_shard(self.folder, shard, wanted) for shard in shards]
+        else:
+            metadata = [name for name in tables if _base(name) in METADATA]
+            parts = _read_metadata(self.folder, metadata, wanted, links)
+        rows = pd.concat(parts)
         names = [str(name) for name in rows.index]
         splits = deal_official(names, [side_of(name) for name in names])
         super().__init__(rows.assign(**{SPLIT: splits}), size, limit)
@@ -64,14 +82,53 @@ class Hub(ImageTable):
     def source(self, names: tuple[str, ...]) -> Source:
         """Return the shards or the files."""
         if self._image_column is None:
-            return Files(self.folder, stamp(self.folder, names))
+            return Files(self.folder, stamp(self.folder, names, self.links))
         shards = sorted({name.rsplit("#", 1)[0] for name in names})
-        return Parquet(self.folder, stamp(self.folder, shards), self._image_column, names)
+        stamps = stamp(self.folder, shards, self.links)
+        return Parquet(self.folder, stamps, self._image_column, names)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The columns that were asked for."""
+
+    prompt: str | None
+    factors: tuple[str, ...]
+
+    def names(self) -> list[str]:
+        """Return the columns' names in the files."""
+        return [*self.factors, *([] if self.prompt is None else [self.prompt])]
+
+    def rows(self, table: Table, names: Sequence[str]) -> pd.DataFrame:
+        """Return a table's columns for images of these names."""
+        clash = {PROMPT, SPLIT, PLACE} & set(self.factors)
+        if clash:
+            raise BadInput(f"a factor cannot be called {clash.pop()!r}; rename the column")
+        columns: dict[str, Any] = {name: table.numbers(name) for name in self.factors}
+        if self.prompt is not None:
+            columns[PROMPT] = table.column(self.prompt)
+        columns[PLACE] = [f"{table.path.name}, {place}" for place in table.places]
+        return pd.DataFrame(columns, pd.Index(names, dtype=object), dtype=object)
+
+
+def _base(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+def _folder(path: str, revision: str | None) -> Path:
+    """Return the local folder of a data set, fetched from the hub where it is none."""
+    local = user_path(path, "dataset.path")
+    if local.is_dir():
+        return local.resolve()
+    if not ID.fullmatch(path):
+        raise BadInput(f"{local} is not a folder, and {path!r} is not an id of the hub, which is "
+                       f"owner/name; give one of them as dataset.path")  # fmt: skip
+    return _fetch(path, revision).resolve()
 
 
 def _fetch(name: str, revision: str | None) -> Path:
     """Return the folder of a data set of the hub, fetched if it is not on disk."""
-    wanted = [f"*{suffix}" for suffix in (*SUFFIXES, ".parquet", ".csv", ".jsonl")]
+    wanted = [f"*{ending}" for ending in (*readable_endings(), ".parquet", ".csv", ".jsonl")]
     try:
         found = snapshot_download(
             name, repo_type="dataset", revision=revision, allow_patterns=wanted
@@ -86,64 +143,78 @@ def _fetch(name: str, revision: str | None) -> Path:
     return Path(found)
 
 
-def _image_column(shard: Path) -> str:
-    """Return the first column whose entries are structs with `bytes`, as `datasets` writes them."""
-    schema = pq.read_schema(shard)
-    for field in schema:
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            return field.name
+# ---------------------------------------------------------------- Parquet shards
+
+
+def _image_column(folder: Path, shards: Sequence[str], asked: str | None) -> str:
+    """Return the one column that all shards have whose entries are structs with `bytes`."""
+    columns = [set(_image_columns(folder / shard)) for shard in shards]
+    shared = sorted(set.intersection(*columns))
+    if asked in shared or (asked is None and len(shared) == 1):
+        return asked or shared[0]
+    what = f"no column {asked!r}" if asked else "several columns" if shared else "no column"
+    there = ", ".join(shared or sorted(pq.read_schema(folder / shards[0]).names)) or "none"
     raise BadInput(
-        f"{shard} has no column of images (structs with `bytes`); it has {', '.join(schema.names)}"
+        f"the shards below {folder} have {what} of images (structs with `bytes`); they have "
+        f"{there}; name one by dataset.image"
     )
 
 
-def _read_shards(folder: Path, shards: Sequence[Path]) -> pd.DataFrame:
-    """Return all columns but the images, rows named ``SHARD#ROW``."""
-    parts = []
-    for shard in shards:
-        image = _image_column(shard)
-        columns = [name for name in pq.read_schema(shard).names if name != image]
-        part = pq.read_table(shard, columns=columns).to_pandas()
-        count = pq.ParquetFile(shard).metadata.num_rows
-        name = shard.relative_to(folder).as_posix()
-        parts.append(part.set_index(pd.Index([f"{name}#{k:06d}" for k in range(count)])))
-    return pd.concat(parts)
+def _image_columns(shard: Path) -> Iterator[str]:
+    try:
+        schema = pq.read_schema(shard)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{shard} cannot be read as parquet: {reason}; is it cut?") from error
+    for field in schema:
+        inside = field.type.get_field_index("bytes") if pa.types.is_struct(field.type) else -1
+        if inside >= 0 and _is_bytes(field.type.field(inside).type):
+            yield field.name
 
 
-def _read_metadata(folder: Path) -> pd.DataFrame:
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _read_shard(folder: Path, shard: str, wanted: _Wanted) -> pd.DataFrame:
+    """Return the wanted columns of a shard, rows named ``SHARD#ROW``."""
+    table = read_table(folder / shard, wanted.names())
+    return wanted.rows(table, [f"{shard}#{k:06d}" for k in range(len(table.places))])
+
+
+# ---------------------------------------------------------------- folders with metadata
+
+
+def _read_metadata(
+    folder: Path, files: Sequence[str], wanted: _Wanted, links: bool
+) -> list[pd.DataFrame]:
     """Return what the metadata files say of the images below a folder."""
-    names = image_files(folder)
-    found = sorted(path for name in METADATA for path in folder.rglob(name))
-    parts = [_read_one(path, folder) for path in found]
-    if not parts:
-        return pd.DataFrame(index=pd.Index(names))
-    rows = pd.concat(parts)
-    bare = sorted(set(names) - set(rows.index))
-    if bare:
-        raise BadInput(f"no metadata file below {folder} tells of {bare[0]} ({len(bare)} in all)")
-    return rows
+    images = image_files(folder, links)
+    if not files:
+        for column in wanted.names():
+            raise no_column(folder, column, ())
+        return [pd.DataFrame(index=pd.Index(images))]
+    parts, faults, told = [], [], set()
+    for file in files:
+        table = read_table(folder / file)
+        names = [_below(file, name) for name in table.column(FILE)]
+        told |= set(names)
+        faults += _odd_names(folder, table, names, links)
+        parts.append(wanted.rows(table, names))
+    faults += [f"{name}: no metadata file tells of it" for name in images if name not in told]
+    remedy = "give each image one row, under its path from the metadata file's folder"
+    refuse(faults, f"rows of metadata and images below {folder} do not match", remedy)
+    return parts
 
 
-def _read_one(path: Path, folder: Path) -> pd.DataFrame:
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": _read_lines}
-    rows = readers[path.suffix](path)
-    if FILE not in rows:
-        raise BadInput(f"{path} has no column {FILE!r}; it has {', '.join(map(str, rows.columns))}")
-    place = path.parent.relative_to(folder)
-    return rows.set_index(rows[FILE].map(lambda name: (place / str(name)).as_posix()))
+def _below(file: str, name: Any) -> str:
+    """Return the path within the data set's folder of what a metadata file names."""
+    return f"{PurePosixPath(file).parent / name}" if isinstance(name, str) else f"{name!r}"
 
 
-def _read_lines(path: Path) -> pd.DataFrame:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([json.loads(line) for line in lines if line.strip()])
-
-
-def _chosen(known: pd.DataFrame, prompt: str | None, factors: Sequence[str]) -> pd.DataFrame:
-    """Return the columns that were asked for."""
-    wanted = [*factors, *([] if prompt is None else [prompt])]
-    absent = [name for name in wanted if name not in known]
-    if absent:
-        there = ", ".join(map(str, known.columns)) or "none"
-        raise BadInput(f"the data set has no column {absent[0]!r}; its columns: {there}")
-    rows = known.loc[:, list(factors)]
-    return rows if prompt is None else rows.assign(**{PROMPT: known[prompt]})
+def _odd_names(folder: Path, table: Table, names: Sequence[str], links: bool) -> Iterator[str]:
+    """Yield the rows whose names cannot be those of images."""
+    given = table.column(FILE)
+    for place, cell, name in zip(table.places, given, names, strict=True):
+        if why := escape(folder, cell, links=True) or escape(folder, name, links):
+            yield f"{table.path.name}, {place}: {cell!r:.80}: {why}"

@@ -1,13 +1,12 @@
 """`dataset=lsun`: a category of LSUN, exported from its LMDB by LSUN's own script."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from latentbench.data.folder import ImageFolder
-from latentbench.data.sources import image_files
+from latentbench.data.image_files import image_files
 from latentbench.data.table import SPLIT, deal_official, side_of
 from latentbench.errors import BadInput
+from latentbench.paths import user_path
 
 
 class LSUN(ImageFolder):
@@ -21,19 +20,23 @@ class LSUN(ImageFolder):
         path: folder of the export; sub-folders are searched as well.
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split, by name; None for all.
+        links: follow links that lead out of the folder.
 
     Example:
         ``LSUN(path="/data/lsun/church", limit=500)``
     """
 
-    def __init__(self, *, path: str, size: int | None = None, limit: int | None = None) -> None:
-        folder = Path(path).resolve()
+    def __init__(
+        self, *, path: str, size: int | None = None, limit: int | None = None, links: bool = False
+    ) -> None:
+        folder = user_path(path, "dataset.path").resolve()
         packed = next(folder.rglob("data.mdb"), None) if folder.is_dir() else None
         if packed is not None:
             raise BadInput(
                 f"{packed} is LSUN's packed form; unpack it with fyu/lsun's script, `python "
                 f"data.py export {packed.parent} --out_dir {folder}/train`, and move it away"
             )
-        names = image_files(folder)
+        names = image_files(folder, links)
         splits = deal_official(names, [side_of(name) for name in names])
-        super().__init__(folder, pd.DataFrame({SPLIT: splits}, index=pd.Index(names)), size, limit)
+        rows = pd.DataFrame({SPLIT: splits}, index=pd.Index(names))
+        super().__init__(folder, rows, size, limit, links)

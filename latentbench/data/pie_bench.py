@@ -1,11 +1,10 @@
 """`dataset=pie_bench`: PIE-Bench's images, prompt pairs and masks."""
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from latentbench.cache import content_hash
+from latentbench.data.decoding import header
+from latentbench.data.faults import refuse, shortened
 from latentbench.data.folder import ImageFolder
-from latentbench.data.sources import UNREADABLE, shortened
 from latentbench.data.table import PROMPT, SPLIT
+from latentbench.data.tabular import is_text, read_json
 from latentbench.errors import BadInput
-from latentbench.types import Batch, Capability, Edit
+from latentbench.paths import escape, user_path
+from latentbench.types import Batch, Edit
 
 log = logging.getLogger(__name__)
 MAPPING, IMAGES, SIDE = "mapping_file.json", "annotation_images", 512
@@ -63,6 +65,7 @@ class PIEBench(ImageFolder):
         types: numbers of the edit types to use, 0 to 9; None for all.
         size: pixels per side; None until a model gives its own.
         limit: only the first images, by name; None for all.
+        links: follow links that lead out of the folder.
 
     Raises:
         BadInput: all faults of the mapping file in one list, each with its key.
@@ -71,7 +74,7 @@ class PIEBench(ImageFolder):
         ``PIEBench(path="/data/PIE-Bench_v1", types=[6, 7])``
     """
 
-    gives = frozenset({Capability.PROMPTS, Capability.PART_MASKS, Capability.EDITS})
+    provides = frozenset({"prompts", "masks", "edits"})
 
     def __init__(
         self,
@@ -80,17 +83,18 @@ class PIEBench(ImageFolder):
         types: Sequence[int] | None = None,
         size: int | None = None,
         limit: int | None = None,
+        links: bool = False,
     ) -> None:
-        mapping = _find(Path(path).resolve())
+        mapping = _find(user_path(path, "dataset.path").resolve())
         kinds = TYPES if types is None else [_kind(number) for number in types]
-        entries = [e for e in _read(mapping) if e.kind in kinds]
+        entries = [e for e in _read(mapping, links) if e.kind in kinds]
         if not entries:
             raise BadInput(f"{mapping} has no edit of the types {', '.join(kinds)}")
         self._entries = {entry.image: entry for entry in entries}
         columns = {PROMPT: [e.source for e in entries], SPLIT: ["test"] * len(entries)}
         rows = pd.DataFrame(columns, index=pd.Index([e.image for e in entries]))
-        super().__init__(mapping.parent / IMAGES, rows, size, limit)
-        self.gives |= {Capability.PART_MASKS, Capability.EDITS}
+        super().__init__((mapping.parent / IMAGES).resolve(), rows, size, limit, links)
+        self.provides |= {"masks", "edits"}
         self.edit_kinds = tuple(k for k in TYPES if self.of_kind("test", k))
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
@@ -158,63 +162,96 @@ def _kind(number: int) -> str:
     return TYPES[number]
 
 
-def _read(mapping: Path) -> list[Entry]:
+def _read(mapping: Path, links: bool) -> list[Entry]:
     """Return the edits in the order of their keys.
 
     Raises:
         BadInput: names every fault.
     """
-    content = json.loads(mapping.read_text(encoding="utf-8"))
-    entries, faults, idle = [], [], []
-    for key in sorted(content):
-        faults += [f"{key}: {fault}" for fault in _faults(content[key], mapping.parent / IMAGES)]
-        if not faults:
-            entry = _entry(content[key])
-            entries += [entry] if entry.source != entry.target else []
-            idle += [key] if entry.source == entry.target else []
-    if faults:
-        raise BadInput(f"{mapping} has {len(faults)} faults: {shortened(faults, 20)}")
+    content, folder = read_json(mapping), (mapping.parent / IMAGES).resolve()
+    if not isinstance(content, dict):
+        raise BadInput(f"{mapping} must hold an object of edits by key; fetch it again")
+    faults = [f"{k}: {why}" for k in sorted(content) for why in _faults(content[k], folder, links)]
+    faults = faults or list(_repeated(content))
+    refuse(faults, f"edits of {mapping} cannot be used", "mend them, or fetch it again")
+    cut = [k for k in sorted(content) if _past_the_end(content[k]["mask"])]
+    if cut:
+        log.warning("masks that run past the image's end are cut there: %s", shortened(cut))
+    entries = {key: _entry(content[key]) for key in sorted(content)}
+    idle = [key for key, entry in entries.items() if entry.source == entry.target]
     if idle:
         log.warning("edits whose prompts are equal are left out: %s", shortened(idle))
-    return entries
+    return [entry for key, entry in entries.items() if key not in idle]
 
 
-def _faults(given: Mapping[str, Any], images: Path) -> Iterator[str]:
+def _faults(given: Any, images: Path, links: bool) -> Iterator[str]:
     """Yield what is wrong with one edit."""
     wanted = ("image_path", "original_prompt", "editing_prompt", "editing_type_id", "mask")
-    absent = [name for name in wanted if name not in given]
+    absent = [n for n in wanted if n not in given] if isinstance(given, dict) else wanted
     if absent:
         yield f"no {', '.join(absent)}"
         return
-    path = images / given["image_path"]
-    if not path.is_file():
+    yield from _image_faults(images, given["image_path"], links)
+    for name in ("original_prompt", "editing_prompt"):
+        text = given[name]
+        if not (isinstance(text, str) and is_text(_without_brackets(text))):
+            yield f"{name} is {text!r:.60}, not a text"
+        elif not re.fullmatch(r"([^\[\]]|\[[^\[\]]*\])*", text):
+            yield f"{name} has brackets that do not match: {text!r}"
+    if str(given["editing_type_id"]) not in map(str, range(len(TYPES))):
+        yield f"editing_type_id is {given['editing_type_id']!r}, not 0 to {len(TYPES) - 1}"
+    yield from _mask_faults(given["mask"])
+
+
+def _image_faults(images: Path, name: Any, links: bool) -> Iterator[str]:
+    if why := escape(images, name, links):
+        yield f"image_path {name!r:.80}: {why}"
+    elif not (path := images / name).is_file():
         yield f"no image {path}"
     elif (size := _size(path)) not in (None, (SIDE, SIDE)):
         yield f"{path} is {size[0]} x {size[1]}, not {SIDE} x {SIDE}"
-    for name in ("original_prompt", "editing_prompt"):
-        if not re.fullmatch(r"([^\[\]]|\[[^\[\]]*\])*", given[name]):
-            yield f"{name} has brackets that do not match: {given[name]!r}"
-    if str(given["editing_type_id"]) not in map(str, range(len(TYPES))):
-        yield f"editing_type_id is {given['editing_type_id']!r}, not 0 to {len(TYPES) - 1}"
-    if len(given["mask"]) % 2:
-        yield f"mask has {len(given['mask'])} numbers, not pairs of start and length"
-    elif any(not 0 <= start < SIDE * SIDE for start in given["mask"][::2]):
+
+
+def _mask_faults(runs: Any) -> Iterator[str]:
+    if not isinstance(runs, list) or any(type(number) is not int for number in runs):
+        yield f"mask is {runs!r:.60}, not a list of whole numbers"
+    elif len(runs) % 2:
+        yield f"mask has {len(runs)} numbers, not pairs of start and length"
+    elif any(not 0 <= start < SIDE * SIDE for start in runs[::2]):
         yield "mask has a run that starts outside the image"
+    elif any(length < 0 for length in runs[1::2]):
+        yield "mask has a run of negative length"
+
+
+def _past_the_end(runs: Sequence[int]) -> bool:
+    return any(a + n > SIDE * SIDE for a, n in zip(runs[::2], runs[1::2], strict=True))
+
+
+def _repeated(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the edits of an image that another edit has already."""
+    first: dict[str, str] = {}
+    for key in sorted(content):
+        name = PurePosixPath(content[key]["image_path"]).as_posix()
+        if first.setdefault(name, key) != key:
+            yield f"{key}: the image of {first[name]}, {name}; give each edit its own file"
 
 
 def _size(path: Path) -> tuple[int, int] | None:
     """Return an image's size; None where its head cannot be read, which is found later."""
     try:
-        with Image.open(path) as image:
-            return image.size
-    except UNREADABLE:
+        return header(path.read_bytes())
+    except (OSError, BadInput):
         return None
 
 
 def _entry(given: Mapping[str, Any]) -> Entry:
-    source, target = (
-        " ".join(re.sub(r"[\[\]]", "", given[name]).split())
-        for name in ("original_prompt", "editing_prompt")
-    )
+    source, target = (_without_brackets(given[n]) for n in ("original_prompt", "editing_prompt"))
     kind = TYPES[int(given["editing_type_id"])]
-    return Entry(given["image_path"], source, target, kind, tuple(given["mask"]))
+    image, runs = PurePosixPath(given["image_path"]).as_posix(), given["mask"]
+    pairs = zip(runs[::2], runs[1::2], strict=True)
+    cut = tuple(n for a, length in pairs for n in (a, min(length, SIDE * SIDE - a)))
+    return Entry(image, source, target, kind, cut)
+
+
+def _without_brackets(prompt: str) -> str:
+    return " ".join(re.sub(r"[\[\]]", "", prompt).split())

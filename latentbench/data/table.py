@@ -1,12 +1,11 @@
 """A table of encoded images: what all data sets that lie on disk share."""
 
 import hashlib
-import io
-import logging
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,12 +16,14 @@ from torch import Tensor
 
 from latentbench.cache import content_hash
 from latentbench.data.dataset import Dataset
-from latentbench.data.sources import Source, checked
+from latentbench.data.decoding import decode
+from latentbench.data.faults import refuse
+from latentbench.data.sources import Source, checked, read_again
+from latentbench.data.tabular import is_text
 from latentbench.errors import BadInput, unknown
-from latentbench.types import Batch, Capability, Description
+from latentbench.types import Batch, Description
 
-log = logging.getLogger(__name__)
-PROMPT, SPLIT = "prompt", "split"
+PROMPT, SPLIT, PLACE = "prompt", "split", "place in the table"
 SHARES = {"generator": 0.5, "judge": 0.6, "calibration": 0.75, "test": 1.0}  # upper ends
 OFFICIAL = {"train": (0.0, 0.6), "held_out": (0.6, 1.0)}  # where a data set's own splits go
 
@@ -30,8 +31,9 @@ OFFICIAL = {"train": (0.0, 0.6), "held_out": (0.6, 1.0)}  # where a data set's o
 class ImageTable(Dataset):
     """Images on disk, resized to cover a square and centre-cropped, with what a table says of them.
 
-    A reader of a layout makes the table: its index names the images; the columns `prompt` and
-    `split` are optional, all others are numbers in [0, 1] and become factors.
+    A reader of a layout makes the table: its index names the images; the columns `prompt`, `split`
+    and `PLACE` (what messages call the row) are optional, all others are numbers in [0, 1] and
+    become factors.
 
     Args:
         rows: the table.
@@ -40,19 +42,22 @@ class ImageTable(Dataset):
             decoded once, before any work.
 
     Raises:
-        BadInput: images that cannot be read (by name), or columns that cannot be used.
+        BadInput: rows that cannot be used, or images that cannot be read: all of them, by name.
     """
+
+    version: ClassVar[int] = 2  # 2: colours as they are seen (alpha, 16 bits, ICC profiles)
 
     def __init__(self, rows: pd.DataFrame, size: int | None, limit: int | None) -> None:
         self.image_size = size
-        self._files = _deal(rows.sort_index(), limit)
+        rows = checked_rows(rows).sort_index()
+        self._files = _deal(rows, limit)
         self._rows = rows.loc[sorted(name for files in self._files.values() for name in files)]
         self._source = self.source(tuple(self._rows.index))
         self._hashes = checked(self._source)
-        self._factors = _factors(self._rows)
+        self._factors = self._rows.drop(columns=[c for c in (PROMPT, SPLIT) if c in self._rows])
         self.factor_names = self.attributes = tuple(map(str, self._factors.columns))
-        self.gives = frozenset({Capability.LABELS} if self.factor_names else ())
-        self.gives |= {Capability.PROMPTS} if PROMPT in self._rows else set()
+        self.provides = frozenset({"labels"} if self.factor_names else ())
+        self.provides |= {"prompts"} if PROMPT in self._rows else set()
 
     @abstractmethod
     def source(self, names: tuple[str, ...]) -> Source:
@@ -97,9 +102,8 @@ class ImageTable(Dataset):
         return self._files[split]
 
     def _image(self, name: str) -> Float[Tensor, "3 h w"]:
-        with Image.open(io.BytesIO(self._source.read(name))) as file:
-            upright = ImageOps.exif_transpose(file).convert("RGB")
-            image = self.fitted(upright, Image.Resampling.LANCZOS)
+        seen = read_again(self._source, name, self._hashes[name], decode)
+        image = self.fitted(seen.image, Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
     def fitted(self, image: Image.Image, resampling: Image.Resampling) -> Image.Image:
@@ -109,33 +113,70 @@ class ImageTable(Dataset):
         return ImageOps.fit(image, (self.image_size, self.image_size), resampling)
 
 
-def _factors(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of numbers; text columns are left out with a warning."""
-    others = rows.drop(columns=[c for c in (PROMPT, SPLIT) if c in rows])
-    numbers = others.select_dtypes(["number", "bool"]).astype(np.float32)
-    ignored = [str(c) for c in others if c not in numbers]
-    if ignored:
-        log.warning("table columns without numbers are ignored: %s", ", ".join(ignored))
-    for name, column in numbers.items():
-        values = column.to_numpy()
-        missing, known = int(np.isnan(values).sum()), values[~np.isnan(values)]
-        if missing or known.min() < 0 or known.max() > 1:
-            raise BadInput(
-                f"column {name!r} must hold numbers in [0, 1] for every image; it has {missing} "
-                f"missing, and the others are {', '.join(f'{v:g}' for v in known[:5])}...; rescale"
-            )
-    prompts: Any = rows.get(PROMPT)
-    if prompts is not None and prompts.isna().any():
-        raise BadInput(f"the table has no prompt for {prompts.index[prompts.isna()][0]}")
-    return numbers
+def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose rows are fit for use: factors as float32, `PLACE` left out.
+
+    Args:
+        rows: the table, see `ImageTable`.
+
+    Raises:
+        BadInput: images named twice or not by text, prompts that are no text, unknown splits,
+            factors that are no numbers in [0, 1]; one line each.
+    """
+    places = rows[PLACE].tolist() if PLACE in rows else [None] * len(rows)
+    labels = [f"{p} ({n})" if p else str(n) for n, p in zip(rows.index, places, strict=True)]
+    rows = rows.drop(columns=[PLACE], errors="ignore")
+    faults = [*_name_faults(rows.index.tolist(), labels), *_cell_faults(rows, labels)]
+    refuse(faults, "rows of the table cannot be used", "mend or remove them", len(rows))
+    factors = [c for c in rows if c not in (PROMPT, SPLIT)]
+    return rows.astype(dict.fromkeys(factors, np.float32))
+
+
+def _name_faults(names: Sequence[Any], labels: Sequence[str]) -> Iterator[str]:
+    first: dict[Any, str] = {}
+    for name, label in zip(names, labels, strict=True):
+        if not is_text(name):
+            yield f"{label}: the image's name is {_words(name)}, not a text"
+        elif name in first:
+            yield f"{label}: a second row for the image of {first[name]}"
+        else:
+            first[name] = label
+
+
+def _cell_faults(rows: pd.DataFrame, labels: Sequence[str]) -> Iterator[str]:
+    checks = {PROMPT: _prompt_fault, SPLIT: _split_fault}
+    for column in rows:
+        check = checks.get(str(column), _factor_fault)
+        for cell, label in zip(rows[column].tolist(), labels, strict=True):
+            if fault := check(cell):
+                yield f"{label}: {column} {fault}"
+
+
+def _prompt_fault(cell: Any) -> str:
+    return "" if is_text(cell) else f"is {_words(cell)}, not a text"
+
+
+def _split_fault(cell: Any) -> str:
+    known = isinstance(cell, str) and cell in SHARES
+    return "" if known else f"is {_words(cell)}; use one of {', '.join(SHARES)}"
+
+
+def _factor_fault(cell: Any) -> str:
+    number = isinstance(cell, int | float | Decimal | np.number)
+    fits = number and 0 <= float(cell) <= 1  # false for NaN
+    return "" if fits else f"is {_words(cell)}, not a number in [0, 1]"
+
+
+def _words(cell: Any) -> str:
+    """Return a cell for a message."""
+    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        return "missing"
+    return repr(cell)[:60]
 
 
 def _deal(rows: pd.DataFrame, limit: int | None) -> Mapping[str, Sequence[str]]:
     """Return the images of each split, by name."""
     where = rows[SPLIT].to_dict() if SPLIT in rows else {name: dealt(name) for name in rows.index}
-    for name, split in where.items():
-        if split not in SHARES:
-            raise BadInput(f"split of {name} is {split!r}; use one of {', '.join(SHARES)}")
     return {split: [n for n in rows.index if where[n] == split][:limit] for split in SHARES}
 
 

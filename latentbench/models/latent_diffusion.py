@@ -12,7 +12,7 @@ from latentbench.model import Condition
 from latentbench.models.autoencoder import AutoencodedDiffusion
 from latentbench.models.checkpoint import load_component
 from latentbench.models.unet import UNetDiffusion
-from latentbench.types import Capability, Space
+from latentbench.types import Space
 
 
 class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
@@ -37,7 +37,7 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
             Space.TEXT,
         }
     )
-    gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS, Capability.WORDS})
+    provides: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.models.vae import VariationalAutoencoder
 from latentbench.streams import Streams
-from latentbench.types import Batch, Capability, Edit, Endpoint, Samples, Space
+from latentbench.types import Batch, Edit, Endpoint, Samples, Space
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -81,7 +82,7 @@ class Bench:
 
     def end(self, ids: tuple[str, ...], seed: int, word: str) -> Endpoint:
         prompts = {"a": "a face with hat", "b": "smile", "c": "a face"}
-        words = tuple(f"{prompts[i]} {word}" for i in ids) if self.model.gives else None
+        words = tuple(f"{prompts[i]} {word}" for i in ids) if self.model.provides else None
         parts = self.model.prior(Streams(seed), ids).parts
         return Endpoint(ids, parts[Space.NOISE], words, code=parts.get(Space.SEMANTIC))
 
@@ -105,8 +106,7 @@ def fits(model: str, name: str, verb: str) -> bool:
         return False
     spaces, needs = cls.required([verb], config(name))
     return verb in cls.verbs() and not (
-        spaces - model_class.spaces
-        or needs - {Capability.LABELS, Capability.TARGET_PROMPTS} - model_class.gives
+        spaces - model_class.spaces or needs - {"labels"} - model_class.provides
     )
 
 
@@ -132,7 +132,7 @@ def act(bench: Bench, editor: Editor, verb: str, order: list[int]) -> torch.Tens
     ids = tuple("abc"[k] for k in order)
     if verb == "generate":
         words = {"a": "a face with hat", "b": "smile", "c": "glasses"}
-        return editor.generate(ids, [words[i] for i in ids] if bench.model.gives else None)
+        return editor.generate(ids, [words[i] for i in ids] if bench.model.provides else None)
     if verb == "interpolate":
         return editor.interpolate(*bench.ends(ids), 4)
     batch, edit = bench.edits(order)
@@ -213,15 +213,19 @@ def test_a_model_that_lacks_a_required_space_is_refused(name):
         for need in needs:
 
             class Poor(toy.ToyData):
-                gives: ClassVar = frozenset(toy.ToyData.gives - {need})
+                provides: ClassVar = frozenset(toy.ToyData.provides - {need})
 
-            asks = toy.Asks(verb=verb, gives=set(Capability) - {need})
-            poor = replace(parts(cls, name, verb, home), dataset=Poor(), benchmark=asks)
+            poor = replace(parts(cls, name, verb, home), dataset=Poor())
             assert need in (poor.misfit() or "")
 
 
 def parts(cls: type[Editor], name: str, verb: str, model: type) -> Parts:
-    return Parts(cls, config(name), model, toy.ToyData(), toy.Asks(verb=verb))
+    class Asks:
+        verbs: ClassVar = frozenset({verb})
+        needs: ClassVar = frozenset()
+
+    settings: Mapping[str, Any] = config(name)
+    return Parts(cls, settings, model, toy.ToyData(), Asks)  # type: ignore[arg-type]
 
 
 @every
@@ -255,7 +259,7 @@ def test_codes_are_one_finite_vector_per_image(bench, name, verb):
 def test_an_image_can_be_made_from_a_given_noise(bench, name, verb):
     editor, shape = bench.editor(name), bench.model.latent_shape
     own, other = (Streams(seed).normal("prior", ("a", "b", "c"), shape) for seed in (0, 1))
-    prompts = ["hat", "smile", "glasses"] if bench.model.gives else None
+    prompts = ["hat", "smile", "glasses"] if bench.model.provides else None
     images = editor.generate(("a", "b", "c"), prompts)
     assert torch.equal(editor.generate(("a", "b", "c"), prompts, own), images)
     moved = editor.generate(("a", "b", "c"), prompts, other)

@@ -35,7 +35,7 @@ def test_all_images_are_dealt_to_the_splits(photos):
     sizes = {split: data.size(split) for split in data.splits}
     assert sum(sizes.values()) == 8
     assert set(SHARES) == set(data.splits)
-    assert data.gives == frozenset()
+    assert data.provides == frozenset()
 
 
 def test_a_new_image_moves_no_other(photos):
@@ -66,7 +66,7 @@ def test_prompts_factors_and_splits_come_from_the_table(photos):
     table(photos, prompt=[f"photo {k}" for k in range(8)], smile=np.linspace(0, 1, 8),
           glasses=[True, False] * 4, split=["test"] * 6 + ["generator"] * 2)  # fmt: skip
     data = Folder(path=str(photos), size=8)
-    assert data.gives == {"labels", "prompts"}
+    assert data.provides == {"labels", "prompts"}
     assert data.factor_names == ("smile", "glasses")
     batch = data.batch("test", [5, 0])
     assert batch.ids == ("5.png", "0.png")
@@ -89,7 +89,9 @@ def test_a_parquet_table_reads_the_same(photos):
 def test_broken_images_are_named_before_any_work(photos):
     (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:40])
     (photos / "5.png").write_text("this is no image")
-    with pytest.raises(BadInput, match=r"2 of 8 images .* cannot be read: 3\.png .*5\.png"):
+    with pytest.raises(
+        BadInput, match=r"2 of 8 images .* cannot be read:\n  3\.png: .*\n  5\.png: "
+    ):
         Folder(path=str(photos), size=8)
 
 
@@ -115,10 +117,16 @@ def test_the_fingerprint_follows_the_content(photos):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"smile": [18.0] * 8}, r"'smile' must hold numbers in \[0, 1\]"),
-        ({"smile": [0.1] * 7 + [None]}, "1 missing"),
-        ({"split": ["train"] * 8}, "split of 0.png is 'train'; use one of generator"),
-        ({"prompt": ["x"] * 7 + [None]}, "no prompt for sub/7.png"),
+        (
+            {"smile": [18.0] * 8},
+            r"8 of 8 .*\n  labels.csv, line 2 \(0.png\): smile is 18.0, not a number in",
+        ),
+        (
+            {"smile": [0.1] * 7 + [None]},
+            r"1 of 8 rows .*\n  .*line 9 \(sub/7.png\): smile is missing",
+        ),
+        ({"split": ["train"] * 8}, r"\(0.png\): split is 'train'; use one of generator"),
+        ({"prompt": ["x"] * 7 + [None]}, r"\(sub/7.png\): prompt is missing"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_the_reason(photos, columns, message):
@@ -130,10 +138,10 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_reason(photos, columns,
 def test_a_table_that_does_not_match_the_images_is_refused(photos):
     frame = table(photos)
     frame[:-1].to_csv(photos / "labels.csv", index=False)
-    with pytest.raises(BadInput, match=r"no row for sub/7\.png"):
+    with pytest.raises(BadInput, match=r"sub/7\.png: no row in the table"):
         Folder(path=str(photos))
     pd.concat([frame, pd.DataFrame({"file": ["ghost.png"]})]).to_csv(photos / "labels.csv")
-    with pytest.raises(BadInput, match=r"rows without an image for ghost\.png"):
+    with pytest.raises(BadInput, match=r"line 10: ghost\.png: no such image"):
         Folder(path=str(photos))
     frame.rename(columns={"file": "name"}).to_csv(photos / "labels.csv")
     with pytest.raises(BadInput, match="no column 'file'"):
@@ -141,7 +149,7 @@ def test_a_table_that_does_not_match_the_images_is_refused(photos):
 
 
 def test_no_folder_no_image_and_too_few_images_say_so(photos, tmp_path):
-    with pytest.raises(BadInput, match="is no folder"):
+    with pytest.raises(BadInput, match="is not a folder"):
         Folder(path=str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="no image below"):
