@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from latentbench.batching import map_batches, padded_batches
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
-from latentbench.types import Batch, Edit, Samples
+from latentbench.types import Batch, Capability, Edit, Samples
 from latentbench.zoo.judges import load_judge
 
 TRIALS = 5  # strengths tried after the curve
@@ -50,7 +51,8 @@ class AttributeEditing(Benchmark):
     question = "Does an edit change what was asked and nothing else?"
     version = 2
     verbs = frozenset({"edit"})
-    needs = frozenset({"labels", "counterfactuals"})
+    needs = frozenset({Capability.LABELS, Capability.COUNTERFACTUALS})
+    gives = frozenset({Capability.TARGET_PROMPTS})
     main_score = "leak_zoo1"
 
     def __init__(
@@ -70,7 +72,7 @@ class AttributeEditing(Benchmark):
 
     def edits(self, dataset: Dataset) -> Sequence[Edit]:
         """Return the edits without prompts, for methods that fit."""
-        return [_edit(name) for name in self.attributes]
+        return [_general(dataset, name) for name in self.attributes]
 
     def groups(self, dataset: Dataset) -> Sequence[str]:
         """Return the edits' names."""
@@ -174,6 +176,15 @@ class AttributeEditing(Benchmark):
 
 def _edit(name: str) -> Edit:
     return Edit(name, name[:-1], 1 if name.endswith("+") else -1)
+
+
+def _general(dataset: Dataset, name: str) -> Edit:
+    """Return an edit as a fit is told of it: with the words for before and after."""
+    edit = _edit(name)
+    words = dataset.words(str(edit.attribute))
+    if words is None:
+        return edit
+    return replace(edit, words=words if edit.sign > 0 else words[::-1])
 
 
 def goal_of(name: str) -> float:

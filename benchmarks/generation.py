@@ -4,7 +4,7 @@ from typing import Any
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
-from latentbench.types import Samples
+from latentbench.types import Capability, Samples
 
 
 class Generation(Benchmark):
@@ -25,7 +25,7 @@ class Generation(Benchmark):
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return one sample per index; `factors` are those that the prompt describes."""
         known = bench.dataset.describe(self.split, work.indices)
-        prompted = "prompts" in bench.model.provides
+        prompted = Capability.PROMPTS in bench.model.gives
         images = bench.editor.generate(known.ids, known.prompts if prompted else None)
         return Samples(
             known.ids,

@@ -7,7 +7,7 @@ import torch
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.models.semantic import SemanticDiffusion
-from latentbench.types import Batch, Description, Endpoint, Samples, Space
+from latentbench.types import Batch, Capability, Description, Endpoint, Samples, Space
 
 
 class Interpolation(Benchmark):
@@ -37,7 +37,7 @@ class Interpolation(Benchmark):
         split: str = "test",
     ) -> None:
         self.n, self.frames, self.kind, self.split = n, frames, kind, split
-        self.needs = frozenset({"prompts"}) if kind == "prompt" else frozenset()
+        self.needs = frozenset({Capability.PROMPTS}) if kind == "prompt" else frozenset()
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the frames; path k runs between the captions of images 2k and 2k + 1."""
@@ -68,12 +68,12 @@ class Interpolation(Benchmark):
 
     def _end(self, bench: Bench, noise: Description, prompts: Description) -> Endpoint:
         parts = bench.model.prior(bench.streams, noise.ids).parts
-        prompted = "prompts" in bench.model.provides
+        prompted = Capability.PROMPTS in bench.model.gives
         words = prompts.prompts if prompted else None
         return Endpoint(noise.ids, parts[Space.NOISE], words, code=parts.get(Space.SEMANTIC))
 
     def _real_end(self, bench: Bench, batch: Batch) -> Endpoint:
-        prompted = "prompts" in bench.model.provides
+        prompted = Capability.PROMPTS in bench.model.gives
         code = None
         if isinstance(bench.model, SemanticDiffusion):
             code = bench.model.encode_semantic(batch.images.to(bench.device))

@@ -1,15 +1,15 @@
 """How alike are two latent spaces on the same images?"""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.cells import catalogue
 from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
-from latentbench.errors import Incompatible, unknown
+from latentbench.model import LatentModel
+from latentbench.option import Option
 from latentbench.streams import Streams
 from latentbench.types import Batch, Samples
 
@@ -31,13 +31,11 @@ class LatentSimilarity(Benchmark):
         other_seed: seed of the noise that the other codes are read under.
         split: which images.
 
-    Raises:
-        BadInput: a name is unknown.
-        Incompatible: the other method cannot read the other model.
     """
 
     question = "How alike are two latent spaces on the same images?"
     verbs = frozenset({"represent"})
+    others: ClassVar[Mapping[str, str]] = {"other_method": "method", "other_model": "model"}
     main_score = "rel_mrr_at_10"
 
     def __init__(
@@ -52,53 +50,39 @@ class LatentSimilarity(Benchmark):
         self.n, self.split = n, split
         self.other_method, self.other_model = other_method, other_model
         self.other_seed = other_seed
-        self._other: Editor | None = None
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
         """Return the one case."""
         return ("images",)
 
+    def misfit(self, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
+        """Return why the other method cannot read the other model, or None."""
+        method, other = others["other_method"], others.get("other_model")
+        read = model if other is None else other.cls
+        missing = method.cls.required(self.verbs, method.config)[0] - read.spaces
+        if not missing and self.verbs <= method.cls.verbs():
+            return None
+        what = ", ".join(sorted(missing)) or "the verb represent"
+        return f"other_method={method.name} cannot read {read.__name__}: lacks {what}"
+
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the images with their codes in both spaces."""
-        if self._other is None:
-            self._other = self._build(bench)
+        other = bench.parts["other_method"]
+        model = bench.parts.get("other_model", bench.model)
+        other.attach(model, Streams(self.other_seed), bench.cache)
         batch = bench.dataset.batch(self.split, work.indices)
         return Samples(
             batch.ids,
             batch.images[:, None],
             (work.group,) * len(batch),
             codes=bench.editor.represent(batch).cpu(),
-            other_codes=self._other.represent(self._resized(batch)).cpu(),
+            other_codes=other.represent(_resized(batch, model.image_size)).cpu(),
         )
 
-    def _build(self, bench: Bench) -> Editor:
-        """Return the other method on the other model."""
-        method, model = _option("method", self.other_method), bench.model
-        if self.other_model is not None:
-            chosen = _option("model", self.other_model)
-            model = chosen.cls(**chosen.config, device=str(bench.device))
-        lacking = method.cls.required(self.verbs, method.config)[0] - type(model).spaces
-        if lacking or not self.verbs <= method.cls.verbs():
-            what = ", ".join(sorted(lacking)) or "the verb represent"
-            raise Incompatible(
-                f"{self.other_method} cannot read {type(model).__name__}: lacks {what}"
-            )
-        editor = method.build()
-        editor.attach(model, Streams(self.other_seed), bench.cache)
-        return editor
 
-    def _resized(self, batch: Batch) -> Batch:
-        """Return the images at the size that the other model takes."""
-        assert self._other is not None
-        size = self._other.model.image_size
-        if size == batch.images.shape[-1]:
-            return batch
-        images = F.interpolate(batch.images, (size, size), mode="bilinear", antialias=True)
-        return replace(batch, images=images.clamp(-1, 1))
-
-
-def _option(group: str, name: str) -> catalogue.Option:
-    known = catalogue.options(group)
-    if name not in known:
-        raise unknown(group, name, known)
-    return known[name]
+def _resized(batch: Batch, size: int) -> Batch:
+    """Return the images at the size that the other model takes."""
+    if size == batch.images.shape[-1]:
+        return batch
+    images = F.interpolate(batch.images, (size, size), mode="bilinear", antialias=True)
+    return replace(batch, images=images.clamp(-1, 1))

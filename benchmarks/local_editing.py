@@ -12,7 +12,7 @@ from torch.nn.functional import max_pool2d
 from benchmarks.attribute_editing import AttributeEditing, goal_of
 from latentbench.benchmark import Bench, Work
 from latentbench.errors import BadInput
-from latentbench.types import Batch, Edit, Samples
+from latentbench.types import Batch, Capability, Edit, Samples
 
 VISIBLE = 2 / 255  # change of a value in [0, 1] above which a pixel belongs to the mask
 
@@ -63,6 +63,7 @@ class LocalEditing(AttributeEditing):
             n=n, attributes=attributes, gain=gain, strengths=strengths, judge=judge, split=split
         )
         self.dilate, self.give_masks = dilate, give_masks
+        self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
 
     def ask(self, bench: Bench, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
         """Return these images, and what a method is told to do with them."""

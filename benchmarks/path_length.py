@@ -7,7 +7,7 @@ import torch
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.sampling import linear
-from latentbench.types import Endpoint, Samples
+from latentbench.types import Capability, Endpoint, Samples
 
 
 class PathLength(Benchmark):
@@ -42,7 +42,7 @@ class PathLength(Benchmark):
         z1, z2 = (bench.streams.normal("prior", x.ids, shape, device) for x in (a, b))
         step = torch.tensor([0.0, self.epsilon])
         noises = linear.slerp(z1, z2, step).unbind(1)
-        prompts = a.prompts if "prompts" in bench.model.provides else None
+        prompts = a.prompts if Capability.PROMPTS in bench.model.gives else None
         left, right = (Endpoint(a.ids, noise, prompts) for noise in noises)
         images = bench.editor.interpolate(left, right, 2)
         strengths = step.expand(len(a), -1).contiguous()

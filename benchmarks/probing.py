@@ -4,7 +4,7 @@ from typing import Any
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
-from latentbench.types import Samples
+from latentbench.types import Capability, Samples
 
 
 class Probing(Benchmark):
@@ -20,7 +20,7 @@ class Probing(Benchmark):
 
     question = "What do the codes of a model's space know of the factors?"
     verbs = frozenset({"represent"})
-    needs = frozenset({"labels"})
+    needs = frozenset({Capability.LABELS})
     main_score = "probe_r2"
 
     def __init__(self, *, n: int = 1024, split: str = "test") -> None:

@@ -8,7 +8,7 @@ import torch
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
-from latentbench.types import Samples
+from latentbench.types import Capability, Samples
 
 SPLIT = "test"
 
@@ -37,13 +37,15 @@ class PromptEditing(Benchmark):
 
     question = "Does an edit by a prompt pair change the image where it should, and keep the rest?"
     verbs = frozenset({"edit"})
-    needs = frozenset({"edits", "prompts"})
+    needs = frozenset({Capability.EDITS, Capability.PROMPTS})
+    gives = frozenset({Capability.TARGET_PROMPTS})
     main_score = "bg_psnr"
 
     def __init__(self, *, n: int = 140, strengths: int = 1, give_masks: bool = False) -> None:
         if strengths < 1:
             raise BadInput(f"strengths is how many edits are made, 1 or more, got {strengths}")
         self.n, self.strengths, self.give_masks = n, strengths, give_masks
+        self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
         """Return the kinds of edit."""

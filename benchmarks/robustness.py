@@ -9,7 +9,7 @@ from benchmarks.noise_shifts import SHIFTS, relative_shift
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput, unknown
-from latentbench.types import Samples
+from latentbench.types import Capability, Samples
 
 
 class Robustness(Benchmark):
@@ -58,7 +58,7 @@ class Robustness(Benchmark):
         known, shape = bench.dataset.describe(self.split, work.indices), bench.model.latent_shape
         z, fresh = (bench.streams.normal(c, known.ids, shape) for c in ("prior", "shift"))
         shifted = SHIFTS[name](z, fresh, strength)
-        prompts = known.prompts if "prompts" in bench.model.provides else None
+        prompts = known.prompts if Capability.PROMPTS in bench.model.gives else None
         images = bench.editor.generate(known.ids, prompts, shifted)
         wanted = None if prompts is None or known.factors is None else known.factors[:, None]
         return Samples(

@@ -1,8 +1,8 @@
 """The interface of every benchmark: a protocol that turns an editor and data into samples."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +11,9 @@ from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.model import LatentModel
+from latentbench.option import Option
 from latentbench.streams import Streams
-from latentbench.types import Edit, Samples
+from latentbench.types import Capability, Edit, Samples
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Bench:
         cache: shared store for inversions and fits.
         device: where networks run.
         batch_size: images a call.
+        parts: the parts that `Benchmark.others` declares, by setting; a method among them is
+            built, not attached.
     """
 
     editor: Editor
@@ -36,6 +39,7 @@ class Bench:
     cache: Cache
     device: torch.device
     batch_size: int
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,32 @@ class Benchmark(ABC):
         question: what it answers, in one line.
         version: raised when figures change meaning; part of every cell's id.
         verbs: editor verbs that it calls.
-        needs: what the data set must provide.
+        needs: what data, model or another part must give.
+        gives: what its edits carry besides a name: target prompts, masks, references.
+        others: setting -> group of conf/ ("model", "method", "scorer", "classifier") of which it
+            names an option; `Bench.parts` holds the loaded part under the setting's name.
         main_score: the column that its table is sorted by.
     """
 
     question: ClassVar[str]
     version: ClassVar[int] = 1
-    verbs: ClassVar[frozenset[str]]
-    needs: frozenset[str] = frozenset()  # a setting may decide
+    verbs: frozenset[str]
+    needs: frozenset[Capability] = frozenset()  # a setting may decide
+    gives: frozenset[Capability] = frozenset()  # a setting may decide
+    others: ClassVar[Mapping[str, str]] = {}
     main_score: ClassVar[str]
 
     n: int
+
+    def misfit(self, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
+        """Return why its other parts do not go with the model or with each other, or None.
+
+        Args:
+            model: class of the cell's model.
+            others: the options that its settings name.
+        """
+        del model, others
+        return None
 
     def edits(self, dataset: Dataset) -> Sequence[Edit]:
         """Return the edits that it will ask for, which a method may fit on; none by default."""

@@ -116,10 +116,10 @@ def _list(arguments: argparse.Namespace) -> int:
         (o.name, _words(o.cls.verbs()), o.cls.scope, o.cls.paper) for o in known["method"]
     )))  # fmt: skip
     print_table(_table("models", ("model", "spaces", "takes"), (
-        (o.name, _words(o.cls.spaces), _words(o.cls.provides)) for o in known["model"]
+        (o.name, _words(o.cls.spaces), _words(o.cls.gives)) for o in known["model"]
     )))  # fmt: skip
     print_table(_table("data sets", ("data set", "gives"), (
-        (o.name, _words(o.cls.provides) or "what its table says") for o in known["dataset"]
+        (o.name, _words(o.cls.gives) or "what its table says") for o in known["dataset"]
     )))  # fmt: skip
     print_table(_table("metrics", ("metric", "figures", "needs"), (
         (o.name, _words(o.build().figures), _words(o.cls.needs)) for o in options("metric").values()

@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,15 +10,17 @@ from torch import Tensor
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import Incompatible
+from latentbench.fitting import Fitting
 from latentbench.model import DiffusionModel, LatentModel
 from latentbench.streams import Streams
-from latentbench.types import Batch, Edit, Endpoint, Latent, Space
+from latentbench.types import Batch, Capability, Edit, Endpoint, Latent, Space
 
+Model = TypeVar("Model", bound=LatentModel)
 VERBS = ("generate", "invert", "edit", "interpolate", "represent")
 
 
-class Editor(ABC):
-    """A latent-space method.
+class Editor(ABC, Generic[Model]):
+    """A latent-space method, for one kind of model: ``class SDEdit(Editor[DiffusionModel])``.
 
     The constructor takes hyper-parameters only, keyword-only and typed. `attach` gives the model;
     `fit` learns (learned things end in ``_``); the verbs act. A method has a verb when its class
@@ -28,22 +30,32 @@ class Editor(ABC):
         paper: title and section that the file follows.
         version: raised when a fix changes figures; part of every cell's id.
         requires: verb -> spaces that the model must have for it.
-        needs: verb -> what the data must give for it: "labels", "prompts", "masks".
+        needs: verb -> what data, model, benchmark or another part must give for it.
+        others: setting -> group of conf/ ("model", "scorer", "classifier") of which it names an
+            option; `attach` gives the loaded part under the setting's name.
         scope: "image" (one image at a time), "global" (one direction for all), "model".
         families: kinds of model that it works on; a denoiser where nothing else is said.
+
+    Attributes:
+        max_strength: the largest native strength that is worth trying. A benchmark spreads its
+            strength curve evenly over [0, max_strength], so choose the value at which edits
+            begin to break; a class attribute, or a setting of the same name.
     """
 
     paper: ClassVar[str]
     version: ClassVar[int] = 1
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {}
-    needs: ClassVar[Mapping[str, frozenset[str]]] = {}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {}
+    others: ClassVar[Mapping[str, str]] = {}
     scope: ClassVar[str] = "image"
     families: ClassVar[tuple[type[LatentModel], ...]] = (DiffusionModel,)
 
-    max_strength: float = 1.0  # native strength at the end of a benchmark's curve
-    model: Any
+    max_strength: float = 1.0
+    model: Model
     streams: Streams
     cache: Cache
+    parts: Mapping[str, Any]
+    fitting: Fitting
 
     @classmethod
     def verbs(cls) -> frozenset[str]:
@@ -53,7 +65,7 @@ class Editor(ABC):
     @classmethod
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
-    ) -> tuple[frozenset[Space], frozenset[str]]:
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
         """Return (spaces, data needs) of these verbs, for an instance with this config.
 
         Override it where a hyper-parameter decides, as the space of a direction does.
@@ -62,16 +74,37 @@ class Editor(ABC):
         spaces = frozenset(s for verb in verbs for s in cls.requires.get(verb, ()))
         return spaces, frozenset(n for verb in verbs for n in cls.needs.get(verb, ()))
 
-    def attach(self, model: LatentModel, streams: Streams, cache: Cache) -> None:
-        """Give the editor its model, its random streams and the shared cache."""
+    def attach(
+        self,
+        model: Model,
+        streams: Streams,
+        cache: Cache,
+        parts: Mapping[str, Any] | None = None,
+        fitting: Fitting | None = None,
+    ) -> None:
+        """Give the editor what it works with.
+
+        Args:
+            model: the generative model.
+            streams: the cell's random streams.
+            cache: shared store for inversions and fits.
+            parts: the parts that `others` declares, by setting; settings left empty are absent.
+            fitting: what `fit` keeps on disk while it runs; default: nothing.
+        """
         self.model, self.streams, self.cache = model, streams, cache
+        self.parts, self.fitting = dict(parts or {}), fitting or Fitting(None)
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn what the verbs need, from the generators' split; nothing by default.
 
+        Gradients are on; the model's weights are frozen. Draw learned parameters' start and the
+        choice of images from `self.streams`, and take the steps of an optimisation from
+        `self.fitting.steps`, which resumes a killed fit.
+
         Args:
             data: images with labels or prompts, as `needs` says.
-            edits: what will be asked for, without prompts: name, attribute, sign.
+            edits: what will be asked for: name, attribute, sign, and the words for before and
+                after where the data set has them; the prompts of single images are absent.
         """
         del data, edits
 

@@ -28,6 +28,10 @@ class NoEffect(LatentbenchError):
     """An edit at a non-zero strength changed nothing."""
 
 
+class BadOutput(LatentbenchError):
+    """A method returned something else than its verb promises."""
+
+
 class NotFinite(LatentbenchError):
     """A tensor holds NaN or infinity."""
 

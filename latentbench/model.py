@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from latentbench.errors import BadInput, unknown
 from latentbench.parameterization import Grid
 from latentbench.streams import Streams
-from latentbench.types import Latent, Space
+from latentbench.types import Capability, Latent, Space
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,12 @@ class LatentModel(ABC):
 
     Class attributes:
         spaces: what a method may work in; compared with `Editor.requires` before loading.
-        provides: further abilities: "prompts" (takes captions), "classes" (its captions name one
-            of its classes).
+        gives: further abilities: prompts, classes, words.
         version: raised when a fix changes figures; part of every cell's id.
     """
 
     spaces: ClassVar[frozenset[Space]]
-    provides: ClassVar[frozenset[str]] = frozenset()
+    gives: ClassVar[frozenset[Capability]] = frozenset()
     version: ClassVar[int] = 1
 
     image_size: int

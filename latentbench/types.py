@@ -32,6 +32,24 @@ class Space(StrEnum):
     WEIGHTS = "weights"  # adapter coefficients
 
 
+class Capability(StrEnum):
+    """What a method or a benchmark needs, and a model, a data set, a benchmark or a part gives."""
+
+    LABELS = "labels"  # a data set: known factors of each image
+    PROMPTS = "prompts"  # a data set: a caption per image; a model: images from captions
+    CLASSES = "classes"  # a model: its captions name one of its classes
+    WORDS = "words"  # a model: embeddings of new words can take part in a caption
+    PART_MASKS = "part_masks"  # a data set: where each part of the image lies
+    COUNTERFACTUALS = "counterfactuals"  # a data set: the exact image that an edit should give
+    EDITS = "edits"  # a data set: edits of its own, as prompt pairs with masks
+    TARGET_PROMPTS = "target_prompts"  # a benchmark: the caption of the edited image
+    EDIT_MASKS = "edit_masks"  # a benchmark: where the edit may change the image
+    REFERENCES = "references"  # a benchmark: images that show the wanted look
+    SECOND_MODEL = "second_model"  # a part that a setting names, as the three below
+    SCORER = "scorer"
+    CLASSIFIER = "classifier"
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images with what is known of them.
@@ -124,6 +142,9 @@ class Edit:
         target_prompts: one caption per image after the edit, where there are prompts.
         masks: 1 where the image may change, for local edits.
         references: one image per row that shows the wanted look.
+        words: the attribute in words before and after the edit, such as ("bareheaded", "hatted"),
+            for methods that learn from text what holds for all images.
+        component: number of an unsupervised direction, for an edit that names no attribute.
     """
 
     name: str
@@ -133,6 +154,8 @@ class Edit:
     target_prompts: tuple[str, ...] | None = None
     masks: Float[Tensor, "b h w"] | None = None
     references: Float[Tensor, "b 3 h w"] | None = None
+    words: tuple[str, str] | None = None
+    component: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ shows effects that need a model which is right.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2D
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import unknown
 from latentbench.model import Condition, DiffusionModel, Evaluations
@@ -22,7 +23,7 @@ from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
 from latentbench.models.vae import VectorAutoencoder
 from latentbench.parameterization import Grid, variance_preserving_grid
 from latentbench.streams import Streams
-from latentbench.types import Batch, Space
+from latentbench.types import Batch, Capability, Samples, Space
 
 FACTORS = ("glasses", "hat", "smile")
 WORDS = ("a", "face", "with", *FACTORS)
@@ -196,7 +197,7 @@ class GaussianModel(DiffusionModel):
     """
 
     spaces = frozenset({Space.NOISE, Space.NOISE_MAPS, Space.TEXT})
-    provides = frozenset({"prompts"})
+    gives = frozenset({Capability.PROMPTS})
     image_size = 8
     latent_shape = (3, 8, 8)
     guidance = 1.0
@@ -294,7 +295,7 @@ class ToyData(Dataset):
         noise: standard deviation of what no factor explains.
     """
 
-    provides = frozenset({"labels", "prompts", "counterfactuals"})
+    gives = frozenset({Capability.LABELS, Capability.PROMPTS, Capability.COUNTERFACTUALS})
     factor_names = FACTORS
     attributes = FACTORS
 
@@ -347,3 +348,22 @@ class ToyData(Dataset):
         factors = batch.factors.clone()
         factors[:, FACTORS.index(factor)] = values
         return factors
+
+
+# ---------------------------------------------------------------- a benchmark that only asks
+
+
+class Asks(Benchmark):
+    """A protocol that calls one verb and is never run: for questions of what goes together."""
+
+    question = "Would it run?"
+    main_score = "none"
+
+    def __init__(self, *, verb: str, gives: Iterable[Capability] = tuple(Capability)) -> None:
+        named = {Capability.SECOND_MODEL, Capability.SCORER, Capability.CLASSIFIER}
+        data = {Capability.LABELS, Capability.PROMPTS, Capability.COUNTERFACTUALS}
+        self.verbs, self.gives = frozenset({verb}), frozenset(gives) - named - data
+
+    def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
+        """Refuse."""
+        raise NotImplementedError("never run")

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from hydra import compose
@@ -11,25 +10,8 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from latentbench import plugins
-
-
-@dataclass(frozen=True)
-class Option:
-    """One yaml of a group.
-
-    Args:
-        name: what a user types.
-        cls: the class of its `_target_`.
-        config: its settings, `_target_` left out; unset ones (``???``) are None.
-    """
-
-    name: str
-    cls: type[Any]
-    config: Mapping[str, Any]
-
-    def build(self) -> Any:
-        """Build it; metrics and benchmarks read no weight then."""
-        return self.cls(**self.config)
+from latentbench.errors import unknown
+from latentbench.option import Option
 
 
 @functools.cache
@@ -43,6 +25,18 @@ def options(group: str) -> Mapping[str, Option]:
         found = compose(plugins.EMPTY, choices)[group]  # at once: composing is slow
     alone = {name: OmegaConf.create({group: found[name]})[group] for name in names}  # as in a cell
     return {name: _read(name, config) for name, config in alone.items()}
+
+
+def option(group: str, name: str) -> Option:
+    """Return one choice of a group.
+
+    Raises:
+        BadInput: no such choice; the message lists those there are.
+    """
+    known = options(group)
+    if name not in known:
+        raise unknown(group, name, known)
+    return known[name]
 
 
 def _read(name: str, config: DictConfig) -> Option:

@@ -22,11 +22,13 @@ from latentbench import records
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.cache import Cache, content_hash
 from latentbench.cells.batch_runner import BatchRunner, is_out_of_memory, work_list
+from latentbench.cells.checked_editor import CheckedEditor
 from latentbench.cells.compatibility import Parts, reason_to_skip
 from latentbench.cells.costs import Cost
 from latentbench.cells.environment import environment, peak_memory
 from latentbench.cells.identity import identity
 from latentbench.cells.lock import held
+from latentbench.cells.others import named_by
 from latentbench.cells.parts import build, part_class, settings
 from latentbench.cells.progress import display
 from latentbench.cells.scoring import CHUNK, Scorer, refuse_clashes
@@ -34,7 +36,8 @@ from latentbench.cells.working_folder import Finished, Partial, in_order
 from latentbench.config import Execution, Order, Overwrite
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
-from latentbench.errors import LatentbenchError, MissingWeights
+from latentbench.errors import Incompatible, LatentbenchError, MissingWeights
+from latentbench.fitting import Fitting
 from latentbench.metric import Metric, Surroundings
 from latentbench.model import LatentModel
 from latentbench.models.execution import apply, use_attention
@@ -42,6 +45,7 @@ from latentbench.paths import user_path
 from latentbench.records import Record, Status
 from latentbench.reports.pictures import Pictures
 from latentbench.streams import Streams
+from latentbench.types import Edit
 from latentbench.zoo.judges import load_judge
 
 OWN_FIELDS = ("config", "versions", "weights")  # of an identity, that a record has fields for
@@ -134,8 +138,10 @@ def _computed(cell: Cell) -> tuple[Record, bool]:
         record = compute(cell)
     except KeyboardInterrupt:
         raise
+    except Incompatible as error:  # what no class could tell before loading
+        record = replace(cell.blank, status=Status.SKIPPED, reason=str(error))
     except BaseException as error:
-        hot_model.cache_clear()  # what the error left behind must not reach the next cell
+        hot_part.cache_clear()  # what the error left behind must not reach the next cell
         record = _failed(cell.blank, cell.config, error)
     if record.status is Status.FAILED:
         old = records.read(cell.folder)
@@ -237,26 +243,59 @@ def compute(cell: Cell) -> Record:
 
 
 def load(cell: Cell) -> Bench:
-    """Load the model, give the data set its size, attach the editor."""
+    """Load the models, give the data set its size, attach the editor."""
     display.phase("loading the model")
-    chosen, execution = cell.config.model, cell.config.runtime.execution
-    model = hot_model(OmegaConf.to_yaml(chosen, resolve=True), str(cell.device),
-                      Execution(**execution))  # fmt: skip
-    done = model.evaluations
-    cache = Cache(place(cell.config, "cache"), lambda: (done.forward, done.backward))
+    model = _hot(cell, cell.config.model)
+    parts = {group: _other_parts(cell, group) for group in ("method", "benchmark")}
+    every = [model, *parts["method"].values(), *parts["benchmark"].values()]
+    counters = {id(e): e for one in every if (e := getattr(one, "evaluations", None)) is not None}
+
+    def done() -> tuple[int, int]:
+        own = counters.values()
+        return sum(e.forward for e in own), sum(e.backward for e in own)
+
+    cache = Cache(place(cell.config, "cache"), done)
     dataset, streams = cell.dataset, Streams(cell.config.seed)
     if cell.config.dataset.get("size", 0) is None:
         dataset = build(cell.config.dataset, size=model.image_size)
-    cell.editor.attach(model, streams, cache)
-    size = _batch_size(cell)
-    return Bench(cell.editor, model, dataset, streams, cache, cell.device, size)
+    fitting = Fitting(cell.folder / "partial" / "fit", report=display.step)
+    cell.editor.attach(model, streams, cache, parts["method"], fitting)
+    return Bench(
+        CheckedEditor(cell.editor),
+        model,
+        dataset,
+        streams,
+        cache,
+        cell.device,
+        _batch_size(cell),
+        parts["benchmark"],
+    )
 
 
-@lru_cache(maxsize=2)
-def hot_model(config: str, device: str, execution: Execution) -> LatentModel:
-    """Load a model, or return the one that an earlier cell of this process loaded."""
-    first = "cpu" if execution.offload else device
+def _other_parts(cell: Cell, group: str) -> dict[str, Any]:
+    """Return the loaded parts that the settings of the method or of the benchmark name."""
+    part = cell.config[group]
+    named = named_by(part_class(part), settings(part))
+    return {
+        name: other.build()
+        if issubclass(other.cls, Editor)
+        else _hot(cell, OmegaConf.create({"_target_": other.target, **other.config}))
+        for name, other in named.items()
+    }
+
+
+def _hot(cell: Cell, part: DictConfig) -> Any:
+    execution = Execution(**cell.config.runtime.execution)
+    return hot_part(OmegaConf.to_yaml(part, resolve=True), str(cell.device), execution)
+
+
+@lru_cache(maxsize=4)
+def hot_part(config: str, device: str, execution: Execution) -> Any:
+    """Load a model, a scorer or a classifier, or return what an earlier cell has loaded."""
     chosen: Any = OmegaConf.create(config)
+    if not issubclass(part_class(chosen), LatentModel):
+        return build(chosen, device=device)
+    first = "cpu" if execution.offload else device
     return apply(execution, build(chosen, device=first), torch.device(device))
 
 
@@ -266,19 +305,28 @@ def fit(cell: Cell, bench: Bench) -> None:
     if type(editor).fit is Editor.fit:
         return
     display.phase("fitting")
-    own = {key: cell.identity["config"][key] for key in ("method", "dataset", "seed")}
-    wanted = [(edit.name, edit.attribute, edit.sign) for edit in edits]
-    versions = [type(part).version for part in (editor, bench.dataset, bench.model)]
-    data = cell.identity["data"]
-    key = content_hash(
-        bench.model.fingerprint(), bench.model.image_size, own, wanted, versions, data
-    )
 
     def learn() -> Mapping[str, torch.Tensor]:
-        editor.fit(bench.dataset, edits)
+        with torch.enable_grad():
+            editor.fit(bench.dataset, edits)
         return editor.state()
 
-    editor.load_state(bench.cache.get_or_make("fit", key, learn))
+    editor.load_state(bench.cache.get_or_make("fit", fit_key(cell, bench, edits), learn))
+
+
+def fit_key(cell: Cell, bench: Bench, edits: Sequence[Edit]) -> str:
+    """Return a hash of all that a fit depends on."""
+    own = {key: cell.identity["config"][key] for key in ("method", "dataset", "seed")}
+    networks = [bench.model, *cell.editor.parts.values()]
+    versions = [type(part).version for part in (cell.editor, bench.dataset, *networks)]
+    return content_hash(
+        [network.fingerprint() for network in networks],
+        bench.model.image_size,
+        own,
+        [(edit.name, edit.attribute, edit.sign, edit.component, edit.words) for edit in edits],
+        versions,
+        cell.identity["data"],
+    )
 
 
 def prepare(cell: Cell, bench: Bench) -> dict[str, Any]:
@@ -350,9 +398,15 @@ def _batch_size(cell: Cell) -> int:
 
 
 def _parts(cell: Cell) -> Parts:
-    chosen = settings(cell.config.method)
-    model = part_class(cell.config.model)
-    return Parts(type(cell.editor), chosen, model, cell.dataset, cell.benchmark)
+    config = cell.config
+    return Parts(
+        type(cell.editor),
+        settings(config.method),
+        part_class(config.model),
+        cell.dataset,
+        cell.benchmark,
+        settings(config.benchmark),
+    )
 
 
 def _settle(seed: int, threads: int) -> None:

@@ -1,14 +1,15 @@
 """Which parts go together, read on the classes before any weight is loaded."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from latentbench.benchmark import Benchmark
-from latentbench.cells import catalogue
+from latentbench.cells import catalogue, others
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.model import LatentModel
+from latentbench.types import Capability
 
 
 @dataclass(frozen=True)
@@ -20,40 +21,70 @@ class Parts:
         settings: the method's settings, which may decide what it requires.
         model: class of the model.
         dataset: data set, or its class.
-        benchmark: benchmark, or its class.
+        benchmark: the benchmark.
+        benchmark_settings: the benchmark's settings.
     """
 
     editor: type[Editor]
     settings: Mapping[str, Any]
     model: type[LatentModel]
     dataset: Dataset | type[Dataset]
-    benchmark: Benchmark | type[Benchmark]
+    benchmark: Benchmark
+    benchmark_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def misfit(self) -> str | None:
         """Return why these parts do not go together, or None when they do."""
-        name = self.editor.__name__
-        verbs = self.benchmark.verbs - self.editor.verbs()
-        if verbs:
-            return f"{name} has no verb {_words(verbs)}, which {_name(self.benchmark)} calls"
-        if not issubclass(self.model, self.editor.families):
-            kinds = " or ".join(kind.__name__ for kind in self.editor.families)
-            return f"{name} works on a {kinds}, which {self.model.__name__} is not"
-        spaces, needs = self.editor.required(self.benchmark.verbs, self.settings)
-        if spaces - self.model.spaces:
-            return f"{name} requires the space {_words(spaces - self.model.spaces)}, which "\
-                   f"{self.model.__name__} lacks; it has {_words(self.model.spaces)}"  # fmt: skip
-        lacking = (needs | self.benchmark.needs) - self.provided()
-        if lacking:
-            who = name if lacking & needs else _name(self.benchmark)
-            return f"{who} needs {_words(lacking)}, which {_name(self.dataset)} with "\
-                   f"{self.model.__name__} does not give"  # fmt: skip
-        return None
+        reasons = (self._verbs(), self._family(), self._spaces(), self._needs(), self._others())
+        return next(filter(None, reasons), None)
 
-    def provided(self) -> frozenset[str]:
-        """Return what data and model give; prompts only where both know them."""
-        both = self.dataset.provides & self.model.provides
-        either = self.dataset.provides | self.model.provides
-        return (either - {"prompts"}) | (both & {"prompts"})
+    def given(self) -> frozenset[Capability]:
+        """Return what data, model, benchmark and other parts give.
+
+        Prompts count only where the data set has them and the model takes them.
+        """
+        data, model, benchmark = self.dataset.gives, self.model.gives, self.benchmark.gives
+        named = others.given_by(self.editor, self.settings)
+        named |= others.given_by(type(self.benchmark), self.benchmark_settings)
+        found = data | model | benchmark | named
+        if Capability.PROMPTS in data & model:
+            return found
+        return found - {Capability.PROMPTS, Capability.TARGET_PROMPTS}
+
+    def _verbs(self) -> str | None:
+        missing = self.benchmark.verbs - self.editor.verbs()
+        if not missing:
+            return None
+        who, what = self.editor.__name__, _name(self.benchmark)
+        return f"{who} has no verb {_words(missing)}, which {what} calls"
+
+    def _family(self) -> str | None:
+        if issubclass(self.model, self.editor.families):
+            return None
+        kinds = " or ".join(kind.__name__ for kind in self.editor.families)
+        return f"{self.editor.__name__} works on a {kinds}, which {self.model.__name__} is not"
+
+    def _spaces(self) -> str | None:
+        spaces, _ = self.editor.required(self.benchmark.verbs, self.settings)
+        missing = spaces - self.model.spaces
+        if not missing:
+            return None
+        return (
+            f"{self.editor.__name__} requires the space {_words(missing)}, which "
+            f"{self.model.__name__} lacks; it has {_words(self.model.spaces)}"
+        )
+
+    def _needs(self) -> str | None:
+        _, needs = self.editor.required(self.benchmark.verbs, self.settings)
+        lacking = (needs | self.benchmark.needs) - self.given()
+        if not lacking:
+            return None
+        who = self.editor.__name__ if lacking & needs else _name(self.benchmark)
+        where = f"{_name(self.dataset)} with {self.model.__name__} in {_name(self.benchmark)}"
+        return f"{who} needs {_words(lacking)}, which {where} does not give"
+
+    def _others(self) -> str | None:
+        named = others.named_by(type(self.benchmark), self.benchmark_settings)
+        return self.benchmark.misfit(self.model, named)
 
 
 def reason_to_skip(parts: Parts) -> str | None:
@@ -68,7 +99,7 @@ def suggestions(parts: Parts) -> str:
         "method": lambda o: replace(parts, editor=o.cls, settings=o.config),
         "model": lambda o: replace(parts, model=o.cls),
         "dataset": lambda o: replace(parts, dataset=o.cls),
-        "benchmark": lambda o: replace(parts, benchmark=o.build()),
+        "benchmark": lambda o: replace(parts, benchmark=o.build(), benchmark_settings=o.config),
     }
     found = []
     for group, swap in swaps.items():

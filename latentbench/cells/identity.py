@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 
 from latentbench import weights as zoo
 from latentbench.cache import content_hash
+from latentbench.cells.others import named_by
 from latentbench.cells.parts import part_class, settings
 from latentbench.data.dataset import Dataset
+from latentbench.option import Option
 
 VERSION = 3  # raised when a fix in the runner changes figures
 GROUPS = ("benchmark", "method", "model", "dataset")
@@ -28,25 +30,44 @@ def identity(config: DictConfig, dataset: Dataset, metrics: Sequence[str]) -> di
     """
     chosen = {group: config[group] for group in GROUPS}
     scored = {name: config.metric[name] for name in sorted(metrics)}
-    every = [*chosen.values(), *scored.values()]
-    classes = [part_class(part) for part in every]
     filled: dict[str, Any] = {group: settings(part) for group, part in chosen.items()}
+    others = _others(chosen, filled)
+    classes = [part_class(part) for part in [*chosen.values(), *scored.values()]]
+    classes += [other.cls for other in others.values()]
+    models = {"model": filled["model"]} | {k: other.config for k, other in others.items()}
     filled |= {"metric": {n: settings(p) for n, p in scored.items()}, "seed": config.seed}
+    filled |= {"others": {k: {"_target_": o.target, **o.config} for k, o in others.items()}}
     return {
         "config": filled,
         "versions": {"latentbench": VERSION}
         | {f"{c.__module__}.{c.__qualname__}": c.version for c in classes},
-        "weights": dict(weights_of(filled)),
+        "weights": dict(weights_of(filled, list(models.values()))),
         "data": dataset.fingerprint(),
     }
 
 
-def weights_of(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (name, hash) of all weights that a config names: embedded, in a folder, or of a hub."""
+def _others(chosen: Mapping[str, DictConfig], filled: Mapping[str, Any]) -> dict[str, Option]:
+    """Return the other parts that method and benchmark name, as "method.setting"."""
+    return {
+        f"{group}.{name}": other
+        for group in ("benchmark", "method")
+        for name, other in named_by(part_class(chosen[group]), filled[group]).items()
+    }
+
+
+def weights_of(
+    config: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """Yield (name, hash) of all weights that a config names: embedded, in a folder, or of a hub.
+
+    Args:
+        config: the settings of all parts.
+        models: settings of the parts that load a checkpoint.
+    """
     for text in sorted(set(_strings({k: v for k, v in config.items() if k != "model"}))):
         if text in zoo.names():
             yield text, zoo.digest(text)
-    for path in (config["model"].get(key) for key in ("path", "vae", "adapter")):
+    for path in (model.get(key) for model in models for key in ("path", "vae", "adapter")):
         if path in zoo.names():
             yield path, zoo.digest(path)
         elif path is not None and Path(path).is_dir():

@@ -61,6 +61,11 @@ class Display:
         """Print a line that does not belong to a finished cell."""
         self.console.print(words, style="dim", soft_wrap=True, markup=False, highlight=False)
 
+    def step(self, done: int, count: int) -> None:
+        """Move the bar of the current phase to a step of a fit."""
+        if self._bars is not None:
+            self._bars.update(self._batches, total=count, completed=done)
+
     def batches(self, items: Iterable[T], total: int, words: str) -> Iterator[T]:
         """Yield the items and move the bar after each."""
         self.phase(words)
@@ -102,12 +107,3 @@ def grouped(skipped: Iterable[Record]) -> list[str]:
 
 
 display = Display()
-
-
-def hide_loading_bars() -> None:
-    """Keep diffusers and transformers from drawing bars between our lines."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()

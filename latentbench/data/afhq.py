@@ -10,6 +10,7 @@ from latentbench.data.image_files import image_files
 from latentbench.data.table import SPLIT, deal_official, side_of
 from latentbench.errors import unknown
 from latentbench.paths import user_path
+from latentbench.types import Capability
 
 DOMAINS = ("cat", "dog", "wild")
 
@@ -31,7 +32,7 @@ class AFHQ(ImageFolder):
         ``AFHQ(path="/data/afhq_v2", domain="cat")``
     """
 
-    provides = frozenset({"labels"})
+    gives = frozenset({Capability.LABELS})
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from latentbench.data.sources import Files, read_again, stamp
 from latentbench.data.tabular import utf8
 from latentbench.errors import BadInput
 from latentbench.paths import user_path
-from latentbench.types import Batch
+from latentbench.types import Batch, Capability
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
@@ -53,7 +53,7 @@ class CelebAHQ(ImageFolder):
         ``CelebAHQ(path="/data/CelebAMask-HQ", limit=500)``
     """
 
-    provides = frozenset({"labels"})
+    gives = frozenset({Capability.LABELS})
 
     def __init__(
         self, *, path: str, size: int | None = None, limit: int | None = None, links: bool = False
@@ -62,14 +62,16 @@ class CelebAHQ(ImageFolder):
         super().__init__(folder, _attributes(folder / ATTRIBUTES), size, limit, links)
         self._masks: Mapping[str, str] = {}  # sha256 by name
         if (folder / MASKS).is_dir():
-            self.provides |= {"masks"}
+            self.gives |= {Capability.PART_MASKS}
             self._mask_files = self._find_masks()
             self._masks = self._checked_masks()
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:
         """Return faces with factors and, where there are masks, part masks."""
         batch = super().batch(split, indices)
-        return replace(batch, masks=_Masks(self, batch.ids)) if "masks" in self.provides else batch
+        if Capability.PART_MASKS not in self.gives:
+            return batch
+        return replace(batch, masks=_Masks(self, batch.ids))
 
     def fingerprint(self) -> str:
         """Return a hash of images, attributes and masks."""

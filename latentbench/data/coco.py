@@ -13,6 +13,7 @@ from latentbench.data.table import PROMPT, SPLIT, deal_official
 from latentbench.data.tabular import is_text, read_json
 from latentbench.errors import BadInput
 from latentbench.paths import user_path
+from latentbench.types import Capability
 
 SIDES = {"train": "train", "val": "held_out"}
 IMAGE = {"id": int, "file_name": str}
@@ -40,7 +41,7 @@ class COCO(ImageFolder):
         ``COCO(path="/data/coco", limit=500)``
     """
 
-    provides = frozenset({"prompts"})
+    gives = frozenset({Capability.PROMPTS})
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.types import Batch, Description, Edit
+from latentbench.types import Batch, Capability, Description, Edit
 
 
 class Dataset(ABC):
@@ -15,13 +15,12 @@ class Dataset(ABC):
 
     Class attributes:
         version: raised when an image changes; part of every cell's id.
-        provides: what it has beside images: "labels", "prompts", "masks", "counterfactuals",
-            "edits" (prompt pairs with masks).
+        gives: what it has besides images: labels, prompts, part masks, counterfactuals, edits.
         splits: names of its splits; methods fit on "generator", judges never leave "judge".
     """
 
     version: ClassVar[int] = 1
-    provides: frozenset[str] = frozenset()  # a setting may decide
+    gives: frozenset[Capability] = frozenset()  # a setting may decide
     splits: ClassVar[tuple[str, ...]] = ("generator", "judge", "calibration", "test")
     factor_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()  # factors that an edit may ask for
@@ -50,6 +49,11 @@ class Dataset(ABC):
     ) -> tuple[str, ...]:
         """Return the captions of the counterfactual images."""
         raise NotImplementedError(f"{type(self).__name__} has no captions of edits")
+
+    def words(self, factor: str) -> tuple[str, str] | None:
+        """Return the words for a low and a high value of a factor, where there are any."""
+        del factor
+        return None
 
     def edit(self, split: str, indices: Sequence[int]) -> Edit:
         """Return what the data set asks of these images of one kind: prompt pairs and masks."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentbench.data import faces
 from latentbench.data.dataset import Dataset
-from latentbench.types import Batch, Description
+from latentbench.types import Batch, Capability, Description
 
 
 class FacesDataset(Dataset):
@@ -25,7 +25,9 @@ class FacesDataset(Dataset):
     """
 
     version = faces.Faces.version
-    provides = frozenset({"labels", "prompts", "masks", "counterfactuals"})
+    gives = frozenset(
+        {Capability.LABELS, Capability.PROMPTS, Capability.PART_MASKS, Capability.COUNTERFACTUALS}
+    )
 
     def __init__(self, *, size: int | None = None, correlation: float = 0.0) -> None:
         self.image_size, self.correlation = size or faces.NATIVE_SIZE, correlation
@@ -64,6 +66,11 @@ class FacesDataset(Dataset):
         """Return the captions of the same faces with one factor set."""
         factors = self._split(split).factors(torch.as_tensor(list(indices)))
         return tuple(faces.caption(faces.with_factor(factors, factor, values)))
+
+    def words(self, factor: str) -> tuple[str, str]:
+        """Return the captions' words for a low and a high value of a factor."""
+        known = faces.FACTORS[faces.factor_index(factor)].words
+        return known[0], known[-1]
 
     def _split(self, split: str) -> faces.Faces:
         return faces.Faces(split=split, size=self.image_size, correlation=self.correlation)

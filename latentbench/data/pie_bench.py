@@ -22,7 +22,7 @@ from latentbench.data.table import PROMPT, SPLIT
 from latentbench.data.tabular import is_text, read_json
 from latentbench.errors import BadInput
 from latentbench.paths import escape, user_path
-from latentbench.types import Batch, Edit
+from latentbench.types import Batch, Capability, Edit
 
 log = logging.getLogger(__name__)
 MAPPING, IMAGES, SIDE = "mapping_file.json", "annotation_images", 512
@@ -74,7 +74,7 @@ class PIEBench(ImageFolder):
         ``PIEBench(path="/data/PIE-Bench_v1", types=[6, 7])``
     """
 
-    provides = frozenset({"prompts", "masks", "edits"})
+    gives = frozenset({Capability.PROMPTS, Capability.PART_MASKS, Capability.EDITS})
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class PIEBench(ImageFolder):
         columns = {PROMPT: [e.source for e in entries], SPLIT: ["test"] * len(entries)}
         rows = pd.DataFrame(columns, index=pd.Index([e.image for e in entries]))
         super().__init__((mapping.parent / IMAGES).resolve(), rows, size, limit, links)
-        self.provides |= {"masks", "edits"}
+        self.gives |= {Capability.PART_MASKS, Capability.EDITS}
         self.edit_kinds = tuple(k for k in TYPES if self.of_kind("test", k))
 
     def batch(self, split: str, indices: Sequence[int]) -> Batch:

@@ -21,7 +21,7 @@ from latentbench.data.faults import refuse
 from latentbench.data.sources import Source, checked, read_again
 from latentbench.data.tabular import is_text
 from latentbench.errors import BadInput, unknown
-from latentbench.types import Batch, Description
+from latentbench.types import Batch, Capability, Description
 
 PROMPT, SPLIT, PLACE = "prompt", "split", "place in the table"
 SHARES = {"generator": 0.5, "judge": 0.6, "calibration": 0.75, "test": 1.0}  # upper ends
@@ -56,8 +56,8 @@ class ImageTable(Dataset):
         self._hashes = checked(self._source)
         self._factors = self._rows.drop(columns=[c for c in (PROMPT, SPLIT) if c in self._rows])
         self.factor_names = self.attributes = tuple(map(str, self._factors.columns))
-        self.provides = frozenset({"labels"} if self.factor_names else ())
-        self.provides |= {"prompts"} if PROMPT in self._rows else set()
+        self.gives = frozenset({Capability.LABELS} if self.factor_names else ())
+        self.gives |= {Capability.PROMPTS} if PROMPT in self._rows else set()
 
     @abstractmethod
     def source(self, names: tuple[str, ...]) -> Source:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from latentbench import weights as zoo
 from latentbench.cache import content_hash
-from latentbench.cells.progress import hide_loading_bars
 from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
 from latentbench.model import AttentionCall, Condition, DiffusionModel, Evaluations, Taps
+from latentbench.models.loading_bars import hide_loading_bars
 
 Attend = Callable[[AttentionCall], Tensor]
 

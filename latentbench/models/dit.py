@@ -15,7 +15,7 @@ from latentbench.model import Condition
 from latentbench.models.transformer import TransformerDiffusion
 from latentbench.models.unet import TappedAttention, ddim_grid
 from latentbench.parameterization import Grid
-from latentbench.types import Space
+from latentbench.types import Capability, Space
 
 
 class DiT(TransformerDiffusion):
@@ -51,7 +51,7 @@ class DiT(TransformerDiffusion):
             Space.VAE,
         }
     )
-    provides: ClassVar[frozenset[str]] = frozenset({"prompts", "classes"})
+    gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS, Capability.CLASSES})
     processor = TappedAttention
 
     def __init__(

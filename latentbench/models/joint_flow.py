@@ -11,7 +11,7 @@ from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.latent_diffusion import token_ids
 from latentbench.models.transformer import TransformerDiffusion, change_tokens
-from latentbench.types import Space
+from latentbench.types import Capability, Space
 
 
 class JointFlow(TransformerDiffusion):
@@ -33,7 +33,7 @@ class JointFlow(TransformerDiffusion):
             Space.TEXT,
         }
     )
-    provides: ClassVar[frozenset[str]] = frozenset({"prompts"})
+    gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS})
     prediction_type = "flow"
 
     def __init__(self, *, path: str, steps: int, guidance: float, dtype: str, device: str) -> None:

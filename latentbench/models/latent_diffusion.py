@@ -12,7 +12,7 @@ from latentbench.model import Condition
 from latentbench.models.autoencoder import AutoencodedDiffusion
 from latentbench.models.checkpoint import load_component
 from latentbench.models.unet import UNetDiffusion
-from latentbench.types import Space
+from latentbench.types import Capability, Space
 
 
 class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
@@ -37,7 +37,7 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
             Space.TEXT,
         }
     )
-    provides: ClassVar[frozenset[str]] = frozenset({"prompts"})
+    gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS, Capability.WORDS})
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from latentbench.model import Condition, DiffusionModel
 from latentbench.models.semantic import SemanticDiffusion
 from latentbench.parameterization import Grid
 from latentbench.sampling.loop import guided, invert, noise_to_level
-from latentbench.types import Batch
+from latentbench.types import Batch, Capability
 
 VERSION = 1
 
@@ -28,7 +28,7 @@ def condition_of(
     if code is not None:
         assert isinstance(model, SemanticDiffusion)
         return model.semantic_condition(code)
-    return model.condition(prompts if "prompts" in model.provides else None, rows)
+    return model.condition(prompts if Capability.PROMPTS in model.gives else None, rows)
 
 
 def ddim_invert(

@@ -321,7 +321,7 @@ def _work(args: argparse.Namespace) -> None:
 
 def _device(name: str) -> Device:
     """Return where to compute; loading draws no bars between the lines printed."""
-    from latentbench.cells.progress import hide_loading_bars
+    from latentbench.models.loading_bars import hide_loading_bars
     from latentbench.zoo.training import best_device
 
     hide_loading_bars()

@@ -15,7 +15,7 @@ from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.linear import orthogonalise, pca
 from latentbench.sampling.loop import Intervention, Recorder, Step, generate, guided
-from latentbench.types import Batch, Direction, Edit, Latent, Space
+from latentbench.types import Batch, Capability, Direction, Edit, Latent, Space
 
 FIT_BATCH = 32
 
@@ -76,7 +76,7 @@ class HSpaceDirections(Editor):
         "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion Models, 4"
     )
     scope = "global"
-    needs: ClassVar[Mapping[str, frozenset[str]]] = {"edit": frozenset({"labels"})}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {"edit": frozenset({Capability.LABELS})}
     model: DiffusionModel
 
     def __init__(
@@ -105,7 +105,7 @@ class HSpaceDirections(Editor):
     @classmethod
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
-    ) -> tuple[frozenset[Space], frozenset[str]]:
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
         """Return what the configured space asks of the model."""
         _, needs = super().required(verbs, config)
         return frozenset({Space.NOISE, Space(config.get("space", "bottleneck"))}), needs

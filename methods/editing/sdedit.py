@@ -12,7 +12,7 @@ from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
 from latentbench.sampling.loop import Intervention, Step, generate, guided, noise_to_level
-from latentbench.types import Batch, Edit, Space
+from latentbench.types import Batch, Capability, Edit, Space
 
 
 class KeepOutside(Intervention):
@@ -65,7 +65,9 @@ class SDEdit(Editor):
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "edit": frozenset({Space.NOISE, Space.TEXT})
     }
-    needs: ClassVar[Mapping[str, frozenset[str]]] = {"edit": frozenset({"prompts"})}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
+        "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
+    }
     model: DiffusionModel
 
     def __init__(

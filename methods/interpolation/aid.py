@@ -14,7 +14,7 @@ from latentbench.errors import BadInput
 from latentbench.model import AttentionCall, Condition
 from latentbench.sampling.inversion import condition_of
 from latentbench.sampling.loop import Intervention, Step
-from latentbench.types import Endpoint, Space
+from latentbench.types import Capability, Endpoint, Space
 from methods.interpolation.slerp import SphericalInterpolation
 
 LARGEST = 50.0  # alpha and beta of a fitted law lie between its inverse and this
@@ -105,7 +105,9 @@ class AttentionInterpolation(SphericalInterpolation):
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "interpolate": frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION})
     }
-    needs: ClassVar[Mapping[str, frozenset[str]]] = {"interpolate": frozenset({"prompts"})}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
+        "interpolate": frozenset({Capability.PROMPTS})
+    }
 
     def __init__(
         self,

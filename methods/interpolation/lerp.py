@@ -13,7 +13,7 @@ from latentbench.models.push_forward import PushForward
 from latentbench.sampling import linear
 from latentbench.sampling.inversion import condition_of, ddim_invert
 from latentbench.sampling.loop import Intervention, generate, guided
-from latentbench.types import Batch, Endpoint, Space
+from latentbench.types import Batch, Capability, Endpoint, Space
 
 
 class LinearInterpolation(Editor):
@@ -50,7 +50,7 @@ class LinearInterpolation(Editor):
     @classmethod
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
-    ) -> tuple[frozenset[Space], frozenset[str]]:
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
         """Return the spaces of the class, and the configured one."""
         spaces, needs = super().required(verbs, config)
         return spaces | {Space(config.get("space", "noise"))}, needs

@@ -10,7 +10,7 @@ from latentbench.editor import Editor
 from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.inversion import condition_of, ddim_invert
 from latentbench.sampling.loop import generate, guided
-from latentbench.types import Batch, Edit, Latent, Space
+from latentbench.types import Batch, Capability, Edit, Latent, Space
 
 
 class DDIMInversion(Editor):
@@ -38,7 +38,9 @@ class DDIMInversion(Editor):
         "invert": frozenset({Space.NOISE}),
         "edit": frozenset({Space.NOISE, Space.TEXT}),
     }
-    needs: ClassVar[Mapping[str, frozenset[str]]] = {"edit": frozenset({"prompts"})}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
+        "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
+    }
     model: DiffusionModel
 
     def __init__(

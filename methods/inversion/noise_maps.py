@@ -18,7 +18,7 @@ from latentbench.model import DiffusionModel
 from latentbench.parameterization import Grid, transition
 from latentbench.sampling.inversion import condition_of
 from latentbench.sampling.loop import Intervention, Step, Term, generate, guided, predict
-from latentbench.types import Batch, Edit, Latent, Space
+from latentbench.types import Batch, Capability, Edit, Latent, Space
 
 ROWS = 512  # network rows a call while all timesteps are evaluated at once
 
@@ -52,7 +52,9 @@ class NoiseMapEditor(Editor):
         "invert": frozenset({Space.NOISE_MAPS}),
         "edit": frozenset({Space.NOISE_MAPS, Space.TEXT}),
     }
-    needs: ClassVar[Mapping[str, frozenset[str]]] = {"edit": frozenset({"prompts"})}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
+        "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
+    }
     model: DiffusionModel
 
     def __init__(

@@ -14,7 +14,7 @@ from latentbench.model import Condition, DiffusionModel
 from latentbench.models.push_forward import PushForward
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import Recorder, denoise, guided, noise_to_level
-from latentbench.types import Batch, Space
+from latentbench.types import Batch, Capability, Space
 
 
 class Features(Editor):
@@ -68,7 +68,7 @@ class Features(Editor):
     @classmethod
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
-    ) -> tuple[frozenset[Space], frozenset[str]]:
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
         """Return the configured space; x_T takes a sampler that can be inverted."""
         del verbs
         space = Space(config.get("space", "bottleneck"))

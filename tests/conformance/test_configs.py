@@ -18,7 +18,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import VERBS, Editor
 from latentbench.metric import Metric
 from latentbench.model import LatentModel
-from latentbench.types import Space
+from latentbench.types import Capability, Space
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -29,7 +29,6 @@ BASES = {
     "metric": Metric,
     "benchmark": Benchmark,
 }
-NEEDS = {"labels", "prompts", "masks", "counterfactuals", "edits"}
 
 
 def names(group: str) -> list[str]:
@@ -65,7 +64,7 @@ def test_a_method_names_its_paper_verbs_and_needs(name):
     assert cls.verbs()
     assert cls.requires.keys() <= cls.verbs()
     assert {s for spaces in cls.requires.values() for s in spaces} <= set(Space)
-    assert {n for needs in cls.needs.values() for n in needs} <= NEEDS
+    assert {n for needs in cls.needs.values() for n in needs} <= set(Capability)
     assert inspect.getdoc(cls)
 
 
@@ -103,7 +102,7 @@ def test_a_benchmark_names_known_verbs_and_metrics_that_give_its_main_score(name
     cls = options("benchmark")[name].cls
     assert cls.question.endswith("?")
     assert cls.verbs <= set(VERBS)
-    assert cls.needs <= NEEDS
+    assert cls.needs <= set(Capability)
     with plugins.conf():
         config = compose(plugins.EMPTY, [f"+benchmark={name}"])
     metrics = {str(metric): options("metric")[str(metric)].build() for metric in config.metric}

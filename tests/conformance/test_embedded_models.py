@@ -12,7 +12,7 @@ from latentbench.data import faces
 from latentbench.model import DiffusionModel, LatentModel
 from latentbench.sampling.loop import Intervention, Recorder, denoise, guided
 from latentbench.streams import Streams
-from latentbench.types import Space
+from latentbench.types import Capability, Space
 from methods.generation.consistency import ConsistencySampling
 from methods.generation.plain import PlainSampling
 
@@ -22,7 +22,7 @@ EMBEDDED = {
     if option.config.get("adapter", option.config.get("path")) in weights.names()
 }
 SAMPLED = [n for n, option in EMBEDDED.items() if issubclass(option.cls, DiffusionModel)]
-TOLD = [n for n in SAMPLED if EMBEDDED[n].cls.provides & {"prompts", "classes"}]
+TOLD = [n for n in SAMPLED if EMBEDDED[n].cls.gives & {Capability.PROMPTS, Capability.CLASSES}]
 IDS = ("a", "b", "c")
 
 
@@ -42,7 +42,7 @@ def loaded():
 
 
 def captions(model: LatentModel, rows: int) -> tuple[str, ...] | None:
-    takes = model.provides & {"prompts", "classes"}
+    takes = model.gives & {Capability.PROMPTS, Capability.CLASSES}
     return tuple(faces.caption(known(rows))) if takes else None
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,7 +26,7 @@ from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.models.vae import VariationalAutoencoder
 from latentbench.streams import Streams
-from latentbench.types import Batch, Edit, Endpoint, Samples, Space
+from latentbench.types import Batch, Capability, Edit, Endpoint, Samples, Space
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -82,7 +81,7 @@ class Bench:
 
     def end(self, ids: tuple[str, ...], seed: int, word: str) -> Endpoint:
         prompts = {"a": "a face with hat", "b": "smile", "c": "a face"}
-        words = tuple(f"{prompts[i]} {word}" for i in ids) if self.model.provides else None
+        words = tuple(f"{prompts[i]} {word}" for i in ids) if self.model.gives else None
         parts = self.model.prior(Streams(seed), ids).parts
         return Endpoint(ids, parts[Space.NOISE], words, code=parts.get(Space.SEMANTIC))
 
@@ -106,7 +105,8 @@ def fits(model: str, name: str, verb: str) -> bool:
         return False
     spaces, needs = cls.required([verb], config(name))
     return verb in cls.verbs() and not (
-        spaces - model_class.spaces or needs - {"labels"} - model_class.provides
+        spaces - model_class.spaces
+        or needs - {Capability.LABELS, Capability.TARGET_PROMPTS} - model_class.gives
     )
 
 
@@ -132,7 +132,7 @@ def act(bench: Bench, editor: Editor, verb: str, order: list[int]) -> torch.Tens
     ids = tuple("abc"[k] for k in order)
     if verb == "generate":
         words = {"a": "a face with hat", "b": "smile", "c": "glasses"}
-        return editor.generate(ids, [words[i] for i in ids] if bench.model.provides else None)
+        return editor.generate(ids, [words[i] for i in ids] if bench.model.gives else None)
     if verb == "interpolate":
         return editor.interpolate(*bench.ends(ids), 4)
     batch, edit = bench.edits(order)
@@ -213,19 +213,15 @@ def test_a_model_that_lacks_a_required_space_is_refused(name):
         for need in needs:
 
             class Poor(toy.ToyData):
-                provides: ClassVar = frozenset(toy.ToyData.provides - {need})
+                gives: ClassVar = frozenset(toy.ToyData.gives - {need})
 
-            poor = replace(parts(cls, name, verb, home), dataset=Poor())
+            asks = toy.Asks(verb=verb, gives=set(Capability) - {need})
+            poor = replace(parts(cls, name, verb, home), dataset=Poor(), benchmark=asks)
             assert need in (poor.misfit() or "")
 
 
 def parts(cls: type[Editor], name: str, verb: str, model: type) -> Parts:
-    class Asks:
-        verbs: ClassVar = frozenset({verb})
-        needs: ClassVar = frozenset()
-
-    settings: Mapping[str, Any] = config(name)
-    return Parts(cls, settings, model, toy.ToyData(), Asks)  # type: ignore[arg-type]
+    return Parts(cls, config(name), model, toy.ToyData(), toy.Asks(verb=verb))
 
 
 @every
@@ -259,7 +255,7 @@ def test_codes_are_one_finite_vector_per_image(bench, name, verb):
 def test_an_image_can_be_made_from_a_given_noise(bench, name, verb):
     editor, shape = bench.editor(name), bench.model.latent_shape
     own, other = (Streams(seed).normal("prior", ("a", "b", "c"), shape) for seed in (0, 1))
-    prompts = ["hat", "smile", "glasses"] if bench.model.provides else None
+    prompts = ["hat", "smile", "glasses"] if bench.model.gives else None
     images = editor.generate(("a", "b", "c"), prompts)
     assert torch.equal(editor.generate(("a", "b", "c"), prompts, own), images)
     moved = editor.generate(("a", "b", "c"), prompts, other)

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 
 from latentbench.cache import Cache
 from latentbench.streams import Streams
-from latentbench.types import Edit, Endpoint
+from latentbench.types import Capability, Edit, Endpoint
 
 CONF = Path(__file__).parents[2] / "conf"
 FILE = Path(__file__).with_name("methods.json")
@@ -48,7 +48,7 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
             Endpoint(
                 IDS,
                 Streams(k).normal("prior", IDS, model.latent_shape),
-                (word,) * 2 if "prompts" in model.provides else None,
+                (word,) * 2 if Capability.PROMPTS in model.gives else None,
             )
             for k, word in enumerate(("hat", "smile"))
         )

@@ -78,6 +78,10 @@ def test_the_hash_tells_shape_dtype_and_boundaries_apart():
         content_hash(x, x),
         content_hash("ab"),
         content_hash("a", "b"),
+        content_hash(b"ab"),
+        content_hash(b"a", b"b"),
+        content_hash(1, 2),
+        content_hash(12),
     ]
     assert len(set(hashes)) == len(hashes)
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})

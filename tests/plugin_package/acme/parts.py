@@ -12,7 +12,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.metric import Figure, SampleMetric
 from latentbench.model import Evaluations, LatentModel
-from latentbench.types import Batch, Edit, Latent, Samples, Space
+from latentbench.types import Batch, Capability, Edit, Latent, Samples, Space
 
 SIZE = 8
 
@@ -43,7 +43,7 @@ class Waves(LatentModel):
 class Stripes(Dataset):
     """Random images, a function of split and index."""
 
-    provides = frozenset({"labels"})
+    gives = frozenset({Capability.LABELS})
     factor_names = attributes = ("bright",)
 
     def __init__(self, *, size: int | None = None):
@@ -115,7 +115,7 @@ class Brighten(Benchmark):
 
     question = "Does it get brighter?"
     verbs = frozenset({"edit"})
-    needs = frozenset({"labels"})
+    needs = frozenset({Capability.LABELS})
     main_score = "acme_mae"
 
     def __init__(self, *, n: int = 10):

@@ -88,6 +88,22 @@ def test_the_last_output_is_the_matched_one():
     assert float(gap[3]) < 0.05 < float(gap[0])  # the whole change at the end, little at first
 
 
+@pytest.mark.parametrize(("edit", "goal"), [("glasses+", 1.0), ("smile-", 0.0)])
+def test_the_truth_is_the_whole_change_along_the_curve_and_the_matched_share_at_its_end(edit, goal):
+    protocol = AttributeEditing(n=2, attributes=(edit,), gain=0.3, strengths=2)
+    surroundings = bench(Planted(1.0, 0.2))
+    found = {"strengths": [1.0, 2.0], "matched": 1.5, "reached": True}
+    samples = protocol.run(Work(edit, (0, 1), 2), surroundings, {edit: found})
+    index = [int(i.split("/")[1]) for i in samples.ids]
+    now = samples.factors[:, DATA.factor_names.index(edit[:-1])]
+    whole, part = (
+        DATA.counterfactual("test", index, edit[:-1], now + share * (goal - now))
+        for share in (1.0, 0.3)
+    )
+    assert float((whole - part).abs().amax((1, 2, 3)).min()) > 0.1
+    torch.testing.assert_close(samples.truths, torch.stack([whole, whole, part], 1))
+
+
 def test_trials_narrow_the_first_bracket():
     points = {0.0: 0.0, 1.0: 0.9, 2.0: 0.4, 3.0: 1.0}
     assert _next_trial(0.45, points) == pytest.approx(0.5)

@@ -24,7 +24,7 @@ class Shown(Editor):
 
 
 def run(*indices, epsilon=0.01):
-    model = SimpleNamespace(latent_shape=SHAPE, provides=frozenset())
+    model = SimpleNamespace(latent_shape=SHAPE, gives=frozenset())
     device = torch.device("cpu")
     bench = Bench(Shown(), model, FacesDataset(size=32), Streams(0), Cache(None), device, 4)  # pyright: ignore
     return PathLength(n=8, epsilon=epsilon).run(Work("steps", indices, len(indices)), bench, {})

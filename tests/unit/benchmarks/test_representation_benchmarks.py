@@ -1,5 +1,7 @@
 """Probing and robustness on the toy models."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import toy
@@ -10,7 +12,9 @@ from benchmarks.probing import Probing
 from benchmarks.robustness import Robustness
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
-from latentbench.errors import BadInput, Incompatible
+from latentbench.cells.catalogue import option
+from latentbench.cells.compatibility import Parts
+from latentbench.errors import BadInput
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.streams import Streams
 from methods.generation.plain import PlainSampling
@@ -22,6 +26,10 @@ def bench(model, editor) -> Bench:
     streams, cache = Streams(0), Cache(None)
     editor.attach(model, streams, cache)
     return Bench(editor, model, toy.ToyData(), streams, cache, torch.device("cpu"), 3)
+
+
+def with_others(setting: Bench, **parts) -> Bench:
+    return replace(setting, parts=parts)
 
 
 def test_probing_gives_each_image_its_code(pixel):
@@ -69,6 +77,7 @@ def test_a_case_that_is_none_is_refused(case, what):
 
 def test_another_space_of_the_same_model(latent):
     setting = bench(latent, Features())
+    setting = with_others(setting, other_method=option("method", "features_vae").build())
     benchmark = LatentSimilarity(n=3, other_method="features_vae")
     samples = benchmark.run(Work("images", (0, 1, 2), 3), setting, {})
     batch = setting.dataset.batch("test", [0, 1, 2])
@@ -77,24 +86,29 @@ def test_another_space_of_the_same_model(latent):
 
 
 def test_the_same_space_under_other_noise(pixel):
-    setting = bench(pixel, Features())
+    setting = with_others(bench(pixel, Features()), other_method=Features())
     samples = LatentSimilarity(n=3).run(Work("images", (0, 1, 2), 3), setting, {})
     assert samples.codes.shape == samples.other_codes.shape
     assert not torch.equal(samples.codes, samples.other_codes)
 
 
-def test_a_space_that_the_model_lacks_is_refused(pixel):
-    setting = bench(pixel, Features())
-    with pytest.raises(Incompatible, match="lacks vae"):
-        LatentSimilarity(other_method="features_vae").run(Work("images", (0,), 1), setting, {})
-    with pytest.raises(Incompatible, match="the verb represent"):
-        LatentSimilarity(other_method="plain").run(Work("images", (0,), 1), setting, {})
+def misfit(model, **settings):
+    benchmark = LatentSimilarity(**settings)
+    parts = Parts(Features, {}, type(model), toy.ToyData(), benchmark, settings)
+    return parts.misfit()
+
+
+def test_a_space_that_the_model_lacks_is_refused_before_any_load(pixel):
+    assert misfit(pixel, other_method="features") is None
+    assert "lacks vae" in str(misfit(pixel, other_method="features_vae"))
+    assert "the verb represent" in str(misfit(pixel, other_method="plain"))
     with pytest.raises(BadInput, match="unknown method 'feature'"):
-        LatentSimilarity(other_method="feature").run(Work("images", (0,), 1), setting, {})
+        misfit(pixel, other_method="feature")
 
 
 def test_another_model_gets_the_images_at_its_size(pixel):
-    setting = bench(pixel, Features())
+    other = option("model", "faces_ddpm").build(device="cpu")
+    setting = with_others(bench(pixel, Features()), other_method=Features(), other_model=other)
     benchmark = LatentSimilarity(other_model="faces_ddpm")
     samples = benchmark.run(Work("images", (0, 1), 2), setting, {})
     assert samples.codes.shape == (2, 32) and samples.other_codes.shape == (2, 96)

@@ -12,7 +12,7 @@ from latentbench.cells.batch_runner import check_effect, split, work_list
 from latentbench.cells.working_folder import Finished, Partial, in_order
 from latentbench.errors import NoEffect
 from latentbench.records import Status
-from latentbench.types import Samples
+from latentbench.types import Edit, Samples
 
 
 def scores(record):
@@ -136,6 +136,24 @@ def test_learned_state_from_the_cache_gives_the_same_scores(tmp_path):
     assert new
     assert scores(second) == scores(first)
     assert second.evaluations["fit"] == {"forward": 16, "backward": 0, "spared": 16}
+
+
+@pytest.mark.parametrize("change", ["seed=1", "method.gain=2", "model.scale=2"])
+def test_what_a_fit_depends_on_makes_another_fit(tmp_path, change):
+    cells.run(tmp_path)
+    assert cells.run(tmp_path, change)[0].evaluations["fit"]["spared"] == 0
+    assert cells.run(tmp_path, change, "benchmark.n=11")[0].evaluations["fit"]["spared"] == 16
+
+
+def test_a_fit_for_other_edits_is_another_fit(tmp_path, monkeypatch):
+    cells.run(tmp_path)
+    for edits in (Edit("bright+", "bright"), Edit("bright-", "bright", -1)), (Edit("b", "bright"),):
+        monkeypatch.setattr(Brighten, "edits", lambda self, data, edits=edits: list(edits))
+        monkeypatch.setattr(
+            Brighten, "groups", lambda self, data, edits=edits: [e.name for e in edits]
+        )
+        record, _ = cells.run(tmp_path, f"benchmark.n={10 + len(edits)}")
+        assert (record.evaluations["fit"]["spared"] == 0) == (len(edits) == 1)
 
 
 # ---------------------------------------------------------------- overwrite policy

@@ -35,7 +35,7 @@ def test_all_images_are_dealt_to_the_splits(photos):
     sizes = {split: data.size(split) for split in data.splits}
     assert sum(sizes.values()) == 8
     assert set(SHARES) == set(data.splits)
-    assert data.provides == frozenset()
+    assert data.gives == frozenset()
 
 
 def test_a_new_image_moves_no_other(photos):
@@ -66,7 +66,7 @@ def test_prompts_factors_and_splits_come_from_the_table(photos):
     table(photos, prompt=[f"photo {k}" for k in range(8)], smile=np.linspace(0, 1, 8),
           glasses=[True, False] * 4, split=["test"] * 6 + ["generator"] * 2)  # fmt: skip
     data = Folder(path=str(photos), size=8)
-    assert data.provides == {"labels", "prompts"}
+    assert data.gives == {"labels", "prompts"}
     assert data.factor_names == ("smile", "glasses")
     batch = data.batch("test", [5, 0])
     assert batch.ids == ("5.png", "0.png")

@@ -58,7 +58,7 @@ def celeba(tmp_path):
 def test_celeba_hq_gives_attributes_and_masks(celeba):
     data = CelebAHQ(path=str(celeba), size=8)
     assert data.factor_names == ("Bald", "Smiling")
-    assert data.provides == {"labels", "masks"}
+    assert data.gives == {"labels", "part_masks"}
     found = everything(data)
     assert {n: b.factors.tolist()[0] for n, b in found.items()} == {
         "CelebA-HQ-img/0.jpg": [0, 1], "CelebA-HQ-img/1.jpg": [1, 0],
@@ -108,7 +108,7 @@ def test_afhq_has_domains_as_factors_or_one_alone(tmp_path):
     cats = AFHQ(path=str(tmp_path), domain="cat")
     assert len(where(cats)) == 6
     assert all("/cat/" in name for name in where(cats))
-    assert cats.provides == frozenset()
+    assert cats.gives == frozenset()
     with pytest.raises(BadInput, match="unknown domain of AFHQ 'cats'; did you mean cat"):
         AFHQ(path=str(tmp_path), domain="cats")
     with pytest.raises(BadInput, match="give the folder that holds train/"):
@@ -151,7 +151,7 @@ def coco(tmp_path):
 
 def test_coco_takes_the_first_caption(coco):
     data = COCO(path=str(coco), size=8)
-    assert data.provides == {"prompts"}
+    assert data.gives == {"prompts"}
     for name, batch in everything(data).items():
         side, number = name[: name.index("2017")], int(name[-5])
         assert batch.prompts == (f"{side} photo {number}, take 8.",)
@@ -199,7 +199,7 @@ def change(pie, key, **values):
 def test_pie_bench_gives_prompt_pairs_and_masks(pie):
     data = PIEBench(path=str(pie.parent), size=512)
     assert (data.size("test"), data.size("generator")) == (2, 0)
-    assert data.provides == {"prompts", "masks", "edits"}
+    assert data.gives == {"prompts", "part_masks", "edits"}
     batch, edit = data.batch("test", [0, 1]), data.edit("test", [0, 1])
     assert batch.ids == ("0_x/000.jpg", "1_x/111.jpg")
     assert batch.prompts == edit.source_prompts == ("a round cake",) * 2

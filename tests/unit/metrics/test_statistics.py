@@ -106,6 +106,14 @@ class TestSeeds:
         assert found.error == pytest.approx(np.sqrt((9 + 9 - 1) / 4))
         assert found.seed_share == pytest.approx(8 / 17)
 
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_a_negative_estimate_counts_as_no_variance(self, turned):
+        """Rows 1 2 0, 2 0 1: those of equal means vary less than by chance; mean squares 0, 1/2, 3/2."""
+        table = np.array([[1.0, 2.0, 0.0], [2.0, 0.0, 1.0]])
+        found = crossed_mean(table.T if turned else table)
+        assert found.error == pytest.approx(np.sqrt(1.5 / 6))
+        assert found.seed_share == 0
+
     @pytest.mark.parametrize("parts", [(1.0, 0.1, 0.1), (0.0, 1.0, 1.0), (0.2, 1.0, 0.5)])
     def test_interval_covers(self, parts):
         rng = np.random.default_rng(1)

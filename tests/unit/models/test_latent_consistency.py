@@ -107,11 +107,7 @@ def test_noise_belongs_to_the_image(student):
 
 @pytest.mark.parametrize("method", [DDIMInversion, SDEdit])
 def test_editors_from_a_noise_are_refused(method):
-    class Asks:
-        verbs = frozenset({"edit"})
-        needs = frozenset()
-
-    parts = Parts(method, {}, LatentConsistency, toy.ToyData(), Asks)  # type: ignore[arg-type]
+    parts = Parts(method, {}, LatentConsistency, toy.ToyData(), toy.Asks(verb="edit"))
     reason = parts.misfit() or ""
     assert "requires the space noise" in reason and "LatentConsistency lacks" in reason
 

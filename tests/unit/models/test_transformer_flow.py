@@ -194,11 +194,8 @@ def test_adapters_act_within_their_scales(flow):
 
 
 def test_methods_of_separate_attention_are_refused_with_a_reason():
-    class Asks:
-        verbs = frozenset({"interpolate"})
-        needs = frozenset()
-
-    parts = Parts(AttentionInterpolation, {}, TransformerFlow, toy.ToyData(), Asks)  # type: ignore[arg-type]
+    asks = toy.Asks(verb="interpolate")
+    parts = Parts(AttentionInterpolation, {}, TransformerFlow, toy.ToyData(), asks)
     assert "requires the space attention, which TransformerFlow lacks" in (parts.misfit() or "")
 
 

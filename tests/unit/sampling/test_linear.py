@@ -38,6 +38,17 @@ def test_slerp_of_parallel_ends_is_lerp(scale):
     torch.testing.assert_close(slerp(a, scale * a, w), lerp(a, scale * a, w))
 
 
+@pytest.mark.parametrize(("cosine", "turns"), [(0.9994, True), (0.9996, False), (-0.9994, True)])
+def test_slerp_is_lerp_above_a_cosine_of_0_9995(cosine, turns):
+    """A turn keeps the length, a chord does not."""
+    a = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    b = torch.tensor([[cosine, (1 - cosine**2) ** 0.5]], dtype=torch.float64)
+    w = torch.tensor([0.5])
+    chord = ((1 + cosine) / 2) ** 0.5
+    assert float(slerp(a, b, w).norm()) == pytest.approx(1 if turns else chord, abs=1e-9)
+    assert torch.equal(slerp(a, b, w), lerp(a, b, w)) is not turns
+
+
 def test_slerp_decides_per_sample():
     a = rows(2, 6)
     b = torch.stack([a[0], rows(6, seed=1)])
