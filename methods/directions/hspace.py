@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.batching import padded_batches
+from latentbench.bounds import Count, Positive, Steps
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
@@ -84,13 +85,13 @@ class HSpaceDirections(Editor):
         *,
         variant: Literal["supervised", "pca"] = "supervised",
         space: Literal["bottleneck", "noise"] = "bottleneck",
-        steps: int | None = None,
-        images: int = 96,
-        extremes: int = 32,
-        components: int = 16,
+        steps: Steps | None = None,
+        images: Count = 96,
+        extremes: Count = 32,
+        components: Count = 16,
         orthogonal: bool = False,
         asymmetric: bool = False,
-        max_strength: float = 6.0,
+        max_strength: Positive = 6.0,
     ) -> None:
         if 2 * extremes > images:
             raise BadInput(f"{extremes} extremes on either side need {2 * extremes} images")

@@ -1,13 +1,14 @@
 """SDEdit: noise the image part of the way, denoise under the target condition."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
+from latentbench.bounds import Count, Guidance, Share, Steps, above, at_most
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
@@ -73,16 +74,12 @@ class SDEdit(Editor):
     def __init__(
         self,
         *,
-        steps: int | None = None,
-        guidance: float = 3.0,
-        eta: float = 0.0,
-        repeats: int = 1,
-        max_strength: float = 1.0,
+        steps: Steps | None = None,
+        guidance: Guidance = 3.0,
+        eta: Share = 0.0,
+        repeats: Count = 1,
+        max_strength: Annotated[float, above(0), at_most(1)] = 1.0,
     ) -> None:
-        if max_strength > 1:
-            raise BadInput(f"max_strength is a share of the steps, at most 1, got {max_strength}")
-        if repeats < 1:
-            raise BadInput(f"repeats is a number of passes, at least 1, got {repeats}")
         self.steps, self.guidance, self.eta = steps, guidance, eta
         self.repeats, self.max_strength = repeats, max_strength
 

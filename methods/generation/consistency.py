@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
 from latentbench.models.latent_consistency import LatentConsistency
 from latentbench.sampling.consistency import ConsistencyStep
@@ -36,7 +37,7 @@ class ConsistencySampling(Editor):
     }
     model: LatentConsistency
 
-    def __init__(self, *, steps: int | None = None, guidance: float | None = None) -> None:
+    def __init__(self, *, steps: Steps | None = None, guidance: Guidance | None = None) -> None:
         self.steps, self.guidance = steps, guidance
 
     def generate(

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
 from latentbench.model import DiffusionModel
 from latentbench.models.push_forward import PushForward
@@ -31,7 +32,7 @@ class PlainSampling(Editor):
     families = (DiffusionModel, PushForward)
     model: Any
 
-    def __init__(self, *, steps: int | None = None, guidance: float | None = None) -> None:
+    def __init__(self, *, steps: Steps | None = None, guidance: Guidance | None = None) -> None:
         self.steps, self.guidance = steps, guidance
 
     def generate(

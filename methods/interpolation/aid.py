@@ -1,7 +1,7 @@
 """AID: interpolation between two prompts inside the attention layers."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from scipy.optimize import least_squares
 from scipy.stats import beta as beta_law
 from torch import Tensor
 
+from latentbench.bounds import Guidance, Name, Share, Steps, between
 from latentbench.errors import BadInput
 from latentbench.model import AttentionCall, Condition
 from latentbench.sampling.inversion import condition_of
@@ -114,19 +115,17 @@ class AttentionInterpolation(SphericalInterpolation):
         *,
         mode: Literal["inner", "outer"] = "outer",
         fused: bool = True,
-        guide: str | None = None,
-        warmup: float = 0.5,
-        alpha: float = 1.0,
-        beta: float = 1.0,
-        explore: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
+        guide: Name | None = None,
+        warmup: Share = 0.5,
+        alpha: Annotated[float, between(0.001, 1000)] = 1.0,
+        beta: Annotated[float, between(0.001, 1000)] = 1.0,
+        explore: Literal[0] | Annotated[int, between(3, 1000)] = 0,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         super().__init__(steps=steps, guidance=guidance)
         if guide is not None and not fused:
             raise BadInput("guide needs fused=true: without it cross-attention ignores the guide")
-        if explore in (1, 2):
-            raise BadInput(f"explore takes 3 frames or more, or 0 for none; got {explore}")
         self.mode: Literal["inner", "outer"] = mode
         self.fused, self.guide, self.warmup = fused, guide, warmup
         self.alpha, self.beta, self.explore = alpha, beta, explore

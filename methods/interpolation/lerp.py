@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
 from latentbench.model import Condition, DiffusionModel
 from latentbench.models.push_forward import PushForward
@@ -42,8 +43,8 @@ class LinearInterpolation(Editor):
         self,
         *,
         space: Literal["noise", "style"] = "noise",
-        steps: int | None = None,
-        guidance: float | None = None,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         self.space, self.steps, self.guidance = Space(space), steps, guidance
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Steps
 from latentbench.editor import Editor
 from latentbench.model import Condition
 from latentbench.models.push_forward import PushForward
@@ -39,7 +40,7 @@ class Autoencode(Editor):
     model: Any
 
     def __init__(
-        self, *, noise: Literal["inverted", "fresh"] = "inverted", steps: int | None = None
+        self, *, noise: Literal["inverted", "fresh"] = "inverted", steps: Steps | None = None
     ) -> None:
         self.noise, self.steps = noise, steps
 

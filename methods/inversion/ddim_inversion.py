@@ -1,11 +1,12 @@
 """DDIM inversion: the deterministic sampler run backwards; edits by decoding under a new prompt."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Guidance, Positive, Steps, between
 from latentbench.editor import Editor
 from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.inversion import condition_of, ddim_invert
@@ -46,11 +47,11 @@ class DDIMInversion(Editor):
     def __init__(
         self,
         *,
-        steps: int | None = None,
+        steps: Steps | None = None,
         convention: Literal["next", "matched"] = "next",
-        forward_steps: int = 0,
-        guidance: float = 3.0,
-        max_strength: float = 1.0,
+        forward_steps: Annotated[int, between(0, 1000)] = 0,
+        guidance: Guidance = 3.0,
+        max_strength: Positive = 1.0,
     ) -> None:
         self.steps, self.forward_steps = steps, forward_steps
         self.convention: Literal["next", "matched"] = convention

@@ -1,9 +1,12 @@
 """Edit-friendly DDPM noise space: every level is noised independently of the others."""
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Guidance, Positive, Steps, above, at_least, at_most, below
 from latentbench.parameterization import Grid
 from latentbench.types import Batch
 from methods.inversion.noise_maps import NoiseMapEditor
@@ -35,12 +38,12 @@ class EditFriendlyDDPM(NoiseMapEditor):
     def __init__(
         self,
         *,
-        steps: int | None = None,
-        eta: float = 1.0,
-        skip: float = 0.3,
-        guidance_source: float = 1.0,
-        guidance_target: float = 5.0,
-        max_strength: float = 1.0,
+        steps: Steps | None = None,
+        eta: Annotated[float, above(0), at_most(1)] = 1.0,
+        skip: Annotated[float, at_least(0), below(1)] = 0.3,
+        guidance_source: Guidance = 1.0,
+        guidance_target: Guidance = 5.0,
+        max_strength: Positive = 1.0,
     ) -> None:
         super().__init__(
             steps=steps,

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.editor import Editor
-from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
 from latentbench.parameterization import Grid, transition
 from latentbench.sampling.inversion import condition_of
@@ -42,7 +41,7 @@ class NoiseMapEditor(Editor):
 
     Args:
         steps: sampling steps; default: the model's.
-        eta: stochasticity of the sampler, above 0.
+        eta: stochasticity of the sampler, above 0 and at most 1.
         skip: share of the noisiest steps that are left out; larger stays closer to the input.
         guidance_source: guidance while inverting.
         guidance_target: guidance at strength 1.
@@ -67,10 +66,6 @@ class NoiseMapEditor(Editor):
         guidance_target: float,
         max_strength: float,
     ) -> None:
-        if eta <= 0:
-            raise BadInput(f"eta must be above 0 (a stochastic sampler), got {eta}")
-        if not 0 <= skip < 1:
-            raise BadInput(f"skip is a share of the steps in [0, 1), got {skip}")
         self.steps, self.eta, self.skip = steps, eta, skip
         self.guidance_source, self.guidance_target = guidance_source, guidance_target
         self.max_strength = max_strength

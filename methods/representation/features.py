@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Count, Share, Steps
 from latentbench.editor import Editor
-from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel
 from latentbench.models.push_forward import PushForward
 from latentbench.sampling.inversion import ddim_invert
@@ -35,9 +35,6 @@ class Features(Editor):
         pool: side of the grid that h_t is averaged to.
         steps: sampling steps; default: the model's.
 
-    Raises:
-        BadInput: a noise level outside 0..1, or fewer than one noise or cell.
-
     Example:
         >>> editor = Features(noise_level=0.1)  # editor.represent(batch) is [b, channels]
     """
@@ -52,16 +49,11 @@ class Features(Editor):
         self,
         *,
         space: Literal["bottleneck", "noise", "vae", "style", "semantic"] = "bottleneck",
-        noise_level: float = 0.1,
-        ensemble: int = 1,
-        pool: int = 1,
-        steps: int | None = None,
+        noise_level: Share = 0.1,
+        ensemble: Count = 1,
+        pool: Count = 1,
+        steps: Steps | None = None,
     ) -> None:
-        if not 0 <= noise_level <= 1 or ensemble < 1 or pool < 1:
-            raise BadInput(
-                f"features take noise_level in 0..1 and at least one noise and one cell, got "
-                f"noise_level={noise_level:g}, ensemble={ensemble}, pool={pool}"
-            )
         self.space, self.noise_level, self.steps = Space(space), noise_level, steps
         self.ensemble, self.pool = ensemble, pool
 

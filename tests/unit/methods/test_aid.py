@@ -171,8 +171,6 @@ def test_a_guide_replaces_the_inner_prompts_and_leaves_the_ends(latent):
 def test_a_guide_without_fusion_is_refused():
     with pytest.raises(BadInput, match="guide needs fused=true"):
         AttentionInterpolation(guide="smile", fused=False)
-    with pytest.raises(BadInput, match="3 frames or more"):
-        AttentionInterpolation(explore=2)
 
 
 def test_a_model_without_attention_is_an_error(zoo):

@@ -1,11 +1,9 @@
 """Codes of images in a model's spaces."""
 
-import pytest
 import torch
 import toy
 
 from latentbench.cache import Cache
-from latentbench.errors import BadInput
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import noise_to_level
 from latentbench.streams import Streams
@@ -63,8 +61,3 @@ def test_vector_codes(vae, gan, diffae):
 def test_inverted_noise_takes_a_sampler(gan):
     spaces, _ = Features.required(["represent"], {"space": "noise"})
     assert spaces - gan.spaces
-
-
-def test_a_level_outside_the_schedule_is_refused():
-    with pytest.raises(BadInput, match="take noise_level in 0"):
-        Features(noise_level=1.5)
