@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -12,13 +12,16 @@ from torch import Tensor
 
 from latentbench.batching import map_batches, padded_batches
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.data.dataset import Dataset
+from latentbench.bounds import Count, above, at_most, between, distinct, matches, not_empty
+from latentbench.data.dataset import Dataset, Split
 from latentbench.errors import BadInput
 from latentbench.types import Batch, Capability, Edit, Samples
-from latentbench.zoo.judges import load_judge
+from latentbench.zoo.judges import JudgeName, load_judge
 
 TRIALS = 5  # strengths tried after the curve
 CLOSE = 0.03  # mean gain this near to the wanted one ends the trials
+Attribute = Annotated[str, matches(".+[+-]", "such as glasses+ or hat-")]
+Attributes = Annotated[Sequence[Attribute], not_empty, distinct]
 MARGIN = 0.15  # a trial stays this share of the bracket away from its ends
 
 
@@ -44,8 +47,7 @@ class AttributeEditing(Benchmark):
         split: which images are edited.
 
     Raises:
-        BadInput: no image or no strength asked for; or the split has fewer than n images far from
-            an edit's goal (raised by `setup`).
+        BadInput: the split has fewer than n images far from an edit's goal (raised by `setup`).
     """
 
     question = "Does an edit change what was asked and nothing else?"
@@ -58,15 +60,13 @@ class AttributeEditing(Benchmark):
     def __init__(
         self,
         *,
-        n: int = 32,
-        attributes: Sequence[str] = ("glasses+", "hat+"),
-        gain: float = 0.5,
-        strengths: int = 4,
-        judge: str = "zoo2",
-        split: str = "test",
+        n: Count = 32,
+        attributes: Attributes = ("glasses+", "hat+"),
+        gain: Annotated[float, above(0), at_most(1)] = 0.5,
+        strengths: Annotated[int, between(1, 1000)] = 4,
+        judge: JudgeName = "zoo2",
+        split: Split = "test",
     ) -> None:
-        if min(n, strengths) < 1:
-            raise BadInput(f"n and strengths are numbers of 1 or more, got {n} and {strengths}")
         self.n, self.attributes, self.gain = n, tuple(attributes), gain
         self.strengths, self.judge, self.split = strengths, judge, split
 

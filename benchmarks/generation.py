@@ -3,7 +3,8 @@
 from typing import Any
 
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.data.dataset import Dataset
+from latentbench.bounds import Count
+from latentbench.data.dataset import Dataset, Split
 from latentbench.types import Capability, Samples
 
 
@@ -19,7 +20,7 @@ class Generation(Benchmark):
     verbs = frozenset({"generate"})
     main_score = "kd_zoo1"
 
-    def __init__(self, *, n: int = 256, split: str = "test") -> None:
+    def __init__(self, *, n: Count = 256, split: Split = "test") -> None:
         self.n, self.split = n, split
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:

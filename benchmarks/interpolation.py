@@ -1,11 +1,12 @@
 """Is the path between two latents smooth, and does it stay on the manifold?"""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.data.dataset import Dataset
+from latentbench.bounds import Count, between
+from latentbench.data.dataset import Dataset, Split
 from latentbench.models.semantic import SemanticDiffusion
 from latentbench.types import Batch, Capability, Description, Endpoint, Samples, Space
 
@@ -31,10 +32,10 @@ class Interpolation(Benchmark):
     def __init__(
         self,
         *,
-        n: int = 32,
-        frames: int = 11,
+        n: Count = 32,
+        frames: Annotated[int, between(3, 1000)] = 11,
         kind: Literal["noise", "prompt", "image"] = "noise",
-        split: str = "test",
+        split: Split = "test",
     ) -> None:
         self.n, self.frames, self.kind, self.split = n, frames, kind, split
         self.needs = frozenset({Capability.PROMPTS}) if kind == "prompt" else frozenset()

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.data.dataset import Dataset
+from latentbench.bounds import Count, Name, Seed
+from latentbench.data.dataset import Dataset, Split
 from latentbench.model import LatentModel
 from latentbench.option import Option
 from latentbench.streams import Streams
@@ -41,11 +42,11 @@ class LatentSimilarity(Benchmark):
     def __init__(
         self,
         *,
-        n: int = 1024,
-        other_method: str = "features",
-        other_model: str | None = None,
-        other_seed: int = 1,
-        split: str = "test",
+        n: Count = 1024,
+        other_method: Name = "features",
+        other_model: Name | None = None,
+        other_seed: Seed = 1,
+        split: Split = "test",
     ) -> None:
         self.n, self.split = n, split
         self.other_method, self.other_model = other_method, other_model

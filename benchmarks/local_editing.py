@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from benchmarks.attribute_editing import AttributeEditing, goal_of
+from benchmarks.attribute_editing import AttributeEditing, Attributes, goal_of
 from latentbench.benchmark import Bench, Work
-from latentbench.errors import BadInput
+from latentbench.bounds import Count, above, at_most, between
+from latentbench.data.dataset import Split
 from latentbench.types import Batch, Capability, Edit, Samples
+from latentbench.zoo.judges import JudgeName
 
 VISIBLE = 2 / 255  # change of a value in [0, 1] above which a pixel belongs to the mask
 
@@ -36,9 +38,6 @@ class LocalEditing(AttributeEditing):
         dilate: pixels by which a mask grows in each direction.
         give_masks: hand the mask to the method, which may then copy the source outside it: no
             longer comparable with methods that are not given it.
-
-    Raises:
-        BadInput: a mask that would shrink.
     """
 
     question = "Does an edit stay inside the region that it has to change?"
@@ -48,17 +47,15 @@ class LocalEditing(AttributeEditing):
     def __init__(
         self,
         *,
-        n: int = 32,
-        attributes: Sequence[str] = ("glasses+", "hat+"),
-        gain: float = 0.5,
-        strengths: int = 4,
-        judge: str = "zoo2",
-        split: str = "test",
-        dilate: int = 1,
+        n: Count = 32,
+        attributes: Attributes = ("glasses+", "hat+"),
+        gain: Annotated[float, above(0), at_most(1)] = 0.5,
+        strengths: Annotated[int, between(1, 1000)] = 4,
+        judge: JudgeName = "zoo2",
+        split: Split = "test",
+        dilate: Annotated[int, between(0, 256)] = 1,
         give_masks: bool = False,
     ) -> None:
-        if dilate < 0:
-            raise BadInput(f"dilate is a number of pixels, 0 or more, got {dilate}")
         super().__init__(
             n=n, attributes=attributes, gain=gain, strengths=strengths, judge=judge, split=split
         )

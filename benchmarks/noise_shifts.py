@@ -9,12 +9,14 @@ they change in a set of outputs is sampling noise, or a fault.
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from latentbench.bounds import Share, above, at_least, at_most, below, between
 from latentbench.errors import BadInput
 
 Noise = Float[Tensor, "b ..."]
@@ -156,6 +158,16 @@ LAW_PRESERVING: dict[str, Shift] = {
     "fresh": _fresh,
 }
 SHIFTS = OFF_LAW | LAW_PRESERVING
+
+STRENGTH = Annotated[float, between(-1000, 1000)]
+STRENGTHS = {  # of the shifts that do not take every number
+    "blur": Annotated[float, above(0), at_most(100)],
+    "clip": Annotated[float, above(0), at_most(1000)],
+    "clip_rescaled": Annotated[float, above(0), at_most(1000)],
+    "sparse": Annotated[float, at_least(0), below(1)],
+    "convex": Share,
+    "roll": Annotated[int, between(-1024, 1024)],
+}
 
 
 def _cdf(z: Noise) -> Noise:

@@ -1,11 +1,12 @@
 """How fast does the image change with the latent?"""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.data.dataset import Dataset
+from latentbench.bounds import Count, above, at_most
+from latentbench.data.dataset import Dataset, Split
 from latentbench.sampling import linear
 from latentbench.types import Capability, Endpoint, Samples
 
@@ -31,7 +32,13 @@ class PathLength(Benchmark):
     verbs = frozenset({"interpolate"})
     main_score = "ppl_lpd_zoo1"
 
-    def __init__(self, *, n: int = 256, epsilon: float = 1e-2, split: str = "test") -> None:
+    def __init__(
+        self,
+        *,
+        n: Count = 256,
+        epsilon: Annotated[float, above(0), at_most(1)] = 1e-2,
+        split: Split = "test",
+    ) -> None:
         self.n, self.epsilon, self.split = n, epsilon, split
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.data.dataset import Dataset
+from latentbench.bounds import Count
+from latentbench.data.dataset import Dataset, Split
 from latentbench.types import Capability, Samples
 
 
@@ -23,7 +24,7 @@ class Probing(Benchmark):
     needs = frozenset({Capability.LABELS})
     main_score = "probe_r2"
 
-    def __init__(self, *, n: int = 1024, split: str = "test") -> None:
+    def __init__(self, *, n: Count = 1024, split: Split = "test") -> None:
         self.n, self.split = n, split
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:

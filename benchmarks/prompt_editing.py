@@ -1,13 +1,13 @@
 """Does an edit by a prompt pair change the image where it should, and keep the rest?"""
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from latentbench.benchmark import Bench, Benchmark, Work
+from latentbench.bounds import Count, between
 from latentbench.data.dataset import Dataset
-from latentbench.errors import BadInput
 from latentbench.types import Capability, Samples
 
 SPLIT = "test"
@@ -30,9 +30,6 @@ class PromptEditing(Benchmark):
         strengths: number of native strengths, evenly spaced up to `max_strength`.
         give_masks: hand the mask to the method: no longer comparable with those that are not
             given it.
-
-    Raises:
-        BadInput: no strength at all.
     """
 
     question = "Does an edit by a prompt pair change the image where it should, and keep the rest?"
@@ -41,9 +38,13 @@ class PromptEditing(Benchmark):
     gives = frozenset({Capability.TARGET_PROMPTS})
     main_score = "bg_psnr"
 
-    def __init__(self, *, n: int = 140, strengths: int = 1, give_masks: bool = False) -> None:
-        if strengths < 1:
-            raise BadInput(f"strengths is how many edits are made, 1 or more, got {strengths}")
+    def __init__(
+        self,
+        *,
+        n: Count = 140,
+        strengths: Annotated[int, between(1, 1000)] = 1,
+        give_masks: bool = False,
+    ) -> None:
         self.n, self.strengths, self.give_masks = n, strengths, give_masks
         self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
 

@@ -1,13 +1,15 @@
 """What does a shift of the initial noise do to a model's samples?"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
-from benchmarks.noise_shifts import SHIFTS, relative_shift
+from benchmarks.noise_shifts import SHIFTS, STRENGTH, STRENGTHS, relative_shift
+from latentbench.annotations import fault
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.data.dataset import Dataset
+from latentbench.bounds import Count, Name, distinct, not_empty
+from latentbench.data.dataset import Dataset, Split
 from latentbench.errors import BadInput, unknown
 from latentbench.types import Capability, Samples
 
@@ -30,7 +32,7 @@ class Robustness(Benchmark):
         split: whose captions are the prompts.
 
     Raises:
-        BadInput: unknown shift, or a strength that is no number.
+        BadInput: unknown shift, or a strength that it does not take.
     """
 
     question = "Does a model keep to its condition when its initial noise is shifted?"
@@ -40,9 +42,9 @@ class Robustness(Benchmark):
     def __init__(
         self,
         *,
-        n: int = 64,
-        shifts: Sequence[str] = ("mean 0.1", "mean 0.5"),
-        split: str = "test",
+        n: Count = 64,
+        shifts: Annotated[Sequence[Name], not_empty, distinct] = ("mean 0.1", "mean 0.5"),
+        split: Split = "test",
     ) -> None:
         self.n, self.split = n, split
         self.cases = {case: _case(case) for case in shifts}
@@ -86,6 +88,10 @@ def _case(text: str) -> tuple[str, float]:
     if name not in SHIFTS:
         raise unknown("shift", name, SHIFTS)
     try:
-        return name, float(strength)
+        number = int(strength) if strength.lstrip("+-").isdecimal() else float(strength)
     except ValueError:
         raise BadInput(f"a case is 'SHIFT STRENGTH', as 'mean 0.1', got {text!r}") from None
+    wrong = fault(f"the strength of {name}", number, STRENGTHS.get(name, STRENGTH))
+    if wrong is not None:
+        raise BadInput(f"benchmark.shifts: {wrong}")
+    return name, float(number)

@@ -5,6 +5,7 @@ them, and `Annotated` with limits from `latentbench.bounds`. Any other annotatio
 """
 
 import difflib
+import functools
 import math
 import types
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from enum import Enum
 from inspect import Parameter
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from latentbench.bounds import Distinct, Interval, NotEmpty, OrInfinite, Pattern
+from latentbench.bounds import Interval, Limit, OrInfinite
 
 DEFAULT = Interval(-(2**31), 2**31 - 1)  # of whole numbers whose annotation has no interval
 LISTS = (list, tuple, Sequence)
@@ -95,7 +96,7 @@ def allowed(annotation: Any) -> str:
         'a whole number from 1 to 1000, or null'
     """
     base, limits = _parted(annotation)
-    tail = "".join(f" {limit.words}" for limit in limits if not isinstance(limit, OrInfinite))
+    tail = "".join(f" {limit.words}" for limit in limits)
     if base is None or base is type(None):
         return "null"
     origin = get_origin(base)
@@ -107,8 +108,6 @@ def allowed(annotation: Any) -> str:
         return f"a list{tail}, each entry {allowed(_entry(base))}"
     if isinstance(base, type) and issubclass(base, Enum):
         return _either(base.__members__)
-    if any(isinstance(limit, OrInfinite) for limit in limits):
-        tail += " (infinity included)"
     return KINDS.get(base, getattr(base, "__name__", str(base))) + tail
 
 
@@ -131,8 +130,9 @@ def _parted(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     if get_origin(annotation) is not Annotated:
         return annotation, ()
     base, *extra = get_args(annotation)
-    known = (Interval, NotEmpty, Distinct, Pattern, OrInfinite)
-    return base, tuple(limit for limit in extra if isinstance(limit, known))
+    intervals = [limit for limit in extra if isinstance(limit, Interval)]
+    others = [limit for limit in extra if isinstance(limit, Limit) and limit not in intervals]
+    return base, (*([functools.reduce(Interval.__and__, intervals)] if intervals else []), *others)
 
 
 def _is_number(value: Any, base: type, limits: Sequence[Any]) -> bool:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,13 @@ class Interval:
         return f"above {_plain(self.low)}" if self.low_open else f"of {_plain(self.low)} or more"
 
     def _below(self) -> str:
-        return f"below {_plain(self.high)}" if self.high_open else f"of {_plain(self.high)} or less"
+        return f"below {_plain(self.high)}" if self.high_open else f"at most {_plain(self.high)}"
+
+    def __and__(self, other: "Interval") -> "Interval":
+        """Return the numbers that lie in both."""
+        low, low_open = max((self.low, self.low_open), (other.low, other.low_open))
+        high, closed = min((self.high, not self.high_open), (other.high, not other.high_open))
+        return Interval(low, high, low_open, not closed)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,14 @@ class Pattern:
 class OrInfinite:
     """A number that may also be infinite (never NaN)."""
 
+    words = "(infinity included)"
 
-Limit = Interval | NotEmpty | Distinct | Pattern
+    def holds(self, value: float) -> bool:
+        """Return whether it is a number at all."""
+        return not math.isnan(value)
+
+
+Limit = Interval | NotEmpty | Distinct | Pattern | OrInfinite
 
 
 def at_least(low: float) -> Interval:
@@ -135,13 +147,17 @@ def matches(regex: str, words: str) -> Pattern:
 not_empty, distinct, or_infinite = NotEmpty(), Distinct(), OrInfinite()
 
 Count = Annotated[int, between(1, 1_000_000)]  # of things made or held in memory; more is a slip
+SetSize = Annotated[int, between(2, 1_000_000)]  # of a set that has a spread
 Steps = Annotated[int, between(1, 1000)]  # sampling steps; schedules are trained with 1,000
 Share = Annotated[float, between(0, 1)]
-Positive = Annotated[float, above(0)]
-NotNegative = Annotated[float, at_least(0)]
-Guidance = Annotated[float, at_least(0)]  # scale of classifier-free guidance; 1 is off
+Positive = Annotated[float, above(0), at_most(1_000_000)]
+NotNegative = Annotated[float, between(0, 1_000_000)]
+Guidance = Annotated[float, between(0, 1000)]  # scale of classifier-free guidance; 1 is off
+Size = Annotated[int, between(1, 8192)]  # pixels per side
 Seed = Annotated[int, between(-(2**63), 2**63 - 1)]
+NumpySeed = Annotated[int, between(0, 2**32 - 1)]
 Name = Annotated[str, not_empty]  # of a file, a folder, an option, a column
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 def _plain(number: float) -> str:

@@ -1,14 +1,15 @@
 """`dataset=afhq`: Animal Faces-HQ, `train/cat/*.png` and `val/` (version 1) or `test/` (2)."""
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
+from latentbench.bounds import Count, Name, Size
 from latentbench.data.faults import refuse
 from latentbench.data.folder import ImageFolder
 from latentbench.data.image_files import image_files
 from latentbench.data.table import SPLIT, deal_official, side_of
-from latentbench.errors import unknown
 from latentbench.paths import user_path
 from latentbench.types import Capability
 
@@ -37,14 +38,12 @@ class AFHQ(ImageFolder):
     def __init__(
         self,
         *,
-        path: str,
-        domain: str | None = None,
-        size: int | None = None,
-        limit: int | None = None,
+        path: Name,
+        domain: Literal["cat", "dog", "wild"] | None = None,
+        size: Size | None = None,
+        limit: Count | None = None,
         links: bool = False,
     ) -> None:
-        if domain is not None and domain not in DOMAINS:
-            raise unknown("domain of AFHQ", domain, DOMAINS)
         folder = user_path(path, "dataset.path").resolve()
         names = image_files(folder, links)
         domains = [Path(name).parent.name for name in names]

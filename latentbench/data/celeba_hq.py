@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from latentbench.bounds import Count, Name, Size
 from latentbench.cache import content_hash
 from latentbench.data.decoding import decode_mask, header
 from latentbench.data.faults import refuse
@@ -56,7 +57,12 @@ class CelebAHQ(ImageFolder):
     gives = frozenset({Capability.LABELS})
 
     def __init__(
-        self, *, path: str, size: int | None = None, limit: int | None = None, links: bool = False
+        self,
+        *,
+        path: Name,
+        size: Size | None = None,
+        limit: Count | None = None,
+        links: bool = False,
     ) -> None:
         folder = user_path(path, "dataset.path").resolve()
         super().__init__(folder, _attributes(folder / ATTRIBUTES), size, limit, links)

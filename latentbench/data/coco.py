@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
+from latentbench.bounds import Count, Name, Size
 from latentbench.data.faults import refuse
 from latentbench.data.folder import ImageFolder
 from latentbench.data.table import PROMPT, SPLIT, deal_official
@@ -46,10 +47,10 @@ class COCO(ImageFolder):
     def __init__(
         self,
         *,
-        path: str,
-        year: int = 2017,
-        size: int | None = None,
-        limit: int | None = None,
+        path: Name,
+        year: Literal[2014, 2017] = 2017,
+        size: Size | None = None,
+        limit: Count | None = None,
         links: bool = False,
     ) -> None:
         folder = user_path(path, "dataset.path").resolve()

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.types import Batch, Capability, Description, Edit
+
+Split = Literal["generator", "judge", "calibration", "test"]
 
 
 class Dataset(ABC):
@@ -21,7 +23,7 @@ class Dataset(ABC):
 
     version: ClassVar[int] = 1
     gives: frozenset[Capability] = frozenset()  # a setting may decide
-    splits: ClassVar[tuple[str, ...]] = ("generator", "judge", "calibration", "test")
+    splits: ClassVar[tuple[str, ...]] = get_args(Split)
     factor_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()  # factors that an edit may ask for
     edit_kinds: tuple[str, ...] = ()  # kinds of the edits that it asks for itself

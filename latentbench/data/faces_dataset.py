@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Share
 from latentbench.data import faces
 from latentbench.data.dataset import Dataset
 from latentbench.types import Batch, Capability, Description
@@ -29,7 +31,9 @@ class FacesDataset(Dataset):
         {Capability.LABELS, Capability.PROMPTS, Capability.PART_MASKS, Capability.COUNTERFACTUALS}
     )
 
-    def __init__(self, *, size: int | None = None, correlation: float = 0.0) -> None:
+    def __init__(
+        self, *, size: Literal[1, 2, 4, 8, 16, 32, 64] | None = None, correlation: Share = 0.0
+    ) -> None:
         self.image_size, self.correlation = size or faces.NATIVE_SIZE, correlation
         self.factor_names, self.attributes = faces.FACTOR_NAMES, faces.ATTRIBUTES
         self._split("test")  # refuses a wrong size or correlation now

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from latentbench.bounds import Count, Name, Size
 from latentbench.data.faults import refuse
 from latentbench.data.folder import ImageFolder
 from latentbench.data.image_files import image_files
@@ -35,7 +36,12 @@ class FFHQ(ImageFolder):
     """
 
     def __init__(
-        self, *, path: str, size: int | None = None, limit: int | None = None, links: bool = False
+        self,
+        *,
+        path: Name,
+        size: Size | None = None,
+        limit: Count | None = None,
+        links: bool = False,
     ) -> None:
         folder = user_path(path, "dataset.path").resolve()
         names = image_files(folder, links)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from latentbench.bounds import Count, Name, Size
 from latentbench.data.faults import refuse
 from latentbench.data.image_files import image_files
 from latentbench.data.sources import Files, stamp
@@ -74,10 +75,10 @@ class Folder(ImageFolder):
     def __init__(
         self,
         *,
-        path: str,
-        table: str | None = None,
-        size: int | None = None,
-        limit: int | None = None,
+        path: Name,
+        table: Name | None = None,
+        size: Size | None = None,
+        limit: Count | None = None,
         links: bool = False,
     ) -> None:
         folder = user_path(path, "dataset.path").resolve()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from latentbench.bounds import Count, Name, Size, distinct
 from latentbench.data.decoding import readable_endings
 from latentbench.data.faults import refuse
 from latentbench.data.image_files import files_below, image_files
@@ -54,13 +55,13 @@ class Hub(ImageTable):
     def __init__(
         self,
         *,
-        path: str,
-        revision: str | None = None,
+        path: Name,
+        revision: Name | None = None,
         image: str | None = None,
-        prompt: str | None = None,
-        factors: Sequence[str] = (),
-        size: int | None = None,
-        limit: int | None = None,
+        prompt: Name | None = None,
+        factors: Annotated[Sequence[Name], distinct] = (),
+        size: Size | None = None,
+        limit: Count | None = None,
         links: bool = False,
     ) -> None:
         self.folder, self.links = _folder(path, revision), links

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from latentbench.bounds import Count, Name, Size
 from latentbench.data.folder import ImageFolder
 from latentbench.data.image_files import image_files
 from latentbench.data.table import SPLIT, deal_official, side_of
@@ -27,7 +28,12 @@ class LSUN(ImageFolder):
     """
 
     def __init__(
-        self, *, path: str, size: int | None = None, limit: int | None = None, links: bool = False
+        self,
+        *,
+        path: Name,
+        size: Size | None = None,
+        limit: Count | None = None,
+        links: bool = False,
     ) -> None:
         folder = user_path(path, "dataset.path").resolve()
         packed = next(folder.rglob("data.mdb"), None) if folder.is_dir() else None

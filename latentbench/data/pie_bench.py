@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from latentbench.bounds import Count, Name, Size, between, distinct, not_empty
 from latentbench.cache import content_hash
 from latentbench.data.decoding import header
 from latentbench.data.faults import refuse, shortened
@@ -30,6 +31,7 @@ TYPES = (
     "random", "change_object", "add_object", "delete_object", "change_content", "change_pose",
     "change_color", "change_material", "change_background", "change_style",
 )  # fmt: skip
+Kinds = Annotated[Sequence[Annotated[int, between(0, 9)]], not_empty, distinct]  # of TYPES
 MASK = "edit"  # name of the mask: 1 where the image is to change
 
 
@@ -79,14 +81,14 @@ class PIEBench(ImageFolder):
     def __init__(
         self,
         *,
-        path: str,
-        types: Sequence[int] | None = None,
-        size: int | None = None,
-        limit: int | None = None,
+        path: Name,
+        types: Kinds | None = None,
+        size: Size | None = None,
+        limit: Count | None = None,
         links: bool = False,
     ) -> None:
         mapping = _find(user_path(path, "dataset.path").resolve())
-        kinds = TYPES if types is None else [_kind(number) for number in types]
+        kinds = TYPES if types is None else [TYPES[number] for number in types]
         entries = [e for e in _read(mapping, links) if e.kind in kinds]
         if not entries:
             raise BadInput(f"{mapping} has no edit of the types {', '.join(kinds)}")
@@ -153,13 +155,6 @@ def _find(folder: Path) -> Path:
         raise BadInput(f"{what} {MAPPING} in {folder} or one level below; give "
                        f"dataset.path=/data/PIE-Bench_v1")  # fmt: skip
     return found[0]
-
-
-def _kind(number: int) -> str:
-    if number not in range(len(TYPES)):
-        words = ", ".join(f"{k} {name}" for k, name in enumerate(TYPES))
-        raise BadInput(f"PIE-Bench has no edit type {number}; it has {words}")
-    return TYPES[number]
 
 
 def _read(mapping: Path, links: bool) -> list[Entry]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench import weights as zoo
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.cache import content_hash
 from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
 from latentbench.model import AttentionCall, Condition, DiffusionModel, Evaluations, Taps
@@ -42,10 +43,10 @@ class CheckpointDiffusion(DiffusionModel):
     def __init__(
         self,
         *,
-        path: str,
-        steps: int,
-        guidance: float,
-        dtype: str,
+        path: Name,
+        steps: Steps,
+        guidance: Guidance,
+        dtype: Dtype,
         device: str,
         scheduler: Any,
     ) -> None:

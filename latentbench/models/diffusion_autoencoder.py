@@ -11,6 +11,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Name, Steps
 from latentbench.cache import content_hash
 from latentbench.model import Condition
 from latentbench.models.convolutions import ImageEncoder
@@ -109,10 +110,10 @@ class DiffusionAutoencoder(SemanticDiffusion):
     def __init__(
         self,
         *,
-        path: str,
-        steps: int = 50,
-        prior_steps: int = 50,
-        dtype: str = "float32",
+        path: Name,
+        steps: Steps = 50,
+        prior_steps: Steps = 50,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, dtype=dtype, device=device)

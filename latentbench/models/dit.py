@@ -10,6 +10,7 @@ from huggingface_hub import hf_hub_download
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import BadInput, MissingWeights, unknown
 from latentbench.model import Condition
 from latentbench.models.transformer import TransformerDiffusion
@@ -57,11 +58,11 @@ class DiT(TransformerDiffusion):
     def __init__(
         self,
         *,
-        path: str,
-        vae: str | None = None,
-        steps: int = 50,
-        guidance: float = 4.0,
-        dtype: str = "float32",
+        path: Name,
+        vae: Name | None = None,
+        steps: Steps = 50,
+        guidance: Guidance = 4.0,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(

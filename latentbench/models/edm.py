@@ -5,6 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.model import Condition, Taps
 from latentbench.models.checkpoint import CheckpointDiffusion, load_component
 from latentbench.models.stable_diffusion_xl import StableDiffusionXL
@@ -70,10 +71,10 @@ class EDMStableDiffusionXL(EDMForm, StableDiffusionXL):
     def __init__(
         self,
         *,
-        path: str,
-        steps: int = 50,
-        guidance: float = 3.0,
-        dtype: str = "float32",
+        path: Name,
+        steps: Steps = 50,
+        guidance: Guidance = 3.0,
+        dtype: Dtype = "float32",
         vae_tiling: bool = False,
         device: str = "cpu",
     ) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps, between
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
@@ -49,13 +50,13 @@ class Flux(JointFlow):
     def __init__(
         self,
         *,
-        path: str,
-        image_size: int = 1024,
-        t5_tokens: int = 512,
-        steps: int = 28,
-        guidance: float = 1.0,
-        embedded_guidance: float | None = 3.5,
-        dtype: str = "float32",
+        path: Name,
+        image_size: Annotated[int, between(16, 8192)] = 1024,
+        t5_tokens: Annotated[int, between(1, 4096)] = 512,
+        steps: Steps = 28,
+        guidance: Guidance = 1.0,
+        embedded_guidance: Guidance | None = 3.5,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)

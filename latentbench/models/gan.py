@@ -11,6 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Name
 from latentbench.models.convolutions import ImageEncoder
 from latentbench.models.push_forward import PushForward
 from latentbench.types import Space
@@ -158,7 +159,7 @@ class StyleGAN(PushForward):
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.NOISE, Space.STYLE})
 
-    def __init__(self, *, path: str, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         super().__init__(path=path, dtype=dtype, device=device)
         self.mapping: Any = self.component(MappingNetwork, "mapping")
         self.synthesis: Any = self.component(StyleSynthesis, "synthesis")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.latent_diffusion import token_ids
@@ -36,7 +37,9 @@ class JointFlow(TransformerDiffusion):
     gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS})
     prediction_type = "flow"
 
-    def __init__(self, *, path: str, steps: int, guidance: float, dtype: str, device: str) -> None:
+    def __init__(
+        self, *, path: Name, steps: Steps, guidance: Guidance, dtype: Dtype, device: str
+    ) -> None:
         super().__init__(
             path=path, steps=steps, guidance=guidance, dtype=dtype, device=device,
             scheduler="diffusers.FlowMatchEulerDiscreteScheduler",

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import MissingWeights
 from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component, resolve
@@ -45,12 +46,12 @@ class LatentConsistency(LatentDiffusion):
     def __init__(
         self,
         *,
-        path: str,
-        adapter: str | None = None,
-        steps: int = 4,
-        guidance: float = 1.0,
-        embedded_guidance: float = 8.5,
-        dtype: str = "float32",
+        path: Name,
+        adapter: Name | None = None,
+        steps: Steps = 4,
+        guidance: Guidance = 1.0,
+        embedded_guidance: Guidance = 8.5,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)

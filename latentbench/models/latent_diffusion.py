@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.autoencoder import AutoencodedDiffusion
@@ -42,10 +43,10 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
     def __init__(
         self,
         *,
-        path: str,
-        steps: int = 50,
-        guidance: float = 3.0,
-        dtype: str = "float32",
+        path: Name,
+        steps: Steps = 50,
+        guidance: Guidance = 3.0,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)

@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Dtype, Name, Steps
 from latentbench.errors import Incompatible
 from latentbench.model import Condition
 from latentbench.models.unet import UNetDiffusion
@@ -28,7 +29,7 @@ class PixelDiffusion(UNetDiffusion):
     )
 
     def __init__(
-        self, *, path: str, steps: int = 50, dtype: str = "float32", device: str = "cpu"
+        self, *, path: Name, steps: Steps = 50, dtype: Dtype = "float32", device: str = "cpu"
     ) -> None:
         super().__init__(path=path, steps=steps, dtype=dtype, device=device)
         self.network = self.component("diffusers.UNet2DModel", "unet")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Name
 from latentbench.cache import content_hash
 from latentbench.model import Evaluations, LatentModel
 from latentbench.models.checkpoint import load_component, resolve
@@ -23,7 +24,7 @@ class PushForward(LatentModel):
         device: where the networks run.
     """
 
-    def __init__(self, *, path: str, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         self.path, self.folder = path, resolve(path)
         self.dtype, self.device = getattr(torch, dtype), torch.device(device)
         self.evaluations = Evaluations()

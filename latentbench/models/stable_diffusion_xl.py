@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import Incompatible
 from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
@@ -39,10 +40,10 @@ class StableDiffusionXL(LatentDiffusion):
     def __init__(
         self,
         *,
-        path: str,
-        steps: int = 50,
-        guidance: float = 5.0,
-        dtype: str = "float32",
+        path: Name,
+        steps: Steps = 50,
+        guidance: Guidance = 5.0,
+        dtype: Dtype = "float32",
         vae_tiling: bool = False,
         device: str = "cpu",
     ) -> None:

@@ -1,11 +1,12 @@
 """Text-conditional flow-matching transformers, from the components of Stable Diffusion 3."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps, between
 from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
 from latentbench.models.joint_attention import TappedJointAttention
@@ -40,13 +41,13 @@ class TransformerFlow(JointFlow):
     def __init__(
         self,
         *,
-        path: str,
-        vae: str | None = None,
+        path: Name,
+        vae: Name | None = None,
         t5: bool = False,
-        t5_tokens: int = 0,
-        steps: int = 28,
-        guidance: float = 5.0,
-        dtype: str = "float32",
+        t5_tokens: Annotated[int, between(0, 4096)] = 0,
+        steps: Steps = 28,
+        guidance: Guidance = 5.0,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Name, Positive, Steps
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.types import Space
 
@@ -36,10 +37,10 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
     def __init__(
         self,
         *,
-        path: str,
-        steps: int = 50,
-        scaling_factor: float | None = None,
-        dtype: str = "float32",
+        path: Name,
+        steps: Steps = 50,
+        scaling_factor: Positive | None = None,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, dtype=dtype, device=device)

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import Incompatible
 from latentbench.model import AttentionCall
 from latentbench.models.checkpoint import Attend, CheckpointDiffusion
@@ -81,10 +82,10 @@ class UNetDiffusion(CheckpointDiffusion):
     def __init__(
         self,
         *,
-        path: str,
-        steps: int,
-        guidance: float = 1.0,
-        dtype: str = "float32",
+        path: Name,
+        steps: Steps,
+        guidance: Guidance = 1.0,
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(

@@ -9,6 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Name, Steps
 from latentbench.model import Condition
 from latentbench.models.convolutions import ImageDecoder, ImageEncoder
 from latentbench.models.push_forward import PushForward
@@ -64,7 +65,7 @@ class VariationalAutoencoder(PushForward):
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.NOISE, Space.VAE})
 
-    def __init__(self, *, path: str, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         super().__init__(path=path, dtype=dtype, device=device)
         self.vae: Any = self.component(VectorAutoencoder, "vae")
         self.image_size = int(self.vae.config.image_size)
@@ -109,7 +110,13 @@ class DiffuseVAE(SemanticDiffusion):
     """
 
     def __init__(
-        self, *, path: str, vae: str, steps: int = 10, dtype: str = "float32", device: str = "cpu"
+        self,
+        *,
+        path: Name,
+        vae: Name,
+        steps: Steps = 10,
+        dtype: Dtype = "float32",
+        device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, dtype=dtype, device=device)
         self.vae = VariationalAutoencoder(path=vae, dtype=dtype, device=device)

@@ -8,6 +8,7 @@ features come from a trunk trained without labels.
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import safetensors.torch
 import torch
@@ -245,7 +246,8 @@ ARCHITECTURES: dict[str, Callable[..., Judge]] = {
     "ConvolutionalJudge": ConvolutionalJudge,
     "MixerJudge": MixerJudge,
 }
-JUDGES = ("zoo1", "zoo2")
+JudgeName = Literal["zoo1", "zoo2"]
+JUDGES: tuple[str, ...] = get_args(JudgeName)
 
 
 def load_judge(name: str, device: str | torch.device = "cpu") -> Judge:

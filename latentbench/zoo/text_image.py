@@ -6,6 +6,7 @@ trained on; several words, in any order, or none.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -148,7 +149,8 @@ ARCHITECTURES: dict[str, Callable[..., TextImagePair]] = {
     "MixerPair": MixerPair,
 }
 PAIRS = ("clip1", "clip2")
-JUDGING_PAIRS = ("clip2",)
+JudgingPair = Literal["clip2"]
+JUDGING_PAIRS: tuple[str, ...] = get_args(JudgingPair)
 
 
 def load_pair(name: str, device: str | torch.device = "cpu") -> TextImagePair:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
+from latentbench.bounds import Positive
 from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Score
@@ -36,7 +37,7 @@ class CKA(CodeMetric):
     source = "Similarity of Neural Network Representations Revisited, section 3"
     fewest = 4
 
-    def __init__(self, *, width: float = 0.5) -> None:
+    def __init__(self, *, width: Positive = 0.5) -> None:
         super().__init__()
         self.width = width
 

@@ -1,6 +1,7 @@
 """`dci_*`: disentanglement, completeness and informativeness of a tree ensemble's importances."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 import scipy.stats
@@ -8,6 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.metrics import r2_score
 
+from latentbench.bounds import between
 from latentbench.errors import BadInput
 from latentbench.metric import Figure
 from latentbench.types import Score
@@ -42,7 +44,12 @@ class DCI(CodeMetric):
     source = "A Framework for the Quantitative Evaluation of Disentangled Representations, 2"
     fewest = 30
 
-    def __init__(self, *, trees: int = 100, components: int = 32) -> None:
+    def __init__(
+        self,
+        *,
+        trees: Annotated[int, between(1, 10_000)] = 100,
+        components: Annotated[int, between(2, 10_000)] = 32,
+    ) -> None:
         super().__init__()
         self.trees, self.components = trees, components
 

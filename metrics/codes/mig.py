@@ -1,9 +1,11 @@
 """`mig`: does one code alone hold each factor?"""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 
+from latentbench.bounds import between
 from latentbench.metric import Figure
 from latentbench.types import Score
 from metrics.codes.code_metric import CodeMetric, jackknifed, top_gap
@@ -33,7 +35,7 @@ class MutualInformationGap(CodeMetric):
 
     source = "Isolating Sources of Disentanglement in VAEs, section 4.1"
 
-    def __init__(self, *, bins: int = 20) -> None:
+    def __init__(self, *, bins: Annotated[int, between(2, 1000)] = 20) -> None:
         super().__init__()
         self.bins = bins
 

@@ -1,9 +1,11 @@
 """`modularity`: does each code speak of one factor alone?"""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 
+from latentbench.bounds import between
 from latentbench.errors import BadInput
 from latentbench.metric import Figure
 from latentbench.types import Score
@@ -34,7 +36,7 @@ class Modularity(CodeMetric):
 
     source = "Learning Deep Disentangled Embeddings with the F-Statistic Loss, section 3"
 
-    def __init__(self, *, bins: int = 20) -> None:
+    def __init__(self, *, bins: Annotated[int, between(2, 1000)] = 20) -> None:
         super().__init__()
         self.bins = bins
 

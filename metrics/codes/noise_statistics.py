@@ -1,11 +1,14 @@
 """Is inverted noise Gaussian and white?"""
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from latentbench.bounds import Count, between
 from latentbench.metric import Figure, SampleMetric
 from latentbench.statistics import add_note, jackknife, wilson
 from latentbench.types import Samples, Score
@@ -60,7 +63,7 @@ class NoiseStatistics(SampleMetric):
     needs = frozenset({"noise"})
     source = "There and Back Again, correlation and normality of latents"
 
-    def __init__(self, *, patch: int = 8, topk: int = 20) -> None:
+    def __init__(self, *, patch: Annotated[int, between(2, 128)] = 8, topk: Count = 20) -> None:
         super().__init__()
         self.patch, self.topk = patch, topk
 

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from latentbench.bounds import Count
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Score
 from metrics.codes.code_metric import CodeMetric, Mask, held_out, jackknifed
@@ -42,7 +43,7 @@ class LinearProbe(CodeMetric):
     source = "Diffusion Models Beat GANs on Image Classification, section 3.2, known factors"
     fewest = 60
 
-    def __init__(self, *, components: int = 64) -> None:
+    def __init__(self, *, components: Count = 64) -> None:
         super().__init__()
         self.components = components
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from latentbench.bounds import Count
 from latentbench.metric import Figure
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Score
@@ -50,7 +51,9 @@ class RelativeRepresentation(CodeMetric):
     source = "Relative Representations Enable Zero-Shot Latent Space Communication, 3 and 4.1"
     fewest = 8
 
-    def __init__(self, *, anchors: int = 256, neighbours: int = 10, centred: bool = True) -> None:
+    def __init__(
+        self, *, anchors: Count = 256, neighbours: Count = 10, centred: bool = True
+    ) -> None:
         super().__init__()
         self.anchors, self.neighbours, self.centred = anchors, neighbours, centred
 

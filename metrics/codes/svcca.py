@@ -1,9 +1,11 @@
 """`svcca`: canonical correlations of the main directions of two spaces."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 
+from latentbench.bounds import above, at_most
 from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Score
@@ -34,7 +36,7 @@ class SVCCA(CodeMetric):
     source = "SVCCA: Singular Vector Canonical Correlation Analysis, section 2"
     fewest = 4
 
-    def __init__(self, *, kept: float = 0.99) -> None:
+    def __init__(self, *, kept: Annotated[float, above(0), at_most(1)] = 0.99) -> None:
         super().__init__()
         self.kept = kept
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import scipy.stats
 
+from latentbench.bounds import Share, between
 from latentbench.metric import Figure
 from latentbench.types import Score
 from metrics.codes.code_metric import CodeMetric, Mask, check_pairs, held_out
@@ -38,7 +40,9 @@ class TotalAttributeDisentanglement(CodeMetric):
     source = "NashAE: Disentangling Representations through Adversarial Covariance Minimization, 4"
     fewest = 30
 
-    def __init__(self, *, captured: float = 0.75, entangled: float = 0.2) -> None:
+    def __init__(
+        self, *, captured: Annotated[float, between(0.5, 1)] = 0.75, entangled: Share = 0.2
+    ) -> None:
         super().__init__()
         self.captured, self.entangled = captured, entangled
 

@@ -1,6 +1,7 @@
 """`cdir_<pair>`: does the image change as the caption does, as an embedded pair sees it?"""
 
 from latentbench.metric import Surroundings
+from latentbench.zoo.text_image import JudgingPair
 from metrics.edits.clip_direction import CaptionDirection
 from metrics.networks.pair_reader import PairReader
 
@@ -21,7 +22,7 @@ class EmbeddedDirection(CaptionDirection):
 
     source = "StyleGAN-NADA, section 4.1, with a text-image pair of this suite"
 
-    def __init__(self, *, extractor: str = "clip2") -> None:
+    def __init__(self, *, extractor: JudgingPair = "clip2") -> None:
         super().__init__()
         self.extractor, self.column = extractor, f"cdir_{extractor}"
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from latentbench.bounds import NotNegative
 from latentbench.metric import Figure, Surroundings
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.readings import FactorMetric, Readings
 
 PERFECT = "leak of the true counterfactuals"
@@ -39,7 +41,7 @@ class Leak(FactorMetric):
     needs = frozenset({"factors", "wanted"})
     source = "StyleSpace Analysis, attribute dependency, with known factors"
 
-    def __init__(self, *, extractor: str = "zoo1", threshold: float = 2.0) -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1", threshold: NotNegative = 2.0) -> None:
         super().__init__(extractor=extractor)
         self.threshold = threshold
 

@@ -10,6 +10,7 @@ from latentbench.data.faces import FACTOR_NAMES
 from latentbench.errors import BadInput
 from latentbench.metric import SampleMetric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader, read_split
 
 CALIBRATION_N = 512  # images on which a judge's own error is measured
@@ -63,7 +64,7 @@ class FactorMetric(SampleMetric):
         extractor: the judge.
     """
 
-    def __init__(self, *, extractor: str = "zoo1") -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__()
         self.extractor = extractor
 

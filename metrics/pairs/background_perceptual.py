@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.pairs.masks import hidden_edit, lacks_background
 from metrics.pairs.perceptual import PerceptualDistance
 
@@ -24,7 +25,7 @@ class BackgroundPerceptual(PerceptualDistance):
     name = "bg_lpd"
     source = "PnP Inversion (PIE-Bench), with a learned distance of this suite"
 
-    def __init__(self, *, extractor: str = "zoo1") -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__(extractor=extractor, against=("sources",))
         self.needs = frozenset({"sources", "masks"})
 

@@ -1,6 +1,7 @@
 """`clipsim_<pair>`: does the output fit its caption, as an embedded text-image pair sees it?"""
 
 from latentbench.metric import Surroundings
+from latentbench.zoo.text_image import JudgingPair
 from metrics.networks.pair_reader import PairReader
 from metrics.pairs.clip_score import CaptionScore
 
@@ -22,7 +23,7 @@ class CaptionSimilarity(CaptionScore):
 
     source = "CLIPScore, with a text-image pair of this suite"
 
-    def __init__(self, *, extractor: str = "clip2") -> None:
+    def __init__(self, *, extractor: JudgingPair = "clip2") -> None:
         super().__init__()
         self.extractor, self.column = extractor, f"clipsim_{extractor}"
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
 
 
@@ -28,7 +29,7 @@ class CounterfactualError(SampleMetric):
     needs = frozenset({"truths", "sources"})
     source = "error against the rendered counterfactual"
 
-    def __init__(self, *, extractor: str = "zoo1") -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__()
         self.extractor = extractor
 

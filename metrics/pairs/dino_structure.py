@@ -1,11 +1,14 @@
 """`dino_struct`: does an edit keep the structure of the image?"""
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from latentbench.batching import map_batches
+from latentbench.bounds import matches
 from latentbench.errors import BadInput
 from latentbench.metric import Figure, Surroundings
 from latentbench.zoo.published_weights import PublishedWeights
@@ -46,7 +49,12 @@ class DINOStructure(Pairwise):
 
     source = "Splicing ViT Features for Semantic Appearance Transfer, section 3.1; PIE-Bench"
 
-    def __init__(self, *, unscaled: bool = False, sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        unscaled: bool = False,
+        sha256: Annotated[str, matches("[0-9a-f]{64}", "of 64 hexadecimal digits")] | None = None,
+    ) -> None:
         super().__init__(against=("sources",))
         self.unscaled, self.sha256 = unscaled, sha256
         self.file = PublishedWeights("dino_vitbase8_pretrain.pth", sha256 or "", URL)

@@ -1,6 +1,6 @@
 """`dists`: deep image structure and texture similarity."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from latentbench.metric import Figure, Surroundings
 from metrics.networks.pixels import IMAGENET, normalised
 from metrics.networks.reader import BATCH
 from metrics.pairs.lpips import VGG16
-from metrics.pairs.pairwise import Against, Pairwise
+from metrics.pairs.pairwise import Pairwise, References
 
 POOLED = (4, 9, 16, 23)  # VGG's max-pooling layers, replaced by smooth pooling
 TAPS = (3, 8, 15, 22, 29)  # layers that are compared, beside the image itself
@@ -42,7 +42,7 @@ class DISTS(Pairwise):
     source = "Image Quality Assessment: Unifying Structure and Texture Similarity, equations 5-7"
     weights = (VGG16,)
 
-    def __init__(self, *, against: Sequence[Against] = ("truths",)) -> None:
+    def __init__(self, *, against: References = ("truths",)) -> None:
         super().__init__(against=against)
 
     def prepare(self, surroundings: Surroundings) -> None:

@@ -1,6 +1,6 @@
 """`lpips_alex`, `lpips_vgg`, `lpips_squeeze`: the published LPIPS."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from latentbench.batching import map_batches
 from latentbench.metric import Figure, Surroundings
 from latentbench.zoo.published_weights import PublishedWeights
 from metrics.networks.reader import BATCH
-from metrics.pairs.pairwise import Against, Pairwise
+from metrics.pairs.pairwise import Pairwise, References
 
 Net = Literal["alex", "vgg", "squeeze"]
 WHERE = "https://download.pytorch.org/models/"
@@ -55,7 +55,12 @@ class LPIPSDistance(Pairwise):
 
     source = "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric"
 
-    def __init__(self, *, net: Net = "alex", against: Sequence[Against] = ("truths",)) -> None:
+    def __init__(
+        self,
+        *,
+        net: Net = "alex",
+        against: References = ("truths",),
+    ) -> None:
         super().__init__(against=against)
         self.net: Net = net
         self.name, self.weights = f"lpips_{net}", (TRUNKS[net],)

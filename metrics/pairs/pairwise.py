@@ -3,15 +3,17 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import distinct, not_empty
 from latentbench.metric import Figure, SampleMetric
 from latentbench.types import Samples
 
 Against = Literal["truths", "sources", "reconstructions"]
+References = Annotated[Sequence[Against], not_empty, distinct]
 SUFFIX = {"truths": "", "sources": "_source", "reconstructions": "_reconstruction"}
 
 
@@ -28,7 +30,7 @@ class Pairwise(SampleMetric):
     name: str
     figure: Figure
 
-    def __init__(self, *, against: Sequence[Against] = ("truths",)) -> None:
+    def __init__(self, *, against: References = ("truths",)) -> None:
         super().__init__()
         self.against = tuple(against)
         self.needs = frozenset(against)

@@ -1,13 +1,12 @@
 """`lpd_<judge>`: a learned perceptual distance."""
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.metric import Figure, Surroundings
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
-from metrics.pairs.pairwise import SUFFIX, Against, Pairwise
+from metrics.pairs.pairwise import SUFFIX, Against, Pairwise, References
 
 
 class PerceptualDistance(Pairwise):
@@ -31,7 +30,10 @@ class PerceptualDistance(Pairwise):
     source = "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, equation 1"
 
     def __init__(
-        self, *, extractor: str = "zoo1", against: Sequence[Against] = ("truths",)
+        self,
+        *,
+        extractor: JudgeName = "zoo1",
+        against: References = ("truths",),
     ) -> None:
         super().__init__(against=against)
         self.extractor = extractor

@@ -4,9 +4,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latentbench.bounds import NotNegative
 from latentbench.errors import BadInput
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.readings import FactorMetric
 
 FEWEST = 3  # frames: two steps
@@ -41,7 +43,7 @@ class FactorPath(FactorMetric):
 
     source = "Smooth Diffusion, section 4.1, with factors for pixels"
 
-    def __init__(self, *, extractor: str = "zoo1", threshold: float = 2.0) -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1", threshold: NotNegative = 2.0) -> None:
         super().__init__(extractor=extractor)
         self.threshold = threshold
 

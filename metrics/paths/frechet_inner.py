@@ -1,6 +1,9 @@
 """`fd_inner_real_<judge>` and `fd_inner_ends_<judge>`: AID's fidelity with its own distance."""
 
+from latentbench.bounds import NotNegative, SetSize
+from latentbench.data.dataset import Split
 from latentbench.types import Score
+from latentbench.zoo.judges import JudgeName
 from metrics.paths.inner import InnerDistance
 from metrics.sets.feature_sets import Set
 from metrics.sets.frechet import frechet_score, too_small
@@ -37,10 +40,10 @@ class InnerFrechetDistance(InnerDistance):
     def __init__(
         self,
         *,
-        extractor: str = "zoo1",
-        reference_split: str = "test",
-        reference_n: int = 2048,
-        per_dimension: float = 2.0,
+        extractor: JudgeName = "zoo1",
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
+        per_dimension: NotNegative = 2.0,
     ) -> None:
         super().__init__(
             extractor=extractor, reference_split=reference_split, reference_n=reference_n

@@ -4,8 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Count, SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader, read_split
 
 
@@ -36,10 +39,10 @@ class MiddleManifoldDistance(SampleMetric):
     def __init__(
         self,
         *,
-        extractor: str = "zoo1",
-        k: int = 5,
-        reference_split: str = "test",
-        reference_n: int = 2048,
+        extractor: JudgeName = "zoo1",
+        k: Count = 5,
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
     ) -> None:
         super().__init__()
         self.extractor, self.k = extractor, k

@@ -7,6 +7,7 @@ from torch import Tensor
 from latentbench.errors import BadInput
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
 from metrics.paths.istd import middle_frames
 
@@ -46,7 +47,7 @@ class PathSmoothness(SampleMetric):
 
     source = "AID, section 4: consistency and smoothness, with a learned distance"
 
-    def __init__(self, *, extractor: str = "zoo1") -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__()
         self.extractor = extractor
 

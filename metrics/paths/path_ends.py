@@ -4,6 +4,7 @@ from torch import Tensor
 
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
 from metrics.pairs.pairwise import unit_range
 
@@ -28,7 +29,7 @@ class PathEnds(SampleMetric):
     needs = frozenset({"ends"})
     source = "distance of a path's ends to its inputs"
 
-    def __init__(self, *, extractor: str = "zoo1") -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__()
         self.extractor = extractor
 

@@ -11,6 +11,7 @@ from latentbench.errors import BadInput
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
+from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
 
 LOWEST, HIGHEST = 0.01, 0.99  # quantiles beyond which pairs are discarded
@@ -76,7 +77,7 @@ class PerceptualPathLength(PathLengthMetric):
         'ppl_lpd_zoo1'
     """
 
-    def __init__(self, *, extractor: str = "zoo1") -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__()
         self.extractor, self.column = extractor, f"ppl_lpd_{extractor}"
 

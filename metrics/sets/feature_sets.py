@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Metric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import Array
 from metrics.networks.reader import Extractor, Reader, read_once, read_split
 
@@ -32,7 +35,11 @@ class FeatureSets(Metric):
     prefix: str
 
     def __init__(
-        self, *, extractor: str = "zoo1", reference_split: str = "test", reference_n: int = 2048
+        self,
+        *,
+        extractor: JudgeName = "zoo1",
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
     ) -> None:
         super().__init__()
         self.extractor, self.reference_split = extractor, reference_split

@@ -1,5 +1,7 @@
 """`fid`: the published Frechet Inception distance."""
 
+from latentbench.bounds import NotNegative, SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Surroundings
 from metrics.networks.inception import WEIGHTS, InceptionFeatures, Mode, load_inception
 from metrics.sets.frechet import PublishedFrechetDistance
@@ -32,9 +34,9 @@ class FrechetInceptionDistance(PublishedFrechetDistance):
         self,
         *,
         mode: Mode = "clean",
-        reference_split: str = "test",
-        reference_n: int = 10_000,
-        per_dimension: float = 2.0,
+        reference_split: Split = "test",
+        reference_n: SetSize = 10_000,
+        per_dimension: NotNegative = 2.0,
     ) -> None:
         super().__init__(
             reference_split=reference_split, reference_n=reference_n, per_dimension=per_dimension

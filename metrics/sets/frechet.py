@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentbench.bounds import NotNegative, SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Figure, Metric
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
+from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import GROUPS, Array, Rows, groups, jackknife_score, too_few
 from metrics.sets.feature_sets import FeatureSets, Set
 from metrics.sets.moments import Moments, gaussian, gaussian_distance, moments
@@ -63,10 +66,10 @@ class FrechetDistance(FeatureSets):
     def __init__(
         self,
         *,
-        extractor: str = "zoo1",
-        reference_split: str = "test",
-        reference_n: int = 2048,
-        per_dimension: float = 2.0,
+        extractor: JudgeName = "zoo1",
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
+        per_dimension: NotNegative = 2.0,
     ) -> None:
         super().__init__(
             extractor=extractor, reference_split=reference_split, reference_n=reference_n
@@ -145,9 +148,9 @@ class PublishedFrechetDistance(FrechetDistance):
     def __init__(
         self,
         *,
-        reference_split: str = "test",
-        reference_n: int = 10_000,
-        per_dimension: float = 2.0,
+        reference_split: Split = "test",
+        reference_n: SetSize = 10_000,
+        per_dimension: NotNegative = 2.0,
     ) -> None:
         super().__init__(
             reference_split=reference_split, reference_n=reference_n, per_dimension=per_dimension

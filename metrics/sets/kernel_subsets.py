@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from latentbench.bounds import Count, NumpySeed, SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Score
+from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import Array
 from metrics.sets.kernel import KernelDistance, kernel_distance
 
@@ -39,12 +42,12 @@ class SubsetKernelDistance(KernelDistance):
     def __init__(
         self,
         *,
-        extractor: str = "zoo1",
-        reference_split: str = "test",
-        reference_n: int = 2048,
-        subsets: int = 100,
-        subset_size: int = 1000,
-        seed: int = 0,
+        extractor: JudgeName = "zoo1",
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
+        subsets: Count = 100,
+        subset_size: SetSize = 1000,
+        seed: NumpySeed = 0,
     ) -> None:
         super().__init__(
             extractor=extractor, reference_split=reference_split, reference_n=reference_n

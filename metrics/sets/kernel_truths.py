@@ -7,6 +7,7 @@ from torch import Tensor
 from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
+from latentbench.zoo.judges import JudgeName
 from metrics.sets.feature_sets import FeatureSets
 from metrics.sets.kernel import kernel_score
 
@@ -33,7 +34,7 @@ class TruthKernelDistance(FeatureSets):
     needs = frozenset({"truths"})
     source = "Demystifying MMD GANs, section 4, with counterfactuals as reference"
 
-    def __init__(self, *, extractor: str = "zoo1") -> None:
+    def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__(extractor=extractor)
 
     @property

@@ -1,5 +1,7 @@
 """`kid`: the published kernel Inception distance."""
 
+from latentbench.bounds import Count, NumpySeed, SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Figure, Surroundings
 from metrics.networks.inception import TORCHSCRIPT, InceptionFeatures, load_inception
 from metrics.sets.kernel_subsets import SubsetKernelDistance
@@ -31,11 +33,11 @@ class KernelInceptionDistance(SubsetKernelDistance):
     def __init__(
         self,
         *,
-        reference_split: str = "test",
-        reference_n: int = 10_000,
-        subsets: int = 100,
-        subset_size: int = 1000,
-        seed: int = 0,
+        reference_split: Split = "test",
+        reference_n: SetSize = 10_000,
+        subsets: Count = 100,
+        subset_size: SetSize = 1000,
+        seed: NumpySeed = 0,
     ) -> None:
         super().__init__(
             reference_split=reference_split,

@@ -4,9 +4,12 @@ import numpy as np
 import torch
 from scipy import stats
 
+from latentbench.bounds import SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Figure
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Score
+from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import Array
 from metrics.sets.feature_sets import FeatureSets, Set
 from metrics.sets.neighbours import nearest, nearest_others
@@ -47,11 +50,11 @@ Data-Copying in Generative Models, section 3"
     def __init__(
         self,
         *,
-        extractor: str = "zoo1",
-        training_split: str = "generator",
-        training_n: int = 8192,
-        reference_split: str = "test",
-        reference_n: int = 2048,
+        extractor: JudgeName = "zoo1",
+        training_split: Split = "generator",
+        training_n: SetSize = 8192,
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
     ) -> None:
         super().__init__(
             extractor=extractor, reference_split=reference_split, reference_n=reference_n

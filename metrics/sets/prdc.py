@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from latentbench.bounds import Count, SetSize
+from latentbench.data.dataset import Split
 from latentbench.metric import Figure
 from latentbench.statistics import add_note, jackknife
 from latentbench.types import Score
+from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import GROUPS, Array, groups, too_few
 from metrics.sets.feature_sets import FeatureSets, Set
 from metrics.sets.neighbours import among_itself, squared_distances
@@ -49,10 +52,10 @@ class PrecisionRecall(FeatureSets):
     def __init__(
         self,
         *,
-        extractor: str = "zoo1",
-        reference_split: str = "test",
-        reference_n: int = 2048,
-        k: int = 5,
+        extractor: JudgeName = "zoo1",
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
+        k: Count = 5,
     ) -> None:
         super().__init__(
             extractor=extractor, reference_split=reference_split, reference_n=reference_n

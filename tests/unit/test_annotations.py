@@ -19,7 +19,6 @@ from latentbench.bounds import (
     at_least,
     at_most,
     below,
-    between,
     distinct,
     matches,
     not_empty,
@@ -78,7 +77,7 @@ def test_what_fits_and_what_does_not(annotation, good, bad):
     ("annotation", "words"),
     [
         (Count, "a whole number from 1 to 1000000"),
-        (HALF_OPEN, "a number of 0 or more below 1"),
+        (HALF_OPEN, "a number of 0 or more and below 1"),
         (Annotated[float, above(0)] | None, "a number above 0, or null"),
         (Mode | None, "inner or outer, or null"),
         (
@@ -88,7 +87,9 @@ def test_what_fits_and_what_does_not(annotation, good, bad):
         (Order, "natural or reversed"),
         (ANY_INFINITY, "a number (infinity included)"),
         (bool, "true or false"),
-        (between(0, 1) and Name, "text that is not empty"),
+        (Name, "text that is not empty"),
+        (Annotated[float, above(0), at_most(2), below(2)], "a number above 0 and below 2"),
+        (Annotated[float, at_most(2)], "a number at most 2"),
     ],
 )
 def test_what_is_allowed_is_said_in_words(annotation, words):

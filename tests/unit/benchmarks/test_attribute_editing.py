@@ -57,12 +57,6 @@ def test_an_effect_that_stays_below_is_not_reached():
     assert found["hat+"]["matched"] == 2.0
 
 
-@pytest.mark.parametrize("wrong", [{"n": 0}, {"strengths": 0}])
-def test_nothing_to_edit_is_refused_before_work(wrong):
-    with pytest.raises(BadInput, match="n and strengths are numbers of 1 or more, got"):
-        AttributeEditing(**wrong)
-
-
 def test_too_few_images_to_edit_are_an_error_that_tells_their_number():
     class Few(FacesDataset):
         def size(self, split):

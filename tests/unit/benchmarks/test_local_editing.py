@@ -6,7 +6,6 @@ from test_attribute_editing import DATA, Planted, bench
 
 from benchmarks.local_editing import LocalEditing, changed
 from latentbench.benchmark import Work
-from latentbench.errors import BadInput
 from metrics.pairs.background import Background
 
 
@@ -67,8 +66,3 @@ def test_a_method_sees_the_mask_only_where_that_is_asked(told):
     samples = samples_of(Spied(1.0, 0.2), attributes=("hat+",), give_masks=told)
     assert all((masks is not None) == told for masks in seen)
     assert not told or torch.equal(seen[-1], samples.masks)
-
-
-def test_a_mask_cannot_shrink():
-    with pytest.raises(BadInput, match="dilate is a number of pixels, 0 or more, got -1"):
-        LocalEditing(dilate=-1)

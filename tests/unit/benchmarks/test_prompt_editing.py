@@ -16,7 +16,6 @@ from latentbench.cache import Cache
 from latentbench.cells.cell import run_cell
 from latentbench.data.pie_bench import PIEBench
 from latentbench.editor import Editor
-from latentbench.errors import BadInput
 from latentbench.records import Status
 from latentbench.streams import Streams
 from metrics.pairs.background import Background
@@ -108,11 +107,6 @@ def test_a_method_is_given_the_mask_only_where_that_is_asked(folder, told, psnr)
 def test_n_is_a_number_of_images_per_kind(folder, zoo, tmp_path):
     record = cell(folder, zoo / "latent", tmp_path, "sdedit", "benchmark.n=1")
     assert record.scores["bg_psnr"].n == 2
-
-
-def test_no_strength_at_all_is_refused():
-    with pytest.raises(BadInput, match="1 or more, got 0"):
-        PromptEditing(strengths=0)
 
 
 def test_a_method_that_fits_on_labels_is_skipped(folder, zoo, tmp_path):

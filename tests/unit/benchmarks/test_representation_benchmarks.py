@@ -65,7 +65,19 @@ def test_a_model_without_prompts_has_nothing_wanted(pixel):
 
 
 @pytest.mark.parametrize(
-    ("case", "what"), [("men 0.1", "did you mean mean"), ("mean", "a case is")]
+    ("case", "what"),
+    [
+        ("men 0.1", "did you mean mean"),
+        ("mean", "a case is"),
+        ("mean 0.1 0.2", "a case is"),
+        ("mean nan", "strength of mean must be a number from -1000 to 1000; got nan"),
+        ("stretch inf", "got inf"),
+        ("convex 1.5", "strength of convex must be a number from 0 to 1; got 1.5"),
+        ("sparse 1", "of 0 or more and below 1; got 1"),
+        ("blur 0", "above 0 and at most 100; got 0"),
+        ("clip -1", "above 0 and at most 1000; got -1"),
+        ("roll 1.5", "strength of roll must be a whole number from -1024 to 1024; got 1.5"),
+    ],
 )
 def test_a_case_that_is_none_is_refused(case, what):
     with pytest.raises(BadInput, match=what):
