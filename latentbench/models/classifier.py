@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 
+from latentbench.bounds import Dtype, Name
 from latentbench.cache import content_hash
 from latentbench.errors import BadInput, unknown
 from latentbench.models.metered import MeteredNetwork, weights_hash
@@ -67,7 +68,7 @@ class PublishedClassifier(Classifier):
         MissingWeights: no such folder, or nothing to fetch it with; only safetensors are read.
     """
 
-    def __init__(self, *, path: str, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         super().__init__(path, device)
         self.dtype = getattr(torch, dtype)
         cls = AutoModelForImageClassification

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
+from latentbench.bounds import Dtype, Name
 from latentbench.cache import content_hash
 from latentbench.errors import BadInput
 from latentbench.models.checkpoint import load_component
@@ -72,7 +73,7 @@ class PublishedScorer(Scorer):
         >>> scorer.similarity(images, ["a smiling face"] * len(images))  # doctest: +SKIP
     """
 
-    def __init__(self, *, path: str, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         super().__init__(path, device)
         self.dtype = getattr(torch, dtype)
         self.network: Any = load_published(AutoModel, path, self.dtype, self.device)

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench import weights
+from latentbench.bounds import Name
 from latentbench.cache import content_hash
 from latentbench.data.faces import FACTOR_NAMES
 from latentbench.errors import unknown
@@ -54,7 +55,7 @@ class EmbeddedClassifier(Classifier):
 
     labels = FACTOR_NAMES
 
-    def __init__(self, *, path: str = "attr1", device: str = "cpu") -> None:
+    def __init__(self, *, path: Name = "attr1", device: str = "cpu") -> None:
         refuse_judges(path)
         super().__init__(path, device)
         if path not in CLASSIFIERS:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench import weights
+from latentbench.bounds import Name
 from latentbench.cache import content_hash
 from latentbench.errors import BadInput, unknown
 from latentbench.models.scorer import Scorer
@@ -32,7 +33,7 @@ class EmbeddedScorer(Scorer):
         torch.Size([2])
     """
 
-    def __init__(self, *, path: str = "clip1", device: str = "cpu") -> None:
+    def __init__(self, *, path: Name = "clip1", device: str = "cpu") -> None:
         refuse_judges(path)
         super().__init__(path, device)
         if path not in SCORERS:

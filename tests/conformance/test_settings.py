@@ -25,7 +25,7 @@ from latentbench.cells.parts import build
 from latentbench.errors import BadInput
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-GROUPS = ("method", "model", "dataset", "metric", "benchmark", "tracker")
+GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classifier", "tracker")
 NUMBERS = (math.nan, math.inf, -math.inf, 10**30, -(10**30))
 ZERO = {  # settings that mean something at zero
     "correlation", "dilate", "embedded_guidance", "entangled", "eta", "explore", "forward_steps",

@@ -8,7 +8,7 @@ import pytest
 from latentbench.cells.catalogue import options
 from latentbench.cells.constructors import of_class, of_source
 
-GROUPS = ("method", "model", "dataset", "metric", "benchmark")
+GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classifier")
 
 
 @pytest.mark.parametrize("group", GROUPS)
