@@ -4,11 +4,13 @@
     python runner.py -m method=lerp,slerp model=faces_ddpm,faces_ldm benchmark=interpolation
     python runner.py -m sweep=demo
 
-Exit code: 0 when every cell is ok or skipped, 1 when a cell failed, 2 when the command is wrong.
+Exit code: 0 when every cell is ok or skipped; 1 when a cell failed, or a report could not be
+written; 2 when the command is wrong; 130 when it was interrupted.
 """
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 HERE, TYPED_IN = Path(__file__).resolve().parent, Path.cwd()
@@ -17,9 +19,7 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `run`, which prints them in
 
 import hydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.errors import HydraException  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
-from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 from latentbench import paths, plugins  # noqa: E402
 from latentbench.cells import command_line as commandline  # noqa: E402
@@ -37,12 +37,24 @@ def run() -> int:
     """Run the command line and return the exit code."""
     plugins.register()
     paths.remember_user_folder(TYPED_IN)
+    commandline.name_run()
+    broken = False
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
-        print(commandline.explain(error), file=sys.stderr)
-        return 2
-    return int(commandline.outcome.failed)
+    except KeyboardInterrupt:
+        print("interrupted; finished cells and batches are kept: run it again", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not commandline.progress.begun and isinstance(error, commandline.REFUSALS):
+            print(commandline.explain(error), file=sys.stderr)
+            return 2
+        traceback.print_exc()
+        broken = True
+    if commandline.progress.started is None:
+        return int(broken)
+    from latentbench.cells.ending import finish  # outside Hydra, which turns errors into warnings
+
+    return max(int(broken), finish(commandline.progress.started))
 
 
 if __name__ == "__main__":

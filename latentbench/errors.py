@@ -16,6 +16,10 @@ class BadInput(LatentbenchError, ValueError):
     """A name, shape, file or value that the suite cannot use."""
 
 
+class WrongCommand(BadInput):
+    """A command that cannot be carried out: refused before any work, whatever cells it names."""
+
+
 class MissingWeights(LatentbenchError):
     """Weights are not on disk, or their hash differs from the card's."""
 

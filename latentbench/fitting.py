@@ -21,6 +21,7 @@ class Fitting:
 
     Args:
         folder: where unfinished fits lie, or None to keep nothing.
+        cell: id of the cell that they belong to.
         seconds: time between two saves.
         report: called with (step, count) after each step, for a progress bar.
 
@@ -37,8 +38,9 @@ class Fitting:
         folder: Path | None,
         seconds: float = 30.0,
         report: Callable[[int, int], None] = lambda step, count: None,
+        cell: str = "",
     ) -> None:
-        self.folder, self.seconds, self.report = folder, seconds, report
+        self.folder, self.seconds, self.report, self.cell = folder, seconds, report, cell
 
     def steps(
         self,
@@ -84,7 +86,9 @@ class Fitting:
             own, words[STATE] = _flat(optimizer.state_dict())
             kept |= own
         try:
-            store.write_sealed(path, name, save(kept, {"json": json.dumps(words)}))
+            store.write_sealed(
+                path, f"{self.cell}/fit/{name}", save(kept, {"json": json.dumps(words)})
+            )
         except OSError as error:
             store.report_once(path.parent, error, "a killed fit begins again")
 
@@ -92,10 +96,15 @@ class Fitting:
         self, name: str, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None
     ) -> int:
         path = self._path(name)
-        data = None if path is None else store.read_sealed(path, name)
-        if data is None:
+        data = None if path is None else store.read_sealed(path, f"{self.cell}/fit/{name}")
+        if path is None or data is None:
             return 0
         kept, words = load(data), _words(data)
+        if {k: v.shape for k, v in tensors.items()} != {
+            k: kept[k].shape for k in tensors if k in kept
+        }:
+            store.discard(path, "was written by other code")
+            return 0
         with torch.no_grad():
             for key, tensor in tensors.items():
                 tensor.copy_(kept[key])

@@ -258,7 +258,7 @@ def load(cell: Cell) -> Bench:
     dataset, streams = cell.dataset, Streams(cell.config.seed)
     if cell.config.dataset.get("size", 0) is None:
         dataset = build(cell.config.dataset, size=model.image_size)
-    fitting = Fitting(cell.folder / "partial" / "fit", report=display.step)
+    fitting = Fitting(cell.folder / "partial" / "fit", report=display.step, cell=cell.blank.id)
     cell.editor.attach(model, streams, cache, parts["method"], fitting)
     return Bench(
         CheckedEditor(cell.editor),

@@ -1,28 +1,48 @@
 """What a command line says, without loading anything heavy: wrong names, number of cells."""
 
+import datetime
 import math
+import os
 import re
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import yaml
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from latentbench import plugins
-from latentbench.errors import unknown
+from latentbench.errors import WrongCommand, unknown
+
+RUN = "LATENTBENCH_RUN"  # variable that names this command's folder of notes, for its workers too
+REFUSALS = (HydraException, OmegaConfBaseException, yaml.YAMLError, WrongCommand, OSError)
 
 
 @dataclass
-class Outcome:
-    """Whether a cell of this command failed; set when the command ends."""
+class Progress:
+    """How far this command has come.
 
-    failed: bool = False
+    Args:
+        started: the config that it was started with; None before, and where it runs no cell.
+        begun: whether a cell was begun.
+    """
+
+    started: DictConfig | None = None
+    begun: bool = False
 
 
-outcome = Outcome()
+progress = Progress()
+
+
+def name_run() -> None:
+    """Give this command a folder of its own, also beside one that is started in the same second."""
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    os.environ[RUN] = f"{now}_{secrets.token_hex(4)}"
 
 
 def count_cells(hydra: DictConfig) -> int:

@@ -1,7 +1,10 @@
-"""What a command shows while its cells run and when they are done."""
+"""What a command shows while its cells run and when they are done, and its exit code."""
 
-from collections.abc import Iterable
+import json
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -9,7 +12,8 @@ from omegaconf import DictConfig
 from latentbench import records
 from latentbench.cells import command_line as commandline
 from latentbench.cells.progress import display
-from latentbench.cells.sweep import NOTE
+from latentbench.cells.sweep import NOTE, come_back
+from latentbench.errors import LatentbenchError
 from latentbench.paths import user_path
 from latentbench.records import Status
 from latentbench.reports import leaderboard
@@ -17,39 +21,68 @@ from latentbench.reports.boards import boards
 
 
 class Ending(Callback):
-    """Shows progress while cells run; at the end, what came out and where it lies."""
+    """Shows progress while cells run. The end is `finish`, where no error becomes a warning."""
 
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
         """Begin with one cell."""
-        self._start(1)
+        commandline.progress.started = config
+        display.start(1)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Begin with as many cells as the sweep has."""
-        self._start(commandline.count_cells(config.hydra))
+        commandline.progress.started = config
+        display.start(commandline.count_cells(config.hydra))
 
-    def on_run_end(self, config: DictConfig, **kwargs: object) -> None:
-        """Show the cell's scores."""
-        self._end(config, Path(config.hydra.run.dir).glob(NOTE))
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
-        """Show the table of the sweep, and write the leaderboard."""
-        notes = Path(config.hydra.sweep.dir).glob(f"*/{NOTE}")
-        self._end(config, sorted(notes, key=lambda path: int(path.parent.name)))
+def finish(config: DictConfig) -> int:
+    """Compute what was put off, show the scores, write the leaderboard; return the exit code.
 
-    def _start(self, total: int) -> None:
-        display.start(total)
+    Returns:
+        0, or 1: a cell failed or did not end, or a report could not be written.
+    """
+    come_back()
+    display.stop()
+    notes = list(_notes(config.hydra))
+    read = [(note, folder := Path(note["folder"]), records.read(folder)) for note in notes]
+    faults = [f"{folder} has lost its record" for note, folder, record in read
+              if record is None and note["status"] == Status.OK]  # fmt: skip
+    missing = (display.total or len(notes)) - len(notes)
+    faults += [f"{missing} of {display.total} cells did not end"] if missing else []
+    for fault in faults:
+        display.say(fault, "red")
+    ended = [(folder, record) for _, folder, record in read if record is not None]
+    reports = (
+        _made("the table", lambda: leaderboard.show(boards(ended), display.console)),
+        _made("the leaderboard", lambda: _write(user_path(config.results.dir, "results.dir"))),
+    )
+    failed = any(note["status"] == Status.FAILED for note in notes)
+    return int(failed or bool(faults) or not all(reports))
 
-    def _end(self, config: DictConfig, notes: Iterable[Path]) -> None:
-        display.stop()
-        folders = [Path(note.read_text()) for note in notes]
-        ended = [(f, record) for f in folders if (record := records.read(f)) is not None]
-        commandline.outcome.failed = any(r.status is Status.FAILED for _, r in ended)
-        results = user_path(config.results.dir, "results.dir")
-        leaderboard.show(boards(ended), display.console)
-        pages = leaderboard.write(records.list_records(results), results)
-        say = lambda words: display.console.print(words, soft_wrap=True, highlight=False)  # noqa: E731
-        say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
-        if (results / "wandb").is_dir():
-            say(
-                f"W&B runs:    {results / 'wandb'}  (upload: wandb sync {results / 'wandb'}/*run-*)"
-            )
+
+def _notes(hydra: Any) -> Iterator[dict[str, str]]:
+    """Yield what each cell of this command said when it ended, in their order."""
+    many = hydra.mode.name == "MULTIRUN"
+    folder, pattern = (hydra.sweep.dir, f"*/{NOTE}") if many else (hydra.run.dir, NOTE)
+    found = Path(folder).glob(pattern)
+    for path in sorted(found, key=lambda path: int(path.parent.name) if many else 0):
+        yield json.loads(path.read_text())
+
+
+def _write(results: Path) -> None:
+    pages = leaderboard.write(records.list_records(results), results)
+    display.say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
+    runs = results / "wandb"
+    if runs.is_dir():
+        display.say(f"W&B runs:    {runs}  (upload: wandb sync {runs}/*run-*)")
+
+
+def _made(what: str, make: Callable[[], None]) -> bool:
+    """Return whether a report could be made; tell why where it could not."""
+    try:
+        make()
+    except Exception as error:
+        if not isinstance(error, LatentbenchError | OSError):
+            traceback.print_exc()
+        display.say(f"{what} could not be made; what is there is of an earlier run: {error}")
+        return False
+    return True

@@ -30,7 +30,16 @@ POLL = 0.2  # seconds between two looks at a lock that another process owns
 
 
 class Busy(Exception):
-    """Another process owns the lock."""
+    """Another process owns the lock.
+
+    Args:
+        name: what it works on.
+        owner: the process.
+    """
+
+    def __init__(self, name: str, owner: object) -> None:
+        super().__init__(f"{name} is being computed by {owner}")
+        self.name = name
 
 
 @contextmanager
@@ -76,9 +85,9 @@ def _acquire(path: Path, wait: bool, tell: Callable[[str], None]) -> int | None:
                 tell(f"{path.parent.name} was left by {owner}, which has ended; going on with it")
             continue
         if not wait:
-            raise Busy(f"{path.parent.name} is being computed by {owner}")
+            raise Busy(path.parent.name, owner)
         if not told:
-            tell(f"{path.parent.name} is being computed by {owner}; waiting for it")
+            tell(f"{Busy(path.parent.name, owner)}; waiting for it")
         told = True
         time.sleep(POLL)
 

@@ -28,12 +28,12 @@ class Display:
             self.console = Console(stderr=True, width=WIDTH)
         self._bars: Progress | None = None
         self._done = 0
-        self._total: int | None = None
+        self.total: int | None = None
         self._skipped: list[Record] = []
 
     def start(self, total: int | None) -> None:
         """Begin; `total` is the number of cells where it is known."""
-        self._done, self._total = 0, total
+        self._done, self.total = 0, total
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self._bars = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
         self._cells = self._bars.add_task("cells", total=total)
@@ -57,9 +57,18 @@ class Display:
         if self._bars is not None:
             self._bars.reset(self._batches, total=None, description=f"  {words}", visible=True)
 
-    def tell(self, words: str) -> None:
+    @property
+    def running(self) -> bool:
+        """Whether a command runs its cells in this process; workers of a launcher have no bars."""
+        return self._bars is not None
+
+    def say(self, words: str, style: str = "") -> None:
         """Print a line that does not belong to a finished cell."""
-        self.console.print(words, style="dim", soft_wrap=True, markup=False, highlight=False)
+        self.console.print(words, style=style, soft_wrap=True, markup=False, highlight=False)
+
+    def tell(self, words: str) -> None:
+        """Print a line on what happens besides."""
+        self.say(words, "dim")
 
     def step(self, done: int, count: int) -> None:
         """Move the bar of the current phase to a step of a fit."""
@@ -80,10 +89,10 @@ class Display:
         if self._bars is not None:
             self._bars.update(self._cells, advance=1)
             self._bars.update(self._batches, visible=False)
-        if record.status is Status.SKIPPED and self._total != 1:
+        if record.status is Status.SKIPPED and self.total != 1:
             self._skipped.append(record)
             return
-        count = f"{self._done}/{self._total}" if self._total else str(self._done)
+        count = f"{self._done}/{self.total}" if self.total else str(self._done)
         status = f"[{COLOURS[record.status]}]{record.status:7}[/]"
         self.console.print(f"{count:>7} {status} {escape(record.title)} {note}", highlight=False)
         if record.reason:

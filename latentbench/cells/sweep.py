@@ -2,38 +2,106 @@
 
 import copy
 import inspect
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
+from latentbench import store
+from latentbench.cells import command_line as commandline
+from latentbench.cells.lock import Busy
 from latentbench.cells.progress import display
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, WrongCommand
 
-NOTE = "cell"  # file in a job's folder that names its cell
+NOTE = "cell"  # file in a job's folder that says how its cell ended
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Args:
+        config: the composed config.
+        names: group -> chosen option.
+        settings: the command line's settings beside the choices.
+        note: file that will say how the cell ended.
+    """
+
+    config: DictConfig
+    names: dict[str, str]
+    settings: list[str]
+    note: Path
+
+    def run(self, wait: bool) -> str:
+        """Compute the cell, tell the tracker, and return the cell's id.
+
+        Raises:
+            Busy: another process computes it, and `wait` is false.
+        """
+        from latentbench.cells.cell import cells_folder, results_folder, run_cell
+        from latentbench.reports.tracking import track
+
+        record, new = run_cell(self.config, self.names, self.settings, wait)
+        folder = cells_folder(self.config) / record.id
+        if new:
+            track(self.config.tracker, folder, results_folder(self.config))
+        display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
+        ended = {"folder": str(folder), "status": record.status}
+        try:
+            store.write(self.note, json.dumps(ended).encode())
+        except OSError as error:  # then it counts as a cell that did not end
+            display.tell(f"{self.note} cannot be written: {error}")
+        return record.id
+
+
+_put_off: list[Job] = []
 
 
 def run_job(config: DictConfig, hydra: Any) -> str:
-    """Compute the cell of one Hydra job, tell the tracker, and return the cell's id."""
-    from latentbench.cells.cell import cells_folder, check_places, results_folder, run_cell
+    """Compute the cell of one Hydra job and return the cell's id.
+
+    A cell that another process is computing is put off: `come_back` takes it up when all others are
+    done. The workers of a launcher wait for it.
+
+    Raises:
+        WrongCommand: a place of `results` or the tracker's settings are wrong.
+    """
+    from latentbench.cells.cell import check_places
     from latentbench.cells.identity import GROUPS
-    from latentbench.reports.tracking import track
+    from latentbench.reports.tracking import build
 
     try:
         check_places(config)
     except BadInput as error:
-        raise HydraException(str(error)) from None  # the command is wrong, not a cell
+        raise WrongCommand(str(error)) from None
+    build(config.tracker)
+    commandline.progress.begun = True
     names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
     settings = [text for text in hydra.overrides.task if _changes_a_part(text)]
     config, settings = without_foreign(config, settings)
-    record, new = run_cell(config, names, settings)
-    folder = cells_folder(config) / record.id
-    if new:
-        track(config.tracker, folder, results_folder(config))
-    display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
-    (Path(hydra.runtime.output_dir) / NOTE).write_text(str(folder))
-    return record.id
+    job = Job(config, names, settings, Path(hydra.runtime.output_dir) / NOTE)
+    try:
+        return job.run(wait=not display.running)
+    except Busy as busy:
+        display.tell(f"{busy}; coming back to it")
+        _put_off.append(job)
+        return busy.name
+
+
+def come_back() -> None:
+    """Compute the cells that were put off; wait only when all of them are being computed."""
+    while _put_off:
+        jobs = _put_off[:]
+        _put_off.clear()
+        for job in jobs:
+            try:
+                job.run(wait=False)
+            except Busy:
+                _put_off.append(job)
+        if len(_put_off) == len(jobs):
+            _put_off.pop(0).run(wait=True)
 
 
 def without_foreign(config: DictConfig, settings: list[str]) -> tuple[DictConfig, list[str]]:

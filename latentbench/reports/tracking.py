@@ -2,21 +2,40 @@
 
 import io
 import logging
+import urllib.error
+import urllib.request
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
 
 from latentbench import records
+from latentbench.errors import BadInput, WrongCommand, unknown
 from latentbench.records import Record, Status
 from latentbench.reports import pictures
 
 Mode = Literal["auto", "online", "offline"]
+LONGEST = 128  # characters of a project's, a run's or a group's name that the server takes
+FORBIDDEN = "/\\#?%:"  # in a project's name
+PATIENCE = 20.0  # seconds that a server may take to answer
 log = logging.getLogger(__name__)
+
+
+def build(config: DictConfig | None) -> Any:
+    """Return the configured tracker, or None for no tracking.
+
+    Raises:
+        WrongCommand: its settings are wrong.
+    """
+    try:
+        return instantiate(config) if config else None
+    except InstantiationException as error:
+        raise WrongCommand(f"the tracker cannot be used: {error.__cause__ or error}") from error
 
 
 def track(config: DictConfig | None, folder: Path, results: Path) -> bool:
@@ -27,12 +46,12 @@ def track(config: DictConfig | None, folder: Path, results: Path) -> bool:
         folder: the cell's folder.
         results: where the tracker may write.
     """
-    record = records.read(folder)
-    if not config or record is None or record.status is not Status.OK:
+    record = records.read(folder) if config else None
+    if record is None or record.status is not Status.OK:
         return False
     try:
-        instantiate(config).log(record, folder, results)
-    except Exception as error:  # whatever breaks there, the record stands
+        build(config).log(record, folder, results)
+    except Exception as error:  # whatever breaks there, the record is on disk
         log.warning("tracker failed, the record is safe in %s: %s", folder, error)
         return False
     return True
@@ -41,32 +60,34 @@ def track(config: DictConfig | None, folder: Path, results: Path) -> bool:
 class WandbTracker:
     """Weights & Biases: one run per cell, grouped by benchmark.
 
+    A server that does not answer is not asked again in this process: the runs are written offline.
+
     Args:
         project: name of the project.
         mode: "auto" is online when logged in, else offline; "online"; "offline".
+
+    Raises:
+        BadInput: no such mode, or a name that the server does not take.
     """
 
+    away: ClassVar[bool] = False  # whether the server has failed to answer
+
     def __init__(self, *, project: str = "latentbench", mode: Mode = "auto") -> None:
-        self.project = project
-        self.mode: Mode = mode
+        if mode not in get_args(Mode):
+            raise unknown("mode", str(mode), get_args(Mode))
+        name, odd = str(project), sorted(set(FORBIDDEN) & set(str(project)))
+        if odd or not name.strip() or len(name) > LONGEST:
+            raise BadInput(
+                f"project must be a name of 1 to {LONGEST} characters, none of them of "
+                f"{FORBIDDEN}, got {name!r}"
+            )
+        self.project, self.mode = name, mode
 
     def log(self, record: Record, folder: Path, results: Path) -> None:
         """Write one run: settings, scores in the summary, a table of samples, the grid."""
         import wandb
 
-        logged_in = bool(wandb.setup().settings.api_key)
-        automatic: Literal["online", "offline"] = "online" if logged_in else "offline"
-        mode = automatic if self.mode == "auto" else self.mode
-        run = wandb.init(
-            project=self.project,
-            group=record.names["benchmark"],
-            name=record.title,
-            id=f"{record.id}-{record.created.replace(':', '').replace('+', '-')}",
-            config={"cell": record.id, **record.names, **record.config},
-            dir=results,
-            mode=mode,
-            settings=wandb.Settings(silent=True),
-        )
+        run = self._begin(record, results)
         try:
             run.summary.update(summary(record))
             run.log({"samples": wandb.Table(dataframe=_with_images(folder, wandb.Image))})
@@ -75,6 +96,62 @@ class WandbTracker:
                 run.log({"grid": wandb.Image(Image.open(grid))})
         finally:
             run.finish()
+
+    def _begin(self, record: Record, results: Path) -> Any:
+        import wandb
+
+        settings = wandb.setup().settings
+        online = self.mode == "online" or (self.mode == "auto" and bool(settings.api_key))
+        if online and not WandbTracker.away:
+            try:
+                answer(settings.base_url)
+                return self._run(record, results, "online")
+            except (OSError, wandb.Error) as error:
+                WandbTracker.away = True
+                wandb.teardown()  # forgets the run that could not be begun
+                reason = str(error).partition("\n")[0]
+                log.warning(
+                    "W&B does not take runs (%s): this one and all further ones are written "
+                    "offline; upload them with `wandb sync`",
+                    reason,
+                )
+        return self._run(record, results, "offline")
+
+    def _run(self, record: Record, results: Path, mode: Literal["online", "offline"]) -> Any:
+        import wandb
+
+        return wandb.init(
+            project=self.project,
+            group=cut(record.names["benchmark"]),
+            name=cut(record.title),
+            id=f"{record.id}-{record.created.replace(':', '').replace('+', '-')}",
+            config={"cell": record.id, **record.names, **record.config},
+            dir=results,
+            mode=mode,
+            settings=wandb.Settings(silent=True, init_timeout=PATIENCE),
+        )
+
+
+def answer(url: str) -> None:
+    """Ask a server for any answer at all.
+
+    Raises:
+        OSError: there is none within `PATIENCE`.
+    """
+    try:
+        urllib.request.urlopen(url, timeout=PATIENCE).close()
+    except urllib.error.HTTPError:  # an answer, if not a friendly one
+        return
+
+
+def cut(name: str) -> str:
+    """Return a name that is no longer than the server takes.
+
+    Example:
+        >>> len(cut("x" * 200)), cut("slerp")
+        (128, 'slerp')
+    """
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -93,7 +170,9 @@ def sample_table(folder: Path) -> pd.DataFrame:
     Image columns ("source", "region", "output 0", "truth 0", "from", "to", ...) are None beyond the
     rows that were kept.
     """
-    values = pd.read_parquet(folder / records.SAMPLES)
+    values = records.read_samples(folder)
+    if values is None:
+        raise BadInput(f"{folder / records.SAMPLES} cannot be read")
     main = values.groupby(["group", "id"], sort=False)
     heads = main.apply(_headline, include_groups=False).reset_index()
     path = folder / pictures.FILE

@@ -173,3 +173,53 @@ def test_help_needs_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "method:" in done.stdout
     assert "acme" in done.stdout
+
+
+# ---------------------------------------------------------------- exit codes, launchers, neighbours
+
+
+def test_two_sweeps_of_one_second_end_with_their_own_exit_codes(tmp_path):
+    started = [
+        subprocess.Popen(
+            command(tmp_path, "-m", *ACME, "model=acme", f"method={method}"),
+            cwd=ROOT,
+            env=environment(),
+        )
+        for method in ("acme", "acme_broken")
+    ]
+    assert [process.wait(600) for process in started] == [0, 1]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_joblib_computes_every_cell_and_its_exit_code_tells(tmp_path):
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = run(tmp_path, "-m", *ACME, "model=acme", "method=acme,acme_broken", *launcher)
+    assert done.returncode == 1, done.stderr
+    found = [json.loads(body) for body in cells(tmp_path).values()]
+    assert sorted(record["status"] for record in found) == ["failed", "ok"]
+    assert "leaderboard:" in done.stderr
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "leaderboard.html").mkdir()
+    done = run(tmp_path, *ACME, "model=acme", "method=acme")
+    assert done.returncode == 1
+    assert "the leaderboard could not be made" in done.stderr
+    assert len(cells(tmp_path)) == 1
+
+
+def test_a_wrong_tracker_is_refused_before_any_work(tmp_path):
+    words = [word for word in ACME if not word.startswith("tracker")]
+    done = run(tmp_path, "-m", *words, "model=acme", "method=acme", "tracker.project=a/b")
+    assert done.returncode == 2
+    assert "project must be a name" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not cells(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file", "-m", *ACME, "model=acme", "method=acme")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr

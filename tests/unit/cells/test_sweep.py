@@ -1,15 +1,23 @@
 """What a sweep's command line means for one cell, and what the terminal tells."""
 
+import json
 from dataclasses import replace
 
 import cells
 import pytest
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from latentbench import records, store
+from latentbench.cells import command_line, sweep
+from latentbench.cells.ending import finish
+from latentbench.cells.lock import Busy
 from latentbench.cells.parts import build
-from latentbench.cells.progress import grouped
-from latentbench.cells.sweep import without_foreign
+from latentbench.cells.progress import display, grouped
+from latentbench.cells.sweep import NOTE, without_foreign
 from latentbench.errors import BadInput
-from latentbench.records import Record, Status
+from latentbench.records import GROUPS, Record, Status
+from latentbench.reports import leaderboard
 
 
 def test_a_setting_reaches_only_the_methods_that_have_it(tmp_path):
@@ -42,3 +50,100 @@ def test_skipped_cells_are_told_by_benchmark_and_reason():
         "swap: requires the space text: a on m, n",
         "swap: has no verb edit: a on n",
     ]
+
+
+# ---------------------------------------------------------------- the end of a command
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """Runs `finish` on jobs that have left their notes, and returns its exit code."""
+
+    def end(*jobs, total=None):
+        runs = tmp_path / "runs"
+        for k, (method, status) in enumerate(jobs):
+            folder = tmp_path / "cells" / method
+            names = dict.fromkeys(GROUPS, "acme") | {"method": method}
+            if status is not None:
+                records.write(Record(method, status, names, 0, {}), folder)
+            note = {"folder": str(folder), "status": status or Status.OK}
+            store.write(runs / str(k) / NOTE, json.dumps(note).encode())
+        hydra = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(runs)}}
+        config = OmegaConf.create({"hydra": hydra, "results": {"dir": str(tmp_path)}})
+        display.start(len(jobs) if total is None else total)
+        return finish(config)
+
+    return end
+
+
+@pytest.mark.parametrize(
+    ("jobs", "code"),
+    [
+        ([("a", Status.OK), ("b", Status.SKIPPED)], 0),
+        ([("a", Status.OK), ("b", Status.FAILED)], 1),
+        ([("a", Status.SKIPPED)], 0),
+        ([("a", None)], 1),  # said that it is ok, and its record is not there
+    ],
+)
+def test_the_exit_code_is_that_of_the_commands_own_cells(ended, tmp_path, jobs, code):
+    other = Record("z", Status.FAILED, dict.fromkeys(GROUPS, "acme"), 0, {})
+    records.write(other, tmp_path / "cells" / "z")
+    assert ended(*jobs) == code
+    assert (tmp_path / "leaderboard.md").exists()
+
+
+def test_a_cell_that_left_no_note_did_not_end(ended, capsys):
+    assert ended(("a", Status.OK), total=2) == 1
+    assert "1 of 2 cells did not end" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_an_error(ended, tmp_path, capsys):
+    (tmp_path / "leaderboard.md").mkdir()
+    assert ended(("a", Status.OK)) == 1
+    assert "the leaderboard could not be made" in capsys.readouterr().err
+
+
+def test_a_fault_in_a_report_is_an_error(ended, monkeypatch, capsys):
+    def broken(*_):
+        raise KeyError("headline")
+
+    monkeypatch.setattr(leaderboard, "write", broken)
+    assert ended(("a", Status.OK)) == 1
+    told = capsys.readouterr().err
+    assert "the leaderboard could not be made" in told
+    assert "Traceback" in told
+
+
+def test_two_commands_of_one_second_have_two_folders():
+    names = set()
+    for _ in range(50):
+        command_line.name_run()
+        names.add(command_line.os.environ[command_line.RUN])
+    assert len(names) == 50
+
+
+# ---------------------------------------------------------------- cells of other processes
+
+
+class Fake:
+    """A job whose cell another process computes at first."""
+
+    def __init__(self, log, name, busy):
+        self.log, self.name, self.busy = log, name, busy
+
+    def run(self, wait):
+        self.log.append((self.name, wait))
+        if self.busy and not wait:
+            self.busy -= 1
+            raise Busy(self.name, "another process")
+
+
+def test_cells_that_are_busy_are_tried_again_and_waited_for_only_when_all_are(monkeypatch):
+    log = []
+    jobs = [Fake(log, "a", 9), Fake(log, "b", 1), Fake(log, "c", 9)]
+    monkeypatch.setattr(sweep, "_put_off", jobs)
+    sweep.come_back()
+    assert log == [
+        ("a", False), ("b", False), ("c", False), ("a", True),
+        ("b", False), ("c", False), ("c", False), ("c", True),
+    ]  # fmt: skip

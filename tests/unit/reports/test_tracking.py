@@ -1,5 +1,8 @@
 """Tracking, with the real wandb in offline mode: what a record's folder holds is what it shows."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import cells
 import numpy as np
 import pandas as pd
@@ -8,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from latentbench import records
+from latentbench.errors import WrongCommand
 from latentbench.records import Status
 from latentbench.reports import tracking
 from latentbench.reports.pictures import Pictures, pixels
@@ -103,3 +107,60 @@ def test_a_cell_that_failed_is_not_logged(tmp_path):
     record, _ = cells.run(tmp_path, "method=acme_broken")
     assert not tracking.track(WANDB, tmp_path / "cells" / record.id, tmp_path)
     assert not (tmp_path / "wandb").exists()
+
+
+# ---------------------------------------------------------------- the server, and what it takes
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"project": "a/b"}, "none of them of"),
+        ({"project": " "}, "1 to 128 characters"),
+        ({"project": "x" * 129}, "1 to 128 characters"),
+        ({"mode": "ofline"}, "did you mean offline"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_wrong_settings_are_refused_when_the_tracker_is_built(settings, words):
+    with pytest.raises(WrongCommand, match=words):
+        tracking.build(OmegaConf.merge(WANDB, settings))
+
+
+def test_names_are_cut_to_what_the_server_takes():
+    assert len(tracking.cut("x" * 500)) == tracking.LONGEST
+    assert tracking.cut("x" * tracking.LONGEST) == "x" * tracking.LONGEST
+
+
+def test_a_server_that_is_away_is_asked_once(cell, monkeypatch, caplog, tmp_path):
+    """Nobody listens at that port; further runs are written offline without asking."""
+    _, folder, _ = cell
+    asked, real = [], tracking.answer
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracking.WandbTracker, "away", False)
+    monkeypatch.setattr(tracking, "answer", lambda url: (asked.append(url), real(url)))
+    online = OmegaConf.merge(WANDB, {"mode": "online"})
+    for _ in range(2):
+        assert tracking.track(online, folder, tmp_path)
+    assert len(asked) == 1
+    assert caplog.text.count("does not take runs") == 1
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_an_unfriendly_answer_is_one():
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(503)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    tracking.answer(f"http://127.0.0.1:{server.server_port}")
+    thread.join()
+    server.server_close()
+    with pytest.raises(OSError):
+        tracking.answer(f"http://127.0.0.1:{server.server_port}")
