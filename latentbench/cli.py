@@ -51,6 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--dir", type=path, default=where and Path(where), help="weights_dir")
     weights.set_defaults(run=_weights)
 
+    new = commands.add_parser("new", help="write the file, the yaml and the test to start from")
+    new.add_argument("kind", help="method, metric, benchmark or model")
+    new.add_argument("name", help="its short name, as in sdedit")
+    new.add_argument("--room", default="", help="folder of methods/ or metrics/")
+    new.add_argument("--package", action="store_true", help="a plug-in package in this folder")
+    new.set_defaults(run=_new)
+
+    checking = commands.add_parser("check", help="run the conformance laws on a method")
+    checking.add_argument("method", help="a method of conf/method, or of a plug-in package")
+    checking.set_defaults(run=_check)
+
     commands.add_parser("zoo", help="train, check and show embedded models", add_help=False)
     return parser
 
@@ -103,6 +114,35 @@ def _weights(arguments: argparse.Namespace) -> int:
     if arguments.dir is None:
         print("no weights_dir: set LATENTBENCH_WEIGHTS, or pass --dir and results.weights_dir")
     return 0
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    from latentbench import new
+    from latentbench.errors import BadInput
+
+    root = Path.cwd() if arguments.package else ROOT
+    try:
+        written = new.write(
+            arguments.kind, arguments.name, root, room=arguments.room, package=arguments.package
+        )
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in written.files:
+        print(f"wrote {path}")
+    print("next:", *written.next_steps, sep="\n  ")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from latentbench.check import check
+    from latentbench.errors import BadInput
+
+    try:
+        return check(arguments.method)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -13,10 +13,19 @@ from latentbench.errors import Incompatible
 from latentbench.fitting import Fitting
 from latentbench.model import DiffusionModel, LatentModel
 from latentbench.streams import Streams
-from latentbench.types import Batch, Capability, Edit, Endpoint, Latent, Space
+from latentbench.types import Batch, Capability, Concept, Edit, Endpoint, Latent, Space
 
 Model = TypeVar("Model", bound=LatentModel)
-VERBS = ("generate", "invert", "edit", "interpolate", "represent")
+VERBS = (
+    "generate",
+    "invert",
+    "edit",
+    "interpolate",
+    "represent",
+    "compose",
+    "feature_maps",
+    "personalise",
+)
 
 
 class Editor(ABC, Generic[Model]):
@@ -33,6 +42,7 @@ class Editor(ABC, Generic[Model]):
         needs: verb -> what data, model, benchmark or another part must give for it.
         others: setting -> group of conf/ ("model", "scorer", "classifier") of which it names an
             option; `attach` gives the loaded part under the setting's name.
+        small: settings with which a fit takes a second or two, for the conformance laws.
         scope: "image" (one image at a time), "global" (one direction for all), "model".
         families: kinds of model that it works on; a denoiser where nothing else is said.
 
@@ -47,6 +57,7 @@ class Editor(ABC, Generic[Model]):
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {}
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {}
     others: ClassVar[Mapping[str, str]] = {}
+    small: ClassVar[Mapping[str, Any]] = {}
     scope: ClassVar[str] = "image"
     families: ClassVar[tuple[type[LatentModel], ...]] = (DiffusionModel,)
 
@@ -143,6 +154,28 @@ class Editor(ABC, Generic[Model]):
     def represent(self, batch: Batch) -> Float[Tensor, "b d"]:
         """Return one vector per image: its code in a space of the model."""
         raise self._cannot("represent")
+
+    def compose(
+        self, ids: Sequence[str], concepts: Sequence[Concept], noise: Tensor | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return one fresh image per id that shows all concepts, and none of negative weight."""
+        raise self._cannot("compose")
+
+    def feature_maps(self, batch: Batch) -> Mapping[str, Float[Tensor, "b d h w"]]:
+        """Return dense features of each image by layer, for readouts of places in the image."""
+        raise self._cannot("feature_maps")
+
+    def personalise(
+        self, references: Batch, ids: Sequence[str], prompts: Sequence[str]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return one fresh image per id of what the references show.
+
+        Args:
+            references: a few images of one subject.
+            ids: one name per image, for its noise.
+            prompts: one caption per image, with the word `SUBJECT` for the subject.
+        """
+        raise self._cannot("personalise")
 
     def _cannot(self, verb: str) -> Incompatible:
         has = ", ".join(sorted(self.verbs())) or "none"

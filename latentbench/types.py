@@ -159,6 +159,24 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Concept:
+    """One of several things that an image is asked to show, or not to show.
+
+    Args:
+        prompts: one caption per image.
+        weight: how strongly; a negative weight asks for its absence.
+        region: 1 where the concept counts, for layouts; None: everywhere.
+    """
+
+    prompts: tuple[str, ...]
+    weight: float = 1.0
+    region: Float[Tensor, "b h w"] | None = None
+
+
+SUBJECT = "<subject>"  # stands for what references show, in the prompts of `personalise`
+
+
+@dataclass(frozen=True)
 class Direction:
     """What a direction method learned: a shift per space, with what is needed to use it again.
 

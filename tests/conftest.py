@@ -12,7 +12,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of all toy models."""
-    import toy
+    from latentbench.conformance import toy
 
     folder = tmp_path_factory.mktemp("zoo")
     toy.save_pixel(folder / "pixel")
@@ -86,7 +86,7 @@ def lcm(zoo: Path):
 @pytest.fixture
 def gaussian():
     """The exact denoiser of Gaussian images, 8 px, 50 steps."""
-    import toy
+    from latentbench.conformance import toy
 
     return toy.GaussianModel()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import toy
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -22,6 +21,8 @@ from diffusers import (
     VQModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from latentbench.conformance import toy
 
 SIDE = 8  # pixels or latents per side of a shrunk network
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import toy
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -25,6 +24,8 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+
+from latentbench.conformance import toy
 
 # transformer/config.json of facebook/DiT-XL-2-256 and of the same with 512 pixels
 DIT_XL_256: dict[str, Any] = {

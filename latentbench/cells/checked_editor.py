@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentbench.editor import Editor
 from latentbench.errors import BadOutput, NotFinite
-from latentbench.types import Batch, Edit, Endpoint, Latent
+from latentbench.types import Batch, Concept, Edit, Endpoint, Latent
 
 LIMIT = 16.0  # images may overshoot [-1, 1], but this is no image: 0..255, or a broken sampler
 DARK = -0.5  # a source with a pixel below this can hardly have a reconstruction without one below 0
@@ -83,6 +83,29 @@ class CheckedEditor(Editor[Any]):
         """Return the editor's codes as vectors."""
         found = self.editor.represent(_copy(batch))
         return self._tensor("represent", found, (len(batch), None), batch.ids)
+
+    def compose(
+        self, ids: Sequence[str], concepts: Sequence[Concept], noise: Tensor | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the editor's samples of several concepts."""
+        found = self.editor.compose(ids, [_copy(one) for one in concepts], _copy(noise))
+        return self._images("compose", found, ids)
+
+    def feature_maps(self, batch: Batch) -> Mapping[str, Float[Tensor, "b d h w"]]:
+        """Return the editor's dense features."""
+        found = self.editor.feature_maps(_copy(batch))
+        if not isinstance(found, Mapping) or not found:
+            raise self._wrong("feature_maps", "features by layer", type(found).__name__)
+        for layer, maps in found.items():
+            self._tensor(f"feature_maps, {layer}", maps, (len(batch), None, None, None), batch.ids)
+        return found
+
+    def personalise(
+        self, references: Batch, ids: Sequence[str], prompts: Sequence[str]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the editor's samples of the references' subject."""
+        found = self.editor.personalise(_copy(references), ids, prompts)
+        return self._images("personalise", found, ids)
 
     def _images(
         self,

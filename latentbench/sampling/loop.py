@@ -41,13 +41,13 @@ class Term:
     Args:
         branch: name by which interventions know its rows ("condition", "null", ...).
         condition: one row per image.
-        weight: a number, or one per image.
+        weight: a number, one per image, or one per image and place.
         window: share of the steps in which it counts.
     """
 
     branch: str
     condition: Condition
-    weight: float | Float[Tensor, " b"] = 1.0
+    weight: float | Float[Tensor, " b"] | Float[Tensor, "b 1 h w"] = 1.0
     window: Window = (0.0, 1.0)
 
 
@@ -342,7 +342,7 @@ def predict(
     out = model.forward(rows, told.repeat(k).to(x.device), condition, taps)
     a, s = (v.expand(b, *v.shape[1:]).repeat(k, *[1] * (x.dim() - 1)) for v in (alpha, sigma))
     x0_k, eps_k = split_prediction(model.prediction_type, out, rows, a, s)
-    w = torch.stack([_column(term.weight, x) for term in terms])
+    w = torch.stack(torch.broadcast_tensors(*(_column(term.weight, x) for term in terms)))
     x0, eps = ((w * v.reshape(k, b, *v.shape[1:])).sum(0) for v in (x0_k, eps_k))
     rest = 1 - w.sum(0)
     if not bool((rest.abs() > 1e-6).any()):
@@ -361,7 +361,10 @@ def predict(
 
 def _column(weight: float | Tensor, x: Tensor) -> Tensor:
     """Return a weight per row, shaped to broadcast over x."""
-    value = torch.as_tensor(weight, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x))
+    value = torch.as_tensor(weight, dtype=x.dtype, device=x.device)
+    if value.dim() > 1:  # one weight per place
+        return value
+    value = value.reshape(-1).expand(len(x))
     return value.reshape(-1, *[1] * (x.dim() - 1))
 
 

@@ -77,6 +77,7 @@ class HSpaceDirections(Editor):
         "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion Models, 4"
     )
     scope = "global"
+    small: ClassVar[Mapping[str, Any]] = {"images": 8, "extremes": 3, "components": 3}
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {"edit": frozenset({Capability.LABELS})}
     model: DiffusionModel
 

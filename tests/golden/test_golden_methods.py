@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.streams import Streams
 from latentbench.types import Capability, Edit, Endpoint
 

@@ -82,7 +82,7 @@ def test_orthogonalised_is_orthogonal_and_a_projection(seed, others):
 
 @given(seed=seeds, scale=st.floats(-3, 10))
 def test_guidance_is_linear_in_its_scale(seed, scale):
-    import toy
+    from latentbench.conformance import toy
 
     model = toy.GaussianModel(steps=10)
     x, grid = draw(seed, 2, 3, 8, 8), model.grid()
@@ -99,7 +99,7 @@ def test_guidance_is_linear_in_its_scale(seed, scale):
 
 @given(seed=seeds, weight=st.floats(-2, 3), kind=st.sampled_from(["epsilon", "flow"]))
 def test_x0_and_eps_agree_whatever_the_weights_add_up_to(seed, weight, kind):
-    import toy
+    from latentbench.conformance import toy
 
     model = toy.GaussianModel(kind, steps=10)
     x, grid = draw(seed, 2, 3, 8, 8), model.grid()

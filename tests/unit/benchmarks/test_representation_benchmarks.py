@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import toy
 
 from benchmarks.interpolation import Interpolation
 from benchmarks.latent_similarity import LatentSimilarity
@@ -14,6 +13,7 @@ from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.cells.catalogue import option
 from latentbench.cells.compatibility import Parts
+from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.streams import Streams

@@ -1,9 +1,9 @@
 """Multistep consistency sampling on an exact denoiser, whose one-step answer is known."""
 
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.parameterization import variance_preserving_grid
 from latentbench.streams import Streams
 from latentbench.types import Space

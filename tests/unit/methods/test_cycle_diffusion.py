@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
 from methods.inversion.cycle_diffusion import CycleDiffusion

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space

@@ -1,9 +1,9 @@
 """Codes of images in a model's spaces."""
 
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import noise_to_level
 from latentbench.streams import Streams

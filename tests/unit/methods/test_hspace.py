@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.pixel_diffusion import PixelDiffusion

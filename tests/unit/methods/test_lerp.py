@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.model import Condition
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import generate, guided

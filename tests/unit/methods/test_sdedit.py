@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.sampling.loop import generate, guided, noise_to_level
 from latentbench.streams import Streams

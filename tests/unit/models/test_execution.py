@@ -3,12 +3,12 @@
 import cells
 import pytest
 import torch
-import toy
 from hydra import compose
 
 from latentbench import plugins
 from latentbench.cells.cell import run_cell
 from latentbench.config import Attention, Execution
+from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.models.execution import apply, use_attention
 from latentbench.models.latent_diffusion import LatentDiffusion

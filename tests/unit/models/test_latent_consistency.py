@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-import toy
 from diffusers import (
     LatentConsistencyModelPipeline,
     LCMScheduler,
@@ -16,6 +15,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from latentbench.cache import Cache
 from latentbench.cells.compatibility import Parts
+from latentbench.conformance import toy
 from latentbench.errors import MissingWeights
 from latentbench.models.latent_consistency import LatentConsistency, guidance_embedding
 from latentbench.sampling.consistency import ConsistencyStep

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 
+from latentbench.conformance import toy
 from latentbench.errors import BadInput, Incompatible, MissingWeights
 from latentbench.model import Condition
 from latentbench.models.latent_diffusion import LatentDiffusion

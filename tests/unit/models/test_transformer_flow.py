@@ -5,7 +5,6 @@ The laws of joint flows are tested here for FLUX too; the rest of FLUX in test_f
 
 import pytest
 import torch
-import toy
 import transformers_toy as small
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
@@ -15,6 +14,7 @@ from diffusers import (
 from peft import LoraConfig
 
 from latentbench.cells.compatibility import Parts
+from latentbench.conformance import toy
 from latentbench.errors import BadInput, MissingWeights
 from latentbench.model import Condition
 from latentbench.models.flux import Flux

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 import torch
-import toy
 from safetensors.torch import load_file
 
 from benchmarks.interpolation import Interpolation
 from benchmarks.reconstruction import Reconstruction
 from latentbench.cells.compatibility import Parts
+from latentbench.conformance import toy
 from latentbench.errors import BadInput, Incompatible, MissingWeights
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.models.gan import StyleGAN

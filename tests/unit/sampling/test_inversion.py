@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-import toy
 
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.model import Condition
 from latentbench.sampling.inversion import condition_of, ddim_invert
 from latentbench.sampling.loop import guided, invert, noise_to_level

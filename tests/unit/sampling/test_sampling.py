@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-import toy
 from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPipeline
 from peft import LoraConfig
 
+from latentbench.conformance import toy
 from latentbench.errors import BadInput, HookNeverFired, NotFinite
 from latentbench.model import Condition
 from latentbench.models.latent_diffusion import LatentDiffusion

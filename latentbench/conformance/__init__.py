@@ -1,0 +1,1 @@
+"""Laws that every method keeps, and the toy models and data on which they are checked."""

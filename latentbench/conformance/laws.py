@@ -1,0 +1,443 @@
+"""The laws: what holds for every method, verb and model. Each is a function of a trial.
+
+A law raises `LawBroken` with what came and what is asked; whatever else a method raises is its own
+error. `check` runs them over all trials of a method, and the suite's tests over every method.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from latentbench.cache import content_hash
+from latentbench.conformance.trial import NAMES, Trial
+from latentbench.editor import VERBS, Editor
+from latentbench.errors import BadInput, LatentbenchError
+from latentbench.streams import Streams
+from latentbench.types import Space
+
+ALL = (0, 1, 2)
+ROUNDING = 1e-3  # of images in [-1, 1], between calls of different batch sizes
+IMAGES = (
+    "generate",
+    "invert",
+    "edit",
+    "interpolate",
+    "compose",
+    "personalise",
+)  # verbs whose results can be seen
+
+
+class LawBroken(LatentbenchError):
+    """A method does not keep a law."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law.
+
+    Args:
+        words: what it says, in one line.
+        verbs: the verbs that it holds for.
+        check: raises `LawBroken` where a trial breaks it.
+    """
+
+    words: str
+    verbs: tuple[str, ...]
+    check: Callable[[Trial], None]
+
+
+LAWS: dict[str, Law] = {}
+
+
+def law(words: str, *verbs: str) -> Callable[[Callable[[Trial], None]], Callable[[Trial], None]]:
+    """Register a function as a law of these verbs; of all where none is named."""
+
+    def register(check: Callable[[Trial], None]) -> Callable[[Trial], None]:
+        LAWS[check.__name__] = Law(words, verbs or VERBS, check)
+        return check
+
+    return register
+
+
+@law("results have the promised shape and dtype, and are finite")
+def shape(trial: Trial) -> None:
+    """Compare shape and dtype of a result with what its verb promises."""
+    found, size = trial.whole, trial.model.image_size
+    middle = {"edit": (2,), "interpolate": (4,)}.get(trial.verb, ())
+    expected = (3, *middle, 3, size, size)
+    if trial.verb in ("represent", "feature_maps"):
+        expected = (3, found.shape[-1]) if found.ndim == 2 else ("3", "d")
+    _ask(
+        tuple(found.shape) == expected,
+        f"returned {list(found.shape)} where {list(expected)} is asked; rows are images, the "
+        f"second axis of edit and interpolate are strengths and frames",
+    )
+    _ask(found.dtype == torch.float32, f"returned {found.dtype} where float32 is asked")
+    _ask(bool(torch.isfinite(found).all()), "returned NaN or infinity")
+
+
+@law("images lie around [-1, 1], not in [0, 1] or 0..255", *IMAGES)
+def image_range(trial: Trial) -> None:
+    """Look at the range of images."""
+    found = trial.whole
+    low, high = float(found.min()), float(found.max())
+    _ask(low < 0, f"no value is below 0 (range [{low:.3g}, {high:.3g}]): images are in [-1, 1]")
+    _ask(max(-low, high) < 16, f"values lie in [{low:.3g}, {high:.3g}]: images are in [-1, 1]")
+
+
+@law("the images, masks and captions that a method is given are not changed in place")
+def inputs_untouched(trial: Trial) -> None:
+    """Compare the inputs before and after."""
+    editor, inputs = trial.editor, trial.inputs(ALL)
+    before = _hash(inputs)
+    trial.call(editor, inputs)
+    _ask(_hash(inputs) == before, "its inputs were changed in place; work on a copy (`x.clone()`)")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A fit and a verb from scratch, watched.
+
+    Args:
+        result: what came out.
+        drew: whether torch's global generator was used.
+        changed: what differs in the model's networks afterwards.
+        undeclared: the first use of a space that is not required.
+    """
+
+    result: Tensor
+    drew: bool
+    changed: tuple[str, ...]
+    undeclared: LawBroken | None
+
+
+def observed(trial: Trial, seed: int) -> Observation:
+    """Fit and act without a cache, under a global seed; done once per trial and seed."""
+    if seed not in trial.observations:
+        trial.observations[seed] = _observe(trial, seed)
+    return trial.observations[seed]
+
+
+def _observe(trial: Trial, seed: int) -> Observation:
+    spaces, _ = trial.cls.required([trial.verb], trial.method.config)
+    before, uses = _traces(trial.model), []
+    with _global_seed(seed), _guarded(trial.model, spaces, uses):
+        state = torch.get_rng_state()
+        result = trial.fresh().whole
+        drew = not torch.equal(torch.get_rng_state(), state)
+    after = _traces(trial.model)
+    changed = tuple(name for name in before if before[name] != after[name])
+    return Observation(result, drew, changed, uses[0] if uses else None)
+
+
+@law("the same work done again gives the same bytes, whatever the global seed")
+def reproducible(trial: Trial) -> None:
+    """Compare two runs under two global seeds."""
+    _ask(
+        torch.equal(observed(trial, 1).result, observed(trial, 2).result),
+        "two runs differ; draw from self.streams (one stream per image id), not from torch's "
+        "global generator",
+    )
+
+
+@law("torch's global random state is not touched")
+def global_state_untouched(trial: Trial) -> None:
+    """Look whether the global generator was used."""
+    _ask(
+        not observed(trial, 1).drew,
+        "it drew from (or seeded) torch's global generator; draw from self.streams",
+    )
+
+
+@law("a row does not depend on its neighbours")
+def neighbours(trial: Trial) -> None:
+    """An image alone in a padded batch has the same bytes as among others."""
+    editor, together = trial.editor, trial.whole
+    for k in (0, 2):
+        alone = trial.act(editor, (k, k, k))
+        _ask(
+            torch.equal(alone[0], together[k]),
+            f"image {k} comes out differently among copies of itself "
+            f"(by {_gap(alone[0], together[k]):.2g}); no statistic may run over the batch",
+        )
+
+
+@law("the order of the rows changes nothing")
+def order(trial: Trial) -> None:
+    """Compare two orders of the same images."""
+    turned = (2, 0, 1)
+    first, second = trial.whole, trial.act(trial.editor, turned)
+    _ask(torch.equal(second, first[list(turned)]), "rows come out differently in another order")
+
+
+@law("another batch size differs by float rounding only")
+def batch_size(trial: Trial) -> None:
+    """Compare an image alone with the same among others."""
+    gap = _gap(trial.act(trial.editor, (1,))[0], trial.whole[1])
+    _ask(gap < ROUNDING, f"an image alone differs by {gap:.2g} from the same among three")
+
+
+@law("strength 0 is the method's own reconstruction", "edit")
+def strength_0(trial: Trial) -> None:
+    """Compare edits at strength 0 with the reconstruction, in every place on the curve."""
+    editor, model = trial.editor, trial.model
+    batch, edit = trial.edits(ALL)
+    inverts = "invert" in trial.cls.verbs()
+    expected = (
+        editor.decode(editor.invert(batch)) if inverts else model.decode(model.encode(batch.images))
+    )
+    top = editor.max_strength
+    for strengths in ([0.0], [0.0, top], [top, 0.0, top / 2]):
+        found = editor.edit(batch, edit, torch.tensor(strengths))[:, strengths.index(0.0)]
+        gap = _gap(found, expected)
+        what = "decode(invert(images))" if inverts else "the model's decode(encode(images))"
+        _ask(gap < ROUNDING, f"at strengths {strengths}, 0 differs by {gap:.2g} from {what}")
+
+
+@law("an edit has an effect, and a larger strength another one", "edit")
+def effect(trial: Trial) -> None:
+    """Compare the edits at three strengths."""
+    editor = trial.editor
+    batch, edit = trial.edits(ALL)
+    top = editor.max_strength
+    images = editor.edit(batch, edit, torch.tensor([0.0, top / 2, top]))
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        change = (images[:, a] - images[:, b]).abs().flatten(1).amax(1)
+        halves = f"{a / 2:g} and {b / 2:g} of max_strength"
+        _ask(float(change.min()) > 1e-2, f"images at {halves} are the same: no effect")
+
+
+@law("another attribute or another prompt gives another image", "edit")
+def asked_for(trial: Trial) -> None:
+    """Compare two edits of the same images."""
+    editor = trial.editor
+    batch, edit = trial.edits(ALL)
+    other = replace(edit, name="smile+", attribute="smile", target_prompts=("smile",) * 3)
+    top = torch.tensor([editor.max_strength])
+    one, two = (editor.edit(batch, e, top) for e in (edit, other))
+    least = float((one - two).abs().flatten(1).amax(1).min())
+    _ask(least > 1e-3, "two different edits give the same image: the edit is not read")
+
+
+@law("what was learned, saved and loaded gives equal results", "edit", "interpolate", "generate")
+def state(trial: Trial) -> None:
+    """Act with a method that loads what another one has learned."""
+    fitted, fresh = trial.editor, trial.attached()
+    learned = fitted.state()
+    if type(fitted).fit is not Editor.fit:
+        _ask(bool(learned), "it has a fit, but state() is empty: what was learned would be lost")
+    data = safetensors.torch.save({k: v.contiguous() for k, v in learned.items()} or _NOTHING)
+    found = safetensors.torch.load(data)
+    fresh.load_state({k: v for k, v in found.items() if k in learned})
+    same = torch.equal(trial.act(fresh, ALL), trial.whole)
+    _ask(same, "after load_state(state()) the results differ: state() leaves something out")
+
+
+@law("a method that learns refuses to act before it is fitted", "edit")
+def fitted_first(trial: Trial) -> None:
+    """Edit without a fit."""
+    if trial.cls.fit is Editor.fit:
+        return
+    editor = trial.attached()
+    batch, edit = trial.edits(ALL)
+    try:
+        editor.edit(batch, edit, torch.ones(1))
+    except BadInput:
+        return
+    except Exception as error:
+        raise LawBroken(
+            f"an edit before fit raised {type(error).__name__}; raise BadInput that says what was "
+            f"asked for and what is fitted"
+        ) from error
+    raise LawBroken("an edit before fit went through; raise BadInput")
+
+
+@law("another noise gives another image, and the drawn noise the same one", "generate")
+def given_noise(trial: Trial) -> None:
+    """Generate from given noises."""
+    editor, model = trial.editor, trial.model
+    prompts = trial.prompts(NAMES)
+    own, other = (model.prior(Streams(s), NAMES).parts[Space.NOISE] for s in (0, 1))
+    images = editor.generate(NAMES, prompts)
+    same = torch.equal(editor.generate(NAMES, prompts, own), images)
+    _ask(same, "the model's prior, given as noise, gives another image than none given")
+    moved = editor.generate(NAMES, prompts, other)
+    least = float((moved - images).abs().flatten(1).amax(1).min())
+    _ask(least > 1e-3, "another noise gives the same image: the given noise is not used")
+
+
+@law("a concept of negative weight is not one of positive weight", "compose")
+def negation(trial: Trial) -> None:
+    """Compose with a concept asked for, and asked to be absent."""
+    ids, (first, second) = trial.inputs(ALL)
+    asked = [first, replace(second, weight=-second.weight)]
+    least = float((trial.editor.compose(ids, asked) - trial.whole).abs().flatten(1).amax(1).min())
+    _ask(least > 1e-3, "a concept and its negation give the same image: weights are not read")
+
+
+@law("other references give other images", "personalise")
+def references_read(trial: Trial) -> None:
+    """Personalise with other references."""
+    _, ids, prompts = trial.inputs(ALL)
+    other = trial.data.batch("test", [8, 9])
+    found = trial.editor.personalise(other, ids, prompts)
+    least = float((found - trial.whole).abs().flatten(1).amax(1).min())
+    _ask(least > 1e-3, "other references give the same image: the references are not read")
+
+
+@law("a path moves in every frame", "interpolate")
+def path_moves(trial: Trial) -> None:
+    """Compare neighbouring frames."""
+    frames = trial.whole
+    steps = (frames[:, 1:] - frames[:, :-1]).abs().flatten(2).amax(2)
+    _ask(float(steps.min()) > 1e-3, "two neighbouring frames are the same")
+
+
+@law("codes and features differ between images", "represent", "feature_maps")
+def codes_differ(trial: Trial) -> None:
+    """Compare the codes of two images."""
+    found = trial.whole
+    _ask(_gap(found[0], found[1]) > 1e-4, "two images have the same code")
+
+
+@law("no trace is left in the model: weights, hooks, adapters, attention, gradients")
+def no_trace(trial: Trial) -> None:
+    """Look at the model's networks after fit and verb."""
+    changed = ", ".join(observed(trial, 1).changed)
+    _ask(not changed, f"the model's {changed} changed; undo it, or use model.borrowed()")
+
+
+@law("a method works only in the spaces that it requires")
+def declared_spaces(trial: Trial) -> None:
+    """Look for uses of inner spaces that the method does not name."""
+    undeclared = observed(trial, 1).undeclared
+    if undeclared is not None:
+        raise undeclared
+
+
+_NOTHING = {"nothing": torch.zeros(1)}  # safetensors keeps no empty file
+
+
+def _ask(holds: bool, what: str) -> None:
+    if not holds:
+        raise LawBroken(what)
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    before = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def _hash(value: Any) -> str:
+    """Return a hash of all tensors and texts inside tuples, mappings and dataclasses."""
+    return content_hash(*_leaves(value))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            yield from _leaves(getattr(value, f.name))
+    elif isinstance(value, dict):
+        for key in value:
+            yield key
+            yield from _leaves(value[key])
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
+
+
+def _traces(model: Any) -> dict[str, Any]:
+    """Return all that a method may leave behind in a model's networks."""
+    networks = model.networks()
+    modules = [(name, m) for net in networks for name, m in net.named_modules()]
+    states = [part for net in networks for key, v in net.state_dict().items() for part in (key, v)]
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    return {
+        "weights": content_hash(*states),
+        "hooks": [sum(len(getattr(m, kind)) for kind in hooks) for _, m in modules],
+        "layers": [(name, type(m).__name__) for name, m in modules],
+        "attention": [type(getattr(m, "processor", None)).__name__ for _, m in modules],
+        "gradient flags": [p.requires_grad for net in networks for p in net.parameters()],
+        "mode": [m.training for _, m in modules],
+    }
+
+
+@contextmanager
+def _guarded(model: Any, spaces: frozenset[Space], uses: list[LawBroken]) -> Iterator[None]:
+    """Note uses of bottleneck, attention, adapters and codes that the spaces do not name."""
+
+    def note(space: Space) -> None:
+        uses.append(LawBroken(f"it works in the space {space}, which `requires` does not name"))
+
+    def inside(x: Tensor, timesteps: Tensor, condition: Any, taps: Any = None) -> None:
+        attention = {Space.ATTENTION, Space.JOINT_ATTENTION}
+        if getattr(taps, "bottleneck", None) is not None and Space.BOTTLENECK not in spaces:
+            note(Space.BOTTLENECK)
+        if getattr(taps, "attend", None) is not None and not attention & spaces:
+            note(Space.ATTENTION)
+
+    def only(space: Space) -> Callable[..., None]:
+        return lambda *args, **kwargs: None if space in spaces else note(space)
+
+    watched = {
+        "forward": inside,
+        "add_adapter": only(Space.WEIGHTS),
+        "encode_semantic": only(Space.SEMANTIC),
+    }
+    present = {name: getattr(model, name) for name in watched if hasattr(model, name)}
+    for name, whole in present.items():
+        setattr(model, name, _before(whole, watched[name]))
+    try:
+        yield
+    finally:
+        for name in present:
+            delattr(model, name)
+
+
+def _before(call: Callable[..., Any], look: Callable[..., None]) -> Callable[..., Any]:
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        look(*args, **kwargs)
+        return call(*args, **kwargs)
+
+    return watched
+
+
+def results(trials: Sequence[Trial]) -> Iterator[tuple[str, Trial, Exception | None]]:
+    """Yield (law, trial, what broke) of every law that holds for each trial's verb.
+
+    On one CPU thread: with more, a row's rounding may depend on its place in the batch.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for trial in trials:
+            for name, one in LAWS.items():
+                if trial.verb in one.verbs:
+                    yield name, trial, _broken(one, trial)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _broken(one: Law, trial: Trial) -> Exception | None:
+    try:
+        with torch.no_grad():
+            one.check(trial)
+    except Exception as error:  # a method may raise what it likes
+        return error
+    return None

@@ -1,0 +1,1 @@
+"""Methods that learn a subject from a few images, and show it again."""

@@ -1,0 +1,159 @@
+"""Methods with a planted mistake: each is found by the law that it breaks, and by its table."""
+
+from io import StringIO
+
+import pytest
+import torch
+from rich.console import Console
+
+from latentbench import check as checking
+from latentbench.conformance.declarations import faults
+from latentbench.conformance.laws import LawBroken, results
+from latentbench.conformance.trial import trials
+from latentbench.editor import Editor
+from latentbench.model import Condition, DiffusionModel
+from latentbench.option import Option
+from latentbench.sampling.loop import Recorder, denoise, guided, noise_to_level
+from latentbench.types import Latent, Space
+
+
+class Shift(Editor[DiffusionModel]):
+    """Adds a learned shift to the clean latent.
+
+    Args:
+        mistake: which mistake to make; none is empty.
+    """
+
+    paper = "none, section 1"
+    requires = {"invert": frozenset({Space.NOISE}), "edit": frozenset({Space.NOISE})}  # noqa: RUF012
+
+    def __init__(self, *, mistake: str = "") -> None:
+        self.mistake = mistake
+        self.shifts_ = {}
+
+    def fit(self, data, edits):
+        images = data.batch("generator", range(8)).images
+        for k, edit in enumerate(edits):
+            self.shifts_[edit.attribute] = images[k] * 0.2
+
+    def state(self):
+        return {} if self.mistake == "empty state" else self.shifts_
+
+    def load_state(self, state):
+        self.shifts_ = state
+
+    def invert(self, batch):
+        return Latent({Space.NOISE: self.model.encode(batch.images)})
+
+    def decode(self, latent):
+        images = self.model.decode(latent.parts[Space.NOISE])
+        return (images.clamp(-1, 1) + 1) / 2 if self.mistake == "unit range" else images
+
+    def edit(self, batch, edit, strengths):
+        if edit.attribute not in self.shifts_:
+            from latentbench.errors import BadInput
+
+            raise BadInput(f"no shift for {edit.attribute}; fitted: none")
+        x = self.model.encode(batch.images)[:, None]
+        g = strengths.reshape(1, -1, 1, 1, 1)
+        found = self.decode(
+            Latent({Space.NOISE: (x + g * self.shifts_[edit.attribute]).flatten(0, 1)})
+        ).unflatten(0, (len(batch), len(strengths)))
+        return self.spoiled(found, batch, g)
+
+    def spoiled(self, found, batch, g):
+        if self.mistake == "in place":
+            batch.images.mul_(0.9)
+        if self.mistake == "unseeded noise":
+            found = found + 0.1 * g * torch.randn_like(found)
+        if self.mistake == "seeds the world":
+            torch.manual_seed(0)
+        if self.mistake == "batch statistics":
+            found = found - found.mean(0, keepdim=True)
+        if self.mistake == "nan":
+            found[0, -1, 0, 0, 0] = torch.nan
+        if self.mistake == "no strength axis":
+            return found[:, -1]
+        if self.mistake == "wrong type":
+            return found.double()
+        if self.mistake == "no effect":
+            return found[:, :1].expand_as(found)
+        if self.mistake == "deaf":
+            return self.model.decode(self.model.encode(batch.images))[:, None] + 0.3 * g
+        if self.mistake == "strength 0":
+            return found + 0.1
+        if self.mistake == "leaves a mark":
+            next(self.model.network.parameters()).data.add_(1e-3)
+        if self.mistake == "undeclared":
+            self.peek(batch)
+        return found
+
+    def peek(self, batch):
+        grid, recorder = self.model.grid(), Recorder(bottleneck=True)
+        x = noise_to_level(grid, batch.images, torch.zeros_like(batch.images), 2)
+        terms = guided(self.model.condition(None, len(x)), Condition(), 1.0)
+        denoise(self.model, x, terms, grid=grid, level=2, interventions=[recorder])
+
+
+FOUND_BY = {
+    "in place": "inputs_untouched",
+    "unseeded noise": "reproducible",
+    "seeds the world": "global_state_untouched",
+    "batch statistics": "neighbours",
+    "unit range": "image_range",
+    "nan": "shape",
+    "no strength axis": "shape",
+    "wrong type": "shape",
+    "no effect": "effect",
+    "deaf": "asked_for",
+    "strength 0": "strength_0",
+    "empty state": "state",
+    "leaves a mark": "no_trace",
+    "undeclared": "declared_spaces",
+}
+
+
+def broken(mistake: str) -> dict[str, Exception]:
+    """Return the laws that a Shift with this mistake breaks when it edits on the pixel model."""
+    method = Option("shift", Shift, {"mistake": mistake})
+    edits = [t for t in trials(method) if str(t) == "edit on pixel"]
+    return {law: error for law, _, error in results(edits) if error is not None}
+
+
+def test_a_method_without_a_mistake_breaks_no_law():
+    assert broken("") == {}
+
+
+@pytest.mark.parametrize("mistake", FOUND_BY)
+def test_a_mistake_is_found_by_its_law(mistake):
+    found = broken(mistake)
+    assert FOUND_BY[mistake] in found
+    assert isinstance(found[FOUND_BY[mistake]], LawBroken)
+
+
+class Silent(Shift):
+    """Says nothing of its spaces."""
+
+    paper = ""
+    requires = {}  # noqa: RUF012
+
+    def __init__(self, mistake=""):
+        super().__init__(mistake=mistake)
+
+
+def test_what_a_class_does_not_say_is_named():
+    said = " ".join(faults(Option("silent", Silent, {"mistake": "", "gone": 1})))
+    for words in ("names no paper", "no space for the verb edit", "keyword-only and typed",
+                  "Args do not explain the setting mistake", "the setting gone"):  # fmt: skip
+        assert words in said
+
+
+@pytest.mark.parametrize(("mistake", "code", "words"), [("", 0, " 0 failed"), ("nan", 1, "NaN")])
+def test_the_command_prints_a_table_and_its_exit_code_tells(mistake, code, words, monkeypatch):
+    method, out = Option("shift", Shift, {"mistake": mistake}), StringIO()
+    monkeypatch.setattr(checking, "option", lambda group, name: method)
+    monkeypatch.setattr(
+        checking, "_trials", lambda m, f: [t for t in trials(m) if str(t) == "edit on pixel"]
+    )
+    assert checking.check("shift", Console(file=out, width=140)) == code
+    assert words in out.getvalue() and "neighbours" in out.getvalue()
