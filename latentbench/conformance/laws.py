@@ -380,7 +380,7 @@ def _traces(model: Any) -> dict[str, Any]:
 
 @contextmanager
 def _guarded(model: Any, spaces: frozenset[Space], uses: list[LawBroken]) -> Iterator[None]:
-    """Note uses of bottleneck, attention, adapters and codes that the spaces do not name."""
+    """Note uses of bottleneck, attention and adapters that the spaces do not name."""
 
     def note(space: Space) -> None:
         uses.append(LawBroken(f"it works in the space {space}, which `requires` does not name"))
@@ -398,7 +398,6 @@ def _guarded(model: Any, spaces: frozenset[Space], uses: list[LawBroken]) -> Ite
     watched = {
         "forward": inside,
         "add_adapter": only(Space.WEIGHTS),
-        "encode_semantic": only(Space.SEMANTIC),
     }
     present = {name: getattr(model, name) for name in watched if hasattr(model, name)}
     for name, whole in present.items():

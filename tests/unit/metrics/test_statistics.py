@@ -108,7 +108,7 @@ class TestSeeds:
 
     @pytest.mark.parametrize("turned", [False, True])
     def test_a_negative_estimate_counts_as_no_variance(self, turned):
-        """Rows 1 2 0, 2 0 1: those of equal means vary less than by chance; mean squares 0, 1/2, 3/2."""
+        """Rows 1 2 0 and 2 0 1: means vary less than by chance; mean squares 0, 1/2, 3/2."""
         table = np.array([[1.0, 2.0, 0.0], [2.0, 0.0, 1.0]])
         found = crossed_mean(table.T if turned else table)
         assert found.error == pytest.approx(np.sqrt(1.5 / 6))
