@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import torch
 from latentbench.benchmark import Benchmark
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
+from latentbench.errors import Incompatible
 from latentbench.metric import Figure, SampleMetric
 from latentbench.model import Evaluations, LatentModel
 from latentbench.types import Batch, Capability, Edit, Latent, Samples, Space
@@ -38,6 +40,13 @@ class Waves(LatentModel):
 
     def fingerprint(self):
         return f"waves-{self.scale}"
+
+
+class Doubled(Waves):
+    """Another class of models, for cells with two."""
+
+    def __init__(self, *, scale: float = 2.0, device: str = "cpu"):
+        super().__init__(scale=scale, device=device)
 
 
 class Stripes(Dataset):
@@ -71,6 +80,8 @@ class Shift(Editor):
         self.gain, self.misbehave, self.seconds = gain, misbehave, seconds
 
     def fit(self, data, edits):
+        if self.misbehave == "learn":
+            assert torch.is_grad_enabled() and list(self.fitting.steps("x", 2, {})) == [0, 1]
         images = data.batch("generator", range(16)).images
         self.shift_ = self.gain * (1 + self.model.encode(images).mean())
 
@@ -96,6 +107,8 @@ class Shift(Editor):
     def disturb(self, batch: Batch):
         if self.misbehave == "raise":
             raise ValueError("this method always breaks")
+        if self.misbehave == "incompatible":
+            raise Incompatible("this method does not like Tuesdays")
         if self.misbehave == "idle":
             self.shift_ = self.shift_ * 0
         if self.misbehave == "not_finite" and "test/3" in batch.ids:
@@ -152,6 +165,24 @@ class Brighten(Benchmark):
             strengths=strengths[1:].repeat(len(batch), 1),
             main=1,
         )
+
+
+class BrightenTwo(Brighten):
+    """The same with another model's reconstructions as truths."""
+
+    others: ClassVar = {"other": "model"}
+
+    def __init__(self, *, n: int = 10, other: str | None = None):
+        super().__init__(n=n)
+        self.other = other
+
+    def run(self, work, bench, setup):
+        samples = super().run(work, bench, setup)
+        model = bench.parts.get("other")
+        if model is None:
+            return samples
+        truths = model.decode(model.encode(samples.sources))
+        return replace(samples, truths=truths[:, None].expand_as(samples.outputs).clamp(-1, 1))
 
 
 class Mae(SampleMetric):

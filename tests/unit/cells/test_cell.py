@@ -4,7 +4,7 @@ import cells
 import pandas as pd
 import pytest
 import torch
-from acme.parts import Brighten, Waves
+from acme.parts import Brighten, Doubled, Waves
 
 from latentbench.benchmark import Work
 from latentbench.cells import batch_runner as batches
@@ -348,3 +348,39 @@ def test_an_idle_edit_is_found_and_a_real_one_is_not():
 )
 def test_only_lack_of_memory_halves_the_batch(error, is_memory):
     assert batches.is_out_of_memory(error) is is_memory
+
+
+# ---------------------------------------------------------------- other parts
+
+
+def test_another_model_is_part_of_the_cell(tmp_path, monkeypatch):
+    """Another option, other settings and a raised version are another cell; both are metered."""
+    assert "others" not in str(cells.run(tmp_path)[0].config["benchmark"])
+    first, _ = cells.run(tmp_path, "benchmark=acme_two", "benchmark.other=acme_double")
+    assert first.status is Status.OK, first.traceback
+    alone, _ = cells.run(tmp_path, "benchmark=acme_two")
+    assert alone.id != first.id
+    assert first.evaluations["run"]["forward"] > alone.evaluations["run"]["forward"]
+    named = first.config["others"]["benchmark.other"]
+    assert named["_target_"] == "acme.parts.Doubled" and named["scale"] == 2.0
+    monkeypatch.setattr(Doubled, "version", 2)
+    again, _ = cells.run(tmp_path, "benchmark=acme_two", "benchmark.other=acme_double")
+    assert again.id != first.id
+
+
+def test_an_unknown_other_model_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(Waves, "__init__", lambda *a, **k: pytest.fail("loaded the model"))
+    record, _ = cells.run(tmp_path, "benchmark=acme_two", "benchmark.other=acme_dubble")
+    assert record.status is Status.FAILED
+    assert "unknown model 'acme_dubble'; did you mean acme_double" in record.reason
+
+
+def test_incompatible_at_run_time_is_a_skipped_cell(tmp_path):
+    record, _ = cells.run(tmp_path, "method.misbehave=incompatible")
+    assert record.status is Status.SKIPPED
+    assert record.reason == "this method does not like Tuesdays"
+
+
+def test_a_fit_has_gradients_and_is_told_what_it_needs(tmp_path):
+    record, _ = cells.run(tmp_path, "method.misbehave=learn")
+    assert record.status is Status.OK, record.traceback
