@@ -7,7 +7,6 @@ import torch
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, between
 from latentbench.data.dataset import Dataset, Split
-from latentbench.models.semantic import SemanticDiffusion
 from latentbench.types import Batch, Capability, Description, Endpoint, Samples, Space
 
 
@@ -75,11 +74,8 @@ class Interpolation(Benchmark):
 
     def _real_end(self, bench: Bench, batch: Batch) -> Endpoint:
         prompted = Capability.PROMPTS in bench.model.gives
-        code = None
-        if isinstance(bench.model, SemanticDiffusion):
-            code = bench.model.encode_semantic(batch.images.to(bench.device))
         prompts = batch.prompts if prompted else None
-        return Endpoint(batch.ids, prompts=prompts, images=batch.images, code=code)
+        return Endpoint(batch.ids, prompts=prompts, images=batch.images)
 
     def _wanted(self, a: Description, b: Description) -> torch.Tensor | None:
         if a.factors is None or b.factors is None:

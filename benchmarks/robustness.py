@@ -11,7 +11,7 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, Name, distinct, not_empty
 from latentbench.data.dataset import Dataset, Split
 from latentbench.errors import BadInput, unknown
-from latentbench.types import Capability, Samples
+from latentbench.types import Capability, Samples, Space
 
 
 class Robustness(Benchmark):
@@ -58,7 +58,8 @@ class Robustness(Benchmark):
         """Return the samples of shifted noise."""
         name, strength = self.cases[work.group]
         known, shape = bench.dataset.describe(self.split, work.indices), bench.model.latent_shape
-        z, fresh = (bench.streams.normal(c, known.ids, shape) for c in ("prior", "shift"))
+        z = bench.model.prior(bench.streams, known.ids).parts[Space.NOISE].cpu()
+        fresh = bench.streams.normal("shift", known.ids, shape)
         shifted = SHIFTS[name](z, fresh, strength)
         prompts = known.prompts if Capability.PROMPTS in bench.model.gives else None
         images = bench.editor.generate(known.ids, prompts, shifted)

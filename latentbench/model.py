@@ -4,16 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from latentbench.errors import BadInput, unknown
+from latentbench.cache import Cache
+from latentbench.errors import BadInput, Incompatible, unknown
 from latentbench.parameterization import Grid
 from latentbench.streams import Streams
-from latentbench.types import Capability, Latent, Space
+from latentbench.types import Batch, Capability, Latent, Space
+
+Convention = Literal["next", "matched"]
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,78 @@ class LatentModel(ABC):
         noise = streams.normal("prior", ids, self.latent_shape, self.device)
         return Latent({Space.NOISE: noise})
 
+    def code_of(self, images: Float[Tensor, "b 3 h w"]) -> Latent:
+        """Return what the model's own encoder says of images; no part where it has no encoder.
+
+        A model without a sampler makes an image of its code alone; a denoiser that is conditioned
+        on a code needs x_T as well, which `invert` adds.
+        """
+        del images
+        return Latent({})
+
+    def told(self, latent: Latent) -> Condition:
+        """Return the condition of a latent: its prompts or its code, as far as the model takes any.
+
+        The empty condition where the latent has neither.
+        """
+        del latent
+        return Condition()
+
+    @abstractmethod
+    def sample(
+        self,
+        latent: Latent,
+        *,
+        condition: Condition | None = None,
+        null: Condition | None = None,
+        guidance: float | Float[Tensor, " b"] | None = None,
+        steps: int | None = None,
+        interventions: Sequence[Any] = (),
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of latents, not clamped: of `prior`, of `invert`, or of paths between.
+
+        A denoiser runs the deterministic sampling loop from the latent's own level; a model without
+        a sampler pushes noise forward, decodes a code, and has no use for the other arguments.
+
+        Args:
+            latent: noise, code and prompts, one row per image.
+            condition: what the network is told; default: `told(latent)`.
+            null: what guidance leads away from; default: the empty condition.
+            guidance: scale of classifier-free guidance, or one per row; default: the model's.
+            steps: sampling steps; default: the model's.
+            interventions: changes to the loop (`latentbench.sampling.loop.Intervention`).
+
+        Raises:
+            Incompatible: interventions for a model without a sampler.
+        """
+
+    def invert(
+        self,
+        batch: Batch,
+        cache: Cache,
+        *,
+        prompts: Sequence[str] | None = None,
+        steps: int | None = None,
+        convention: Convention = "matched",
+    ) -> Latent:
+        """Return latents of images, which `sample` at guidance 1 turns back into the images.
+
+        Args:
+            batch: the images; of its prompts nothing is read.
+            cache: where an inversion is kept.
+            prompts: captions to invert under, one per image, where the model takes any.
+            steps: sampling steps; default: the model's.
+            convention: time that the network is told; see `latentbench.sampling.loop.invert`.
+
+        Raises:
+            Incompatible: the model has neither an encoder nor a sampler to run backwards.
+        """
+        del cache, prompts, steps, convention
+        code = self.code_of(batch.images)
+        if not code.parts:
+            raise Incompatible(f"{type(self).__name__} cannot invert images: it has no encoder")
+        return code
+
     def reconstruction_truth(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Return what a perfect inversion gives back: what the autoencoder makes of the images."""
         return self.decode(self.encode(images))
@@ -185,6 +260,15 @@ class DiffusionModel(LatentModel):
     @abstractmethod
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
         """Return the condition of captions; None stands for the empty condition."""
+
+    def unconditional(self, rows: int, negative: str | None = None) -> Condition:
+        """Return what guidance leads away from: the empty condition, or a negative prompt."""
+        return self.condition(None if negative is None else (negative,) * rows, rows)
+
+    def told(self, latent: Latent) -> Condition:
+        """Return the condition of the latent's prompts, the empty one where it takes none."""
+        prompts = latent.prompts if Capability.PROMPTS in self.gives else None
+        return self.condition(prompts, len(latent))
 
     @abstractmethod
     def forward(

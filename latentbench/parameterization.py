@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentbench.errors import BadInput, unknown
 
+Eta = float | Sequence[float]  # stochasticity of a sampler: 0 DDIM, 1 DDPM; or one per step
 KINDS = ("epsilon", "sample", "v_prediction", "flow")
 
 
@@ -55,6 +56,16 @@ def split_prediction(
     raise unknown("prediction type", kind, KINDS)
 
 
+def whole_steps(share: float, n: int) -> int:
+    """Return floor(share x n): how many of n steps a share is, rounding of floats apart.
+
+    Example:
+        >>> int(0.29 * 100), whole_steps(0.29, 100)
+        (28, 29)
+    """
+    return int(share * n + 1e-6)
+
+
 @dataclass(frozen=True)
 class Grid:
     """The levels that a sampler visits, noisiest first; level n is the clean end.
@@ -84,9 +95,7 @@ class Grid:
         alpha, sigma = self.alpha[index].reshape(shape), self.sigma[index].reshape(shape)
         return alpha.to(x), sigma.to(x)
 
-    def noise_std(
-        self, i: int | Int[Tensor, " b"], eta: float, x: Tensor
-    ) -> Float[Tensor, "b ..."]:
+    def noise_std(self, i: int | Int[Tensor, " b"], eta: Eta, x: Tensor) -> Float[Tensor, "b ..."]:
         """Return s_i, the fresh noise of the step from level i to i + 1.
 
         "Denoising Diffusion Implicit Models", equation 16:
@@ -101,7 +110,8 @@ class Grid:
             self.sigma[index + 1],
         )
         inner = (s**2 - (a / a_next) ** 2 * s_next**2).clamp(min=0)
-        std = eta * s_next / s * inner.sqrt()
+        scale = torch.as_tensor(eta, dtype=torch.float64).expand(self.n)[index]
+        std = scale * s_next / s * inner.sqrt()
         return std.reshape((-1,) + (1,) * (x.dim() - 1)).to(x)
 
 
@@ -110,7 +120,7 @@ def transition(
     level: int | Int[Tensor, " b"],
     x0: Float[Tensor, "b ..."],
     eps: Float[Tensor, "b ..."],
-    eta: float,
+    eta: Eta,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "#b ..."]]:
     """Return mean and standard deviation of x at the next level.
 

@@ -110,6 +110,9 @@ class Latent:
     start: int = 0
     prompts: tuple[str, ...] | None = None
 
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values()), self.prompts or ()))
+
 
 @dataclass(frozen=True)
 class Endpoint:

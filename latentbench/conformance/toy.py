@@ -17,7 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import unknown
-from latentbench.model import Condition, DiffusionModel, Evaluations
+from latentbench.model import Condition, Evaluations
+from latentbench.models.denoiser import Denoiser
 from latentbench.models.diffusion_autoencoder import CodePrior, SemanticEncoder
 from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
 from latentbench.models.vae import VectorAutoencoder
@@ -183,7 +184,7 @@ def word_tokenizer(folder: Path) -> CLIPTokenizer:
 # ---------------------------------------------------------------- an exact denoiser
 
 
-class GaussianModel(DiffusionModel):
+class GaussianModel(Denoiser):
     """Images x_0 ~ N(mu_c, S) with a smooth covariance S: eps(x_t, t, c) in closed form.
 
     x_t ~ N(alpha mu, alpha^2 S + sigma^2 I), so E[eps | x_t] = sigma (alpha^2 S + sigma^2)^-1
@@ -252,7 +253,7 @@ class GaussianModel(DiffusionModel):
         mean = self.mean(prompt).double()
         return (mean + self._scale(x.double() - alpha * mean, factors)).to(x.dtype)
 
-    def sample(self, prompts: Sequence[str], seed: int = 0) -> Tensor:
+    def draw(self, prompts: Sequence[str], seed: int = 0) -> Tensor:
         """Return exact samples, one per prompt."""
         shape = (len(prompts), *self.latent_shape)
         z = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -17,13 +17,14 @@ from latentbench import weights as zoo
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.cache import content_hash
 from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
-from latentbench.model import AttentionCall, Condition, DiffusionModel, Evaluations, Taps
+from latentbench.model import AttentionCall, Condition, Evaluations, Taps
+from latentbench.models.denoiser import Denoiser
 from latentbench.models.loading_bars import hide_loading_bars
 
 Attend = Callable[[AttentionCall], Tensor]
 
 
-class CheckpointDiffusion(DiffusionModel):
+class CheckpointDiffusion(Denoiser):
     """A denoiser and its noise schedule, loaded from a folder of diffusers components.
 
     A family says where its network is tapped (`middle_block`, `change_middle`, `attention_modules`

@@ -158,6 +158,7 @@ class StyleGAN(PushForward):
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.NOISE, Space.STYLE})
+    code_space = Space.STYLE
 
     def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         super().__init__(path=path, dtype=dtype, device=device)

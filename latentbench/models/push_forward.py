@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from latentbench.bounds import Dtype, Name
 from latentbench.cache import content_hash
-from latentbench.model import Evaluations, LatentModel
+from latentbench.errors import Incompatible
+from latentbench.model import Condition, Evaluations, LatentModel
 from latentbench.models.checkpoint import load_component, resolve
+from latentbench.types import Latent, Space
 
 
 class PushForward(LatentModel):
@@ -22,7 +24,12 @@ class PushForward(LatentModel):
         path: name of an embedded model, or a local folder.
         dtype: "float32", "float16" or "bfloat16".
         device: where the networks run.
+
+    Class attributes:
+        code_space: what `encode` and `push` return and `decode` takes.
     """
+
+    code_space: ClassVar[Space]
 
     def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         self.path, self.folder = path, resolve(path)
@@ -41,6 +48,30 @@ class PushForward(LatentModel):
     @abstractmethod
     def push(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
         """Return the clean codes of noise: what `encode` gives of images and `decode` takes."""
+
+    def code_of(self, images: Float[Tensor, "b 3 h w"]) -> Latent:
+        """Return the encoder's code of images: all that an image is made of."""
+        return Latent({self.code_space: self.encode(images)})
+
+    def sample(
+        self,
+        latent: Latent,
+        *,
+        condition: Condition | None = None,
+        null: Condition | None = None,
+        guidance: float | Float[Tensor, " b"] | None = None,
+        steps: int | None = None,
+        interventions: Sequence[Any] = (),
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of a code, or of noise; see the base class."""
+        del condition, null, guidance, steps
+        if interventions:
+            raise Incompatible(
+                f"{type(self).__name__} has no sampling loop to change; choose a denoiser for "
+                f"{type(interventions[0]).__name__}"
+            )
+        code = latent.parts.get(self.code_space)
+        return self.decode(self.push(latent.parts[Space.NOISE]) if code is None else code)
 
     def reconstruction_truth(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Return the images: the encoder is what a reconstruction measures."""

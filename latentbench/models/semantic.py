@@ -42,6 +42,15 @@ class SemanticDiffusion(PixelDiffusion):
         super().condition(prompts, rows)
         return self.semantic_condition(torch.zeros(rows, self.code_size))
 
+    def code_of(self, images: Float[Tensor, "b 3 h w"]) -> Latent:
+        """Return z_sem of images."""
+        return Latent({Space.SEMANTIC: self.encode_semantic(images.to(self.device))})
+
+    def told(self, latent: Latent) -> Condition:
+        """Return the condition of the latent's code; the empty one where it has none."""
+        code = latent.parts.get(Space.SEMANTIC)
+        return super().told(latent) if code is None else self.semantic_condition(code)
+
     def prior(self, streams: Streams, ids: Sequence[str]) -> Latent:
         """Return x_T and a code of the prior, one per id."""
         noise = streams.normal("prior/semantic", ids, (self.code_size,), self.device)

@@ -64,6 +64,7 @@ class VariationalAutoencoder(PushForward):
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.NOISE, Space.VAE})
+    code_space = Space.VAE
 
     def __init__(self, *, path: Name, dtype: Dtype = "float32", device: str = "cpu") -> None:
         super().__init__(path=path, dtype=dtype, device=device)

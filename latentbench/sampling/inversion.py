@@ -1,34 +1,15 @@
 """DDIM inversion, cached: it belongs to model, images and settings, not to who asked for it."""
 
-from typing import Literal
-
+from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.cache import Cache, content_hash
-from latentbench.model import Condition, DiffusionModel
-from latentbench.models.semantic import SemanticDiffusion
+from latentbench.model import Condition, Convention, DiffusionModel
 from latentbench.parameterization import Grid
 from latentbench.sampling.loop import guided, invert, noise_to_level
-from latentbench.types import Batch, Capability
+from latentbench.types import Batch
 
-VERSION = 1
-
-
-def condition_of(
-    model: DiffusionModel, prompts: tuple[str, ...] | None, rows: int, code: Tensor | None = None
-) -> Condition:
-    """Return the condition of a code or of prompts where the model takes them, else the empty one.
-
-    Args:
-        model: the denoiser.
-        prompts: one caption per row.
-        rows: number of images.
-        code: z_sem per row, for a model with `Space.SEMANTIC`.
-    """
-    if code is not None:
-        assert isinstance(model, SemanticDiffusion)
-        return model.semantic_condition(code)
-    return model.condition(prompts if Capability.PROMPTS in model.gives else None, rows)
+VERSION = 2
 
 
 def ddim_invert(
@@ -37,39 +18,47 @@ def ddim_invert(
     cache: Cache,
     *,
     steps: int | None = None,
-    prompts: tuple[str, ...] | None = None,
-    code: Tensor | None = None,
-    convention: Literal["next", "matched"] = "next",
-    forward_noise: Tensor | None = None,
+    condition: Condition | None = None,
+    null: Condition | None = None,
+    guidance: float = 1.0,
+    convention: Convention = "matched",
+    forward_noise: Float[Tensor, "b ..."] | None = None,
     forward_steps: int = 0,
-) -> Tensor:
-    """Return x_T of images, at guidance 1.
+) -> Float[Tensor, "b ..."]:
+    """Return x_T of images.
 
     Args:
         model: the denoiser.
         batch: images.
         cache: where the result is kept.
         steps: number of sampling steps; default: the model's.
-        prompts: condition while inverting; None is the empty condition.
-        code: z_sem as the condition, ``[b, d]``, for a model with `Space.SEMANTIC`.
+        condition: what the network is told while inverting; default: the empty condition.
+        null: what guidance leads away from; default: the empty condition.
+        guidance: scale of classifier-free guidance; 1 is none.
         convention: see `latentbench.sampling.loop.invert`.
-        forward_noise: for `forward_steps`, ``[b, ...]``.
+        forward_noise: for `forward_steps`.
         forward_steps: replace this many of the first inversion steps (at the clean end) by one
             draw of the forward process ("There and Back Again", the first-steps fix).
     """
-    grid = model.grid(steps)
+    grid, empty = model.grid(steps), model.unconditional(len(batch))
+    terms = guided(
+        empty if condition is None else condition, empty if null is None else null, guidance
+    )
     key = content_hash(
-        VERSION, model.fingerprint(), grid.timesteps, batch.images, prompts, convention,
+        VERSION, model.fingerprint(), grid.timesteps, batch.images, convention, guidance,
+        *[part for term in terms for part in _parts(term.condition)],
         *(() if forward_noise is None else (forward_noise, forward_steps)),
-        *(() if code is None else (code,)),
     )  # fmt: skip
 
     def make() -> dict[str, Tensor]:
         x, level = _start(model, grid, batch, forward_noise, forward_steps)
-        terms = guided(condition_of(model, prompts, len(batch), code), Condition(), 1.0)
         return {"x": invert(model, x, terms, grid=grid, start=level, convention=convention)}
 
     return cache.get_or_make("inversion", key, make)["x"].to(model.device)
+
+
+def _parts(condition: Condition) -> list[str | Tensor]:
+    return [part for name in sorted(condition.tensors) for part in (name, condition.tensors[name])]
 
 
 def _start(

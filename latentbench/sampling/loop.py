@@ -17,15 +17,14 @@ Hooks 4 to 6 run inside the network on rows ordered ``(branch, image)``.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentbench.errors import BadInput, HookNeverFired, NotFinite, unknown
-from latentbench.model import AttentionCall, Condition, DiffusionModel
-from latentbench.parameterization import Grid, split_prediction, transition
+from latentbench.model import AttentionCall, Condition, Convention, DiffusionModel
+from latentbench.parameterization import Eta, Grid, split_prediction, transition
 
 Noise = Callable[[int], Tensor]  # step index -> z_i [b, ...]
 Window = tuple[float, float]  # share of the steps [from, to), 0 at the noisy end
@@ -51,6 +50,11 @@ class Term:
     window: Window = (0.0, 1.0)
 
 
+def plain(condition: Condition) -> tuple[Term, ...]:
+    """Return the one term of a prediction without guidance."""
+    return (Term("condition", condition),)
+
+
 def guided(
     condition: Condition, null: Condition, scale: float | Float[Tensor, " b"]
 ) -> tuple[Term, ...]:
@@ -59,7 +63,7 @@ def guided(
     "Classifier-Free Diffusion Guidance": eps = (1 - w) eps(null) + w eps(condition).
     """
     if isinstance(scale, float | int) and scale == 1:
-        return (Term("condition", condition),)
+        return plain(condition)
     return (Term("null", null, 1 - scale), Term("condition", condition, scale))
 
 
@@ -252,11 +256,11 @@ class _Loop:
         base = tuple(t for t in self.base if t.window[0] <= share < t.window[1])
         names = tuple(t.branch for t in base)
 
-        def plain(x: Tensor, at: int) -> tuple[Tensor, Tensor]:
+        def own(x: Tensor, at: int) -> tuple[Tensor, Tensor]:
             told = timestep if at == level else None
             return predict(self.model, x, self.grid, at, base, told)
 
-        step = Step(i, level, reaches, self.grid.n, timestep, names, self.grid, plain)
+        step = Step(i, level, reaches, self.grid.n, timestep, names, self.grid, own)
         active = [v for v in self.interventions if v.active(step)]
         self.was_active.update({id(v): v for v in active})
         for v in active:
@@ -276,8 +280,8 @@ class _Loop:
         """Return (x0, eps) at x, with all hooks between `terms` and `prediction`."""
         x0, eps = self._network(step, active, terms, x)
         if any(v.asymmetric for v in active):
-            plain = [v for v in active if not v.asymmetric]
-            _, eps = self._network(step, plain, terms, x)
+            others = [v for v in active if not v.asymmetric]
+            _, eps = self._network(step, others, terms, x)
         for v in active:
             x0, eps = v.prediction(step, x, x0, eps)
         return x0, eps
@@ -396,7 +400,7 @@ def generate(
     grid: Grid | None = None,
     start: int = 0,
     stop: int | None = None,
-    eta: float = 0.0,
+    eta: Eta = 0.0,
     noise: Noise | None = None,
     interventions: Sequence[Intervention] = (),
 ) -> Float[Tensor, "b ..."]:
@@ -411,24 +415,28 @@ def generate(
         grid: levels; default: the model's own.
         start: first level.
         stop: last level; default: the clean end.
-        eta: 0 deterministic (DDIM), 1 as stochastic as DDPM.
+        eta: 0 deterministic (DDIM), 1 as stochastic as DDPM; one number, or one per step of the
+            grid, the noisiest first.
         noise: step index -> z_i, needed for eta > 0.
         interventions: changes to the loop, in this order.
 
     Raises:
-        BadInput: eta > 0 without noise.
+        BadInput: eta > 0 without noise, or not one eta per step.
         HookNeverFired: an intervention that was active never ran.
         NotFinite: the result is not finite.
     """
     grid = grid or model.grid()
-    if eta > 0 and noise is None:
+    etas = [eta] * grid.n if isinstance(eta, float | int) else list(eta)
+    if len(etas) != grid.n:
+        raise BadInput(f"got {len(etas)} values of eta for {grid.n} steps; give one, or one a step")
+    if max(etas) > 0 and noise is None:
         raise BadInput(f"eta {eta} needs noise: pass `noise`, a function of the step index")
     loop = _Loop(model, grid, terms, interventions)
     for i in range(start, grid.n if stop is None else stop):
         step, active, all_terms, x = loop.begin(i, i + 1, grid.timesteps[i].item(), x)
         x0, eps = loop.predict(step, active, all_terms, x)
-        x, std = transition(grid, i, x0, eps, eta)
-        if noise is not None and eta > 0:
+        x, std = transition(grid, i, x0, eps, etas)
+        if noise is not None and etas[i] > 0:
             x = x + std * noise(i)
         for v in active:
             x = v.after_step(step, x)
@@ -443,7 +451,7 @@ def invert(
     grid: Grid | None = None,
     start: int | None = None,
     stop: int = 0,
-    convention: Literal["next", "matched"] = "next",
+    convention: Convention = "matched",
     interventions: Sequence[Intervention] = (),
 ) -> Float[Tensor, "b ..."]:
     """Run the deterministic sampler backwards, from level `start` (clean) to level `stop`.
@@ -456,7 +464,8 @@ def invert(
         start: level of x; default: the clean end n.
         stop: level to reach; 0 is x_T.
         convention: the network is told the time of the level that the step goes to ("next", as
-            DDIMInverseScheduler) or of the level where x is ("matched").
+            DDIMInverseScheduler) or of the level where x is ("matched", as "Denoising Diffusion
+            Implicit Models", equation 13); a clean x stands at timestep 0.
         interventions: `before_step` sees x at level i + 1, `after_step` x at level i.
     """
     grid = grid or model.grid()

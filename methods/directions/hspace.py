@@ -12,10 +12,10 @@ from latentbench.bounds import Count, Positive, Steps
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
-from latentbench.model import Condition, DiffusionModel
+from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.linear import orthogonalise, pca
-from latentbench.sampling.loop import Intervention, Recorder, Step, generate, guided
+from latentbench.sampling.loop import Intervention, Recorder, Step, generate, plain
 from latentbench.types import Batch, Capability, Direction, Edit, Latent, Space
 
 FIT_BATCH = 32
@@ -41,7 +41,7 @@ class AddToBottleneck(Intervention):
         return h + g * self.v[step.index].to(h)
 
 
-class HSpaceDirections(Editor):
+class HSpaceDirections(Editor[DiffusionModel]):
     """A direction of the bottleneck activations, added at every sampling step.
 
     Source: "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion
@@ -67,6 +67,8 @@ class HSpaceDirections(Editor):
         components: principal components that are kept.
         orthogonal: project each direction off those of the other attributes.
         asymmetric: change x0 only, not the direction to x_t (Asyrp); one more evaluation a step.
+        convention: time that the network is told while inverting: "matched" as in the source's
+            code, or "next" as in diffusers' DDIMInverseScheduler.
         max_strength: largest g of a benchmark's curve.
 
     Example:
@@ -76,10 +78,10 @@ class HSpaceDirections(Editor):
     paper = (
         "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion Models, 4"
     )
+    version = 2
     scope = "global"
     small: ClassVar[Mapping[str, Any]] = {"images": 8, "extremes": 3, "components": 3}
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {"edit": frozenset({Capability.LABELS})}
-    model: DiffusionModel
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class HSpaceDirections(Editor):
         components: Count = 16,
         orthogonal: bool = False,
         asymmetric: bool = False,
+        convention: Convention = "matched",
         max_strength: Positive = 6.0,
     ) -> None:
         if 2 * extremes > images:
@@ -101,6 +104,7 @@ class HSpaceDirections(Editor):
         self.variant, self.space, self.steps = variant, Space(space), steps
         self.images, self.extremes, self.components = images, extremes, components
         self.orthogonal, self.asymmetric = orthogonal, asymmetric
+        self.convention: Convention = convention
         self.max_strength = max_strength
         self.directions_: dict[str, Direction] = {}
 
@@ -142,12 +146,12 @@ class HSpaceDirections(Editor):
 
     def invert(self, batch: Batch) -> Latent:
         """Return x_T under the empty prompt."""
-        x = ddim_invert(self.model, batch, self.cache, steps=self.steps)
+        x = ddim_invert(self.model, batch, self.cache, steps=self.steps, convention=self.convention)
         return Latent({Space.NOISE: x})
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the images of x_T under the empty prompt."""
-        return self.model.decode(self._sample(latent.parts[Space.NOISE]))
+        return self._sample(latent.parts[Space.NOISE])
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
@@ -157,10 +161,10 @@ class HSpaceDirections(Editor):
         v = self._direction(edit)
         g = edit.sign * strengths.to(x).repeat(len(batch))
         if self.space is Space.NOISE:
-            z0 = self._sample(x + g.reshape(-1, 1, 1, 1) * v)
+            images = self._sample(x + g.reshape(-1, 1, 1, 1) * v)
         else:
-            z0 = self._sample(x, AddToBottleneck(v, g, self.asymmetric))
-        return self.model.decode(z0).unflatten(0, (len(batch), len(strengths)))
+            images = self._sample(x, AddToBottleneck(v, g, self.asymmetric))
+        return images.unflatten(0, (len(batch), len(strengths)))
 
     def _direction(self, edit: Edit) -> Tensor:
         if edit.attribute not in self.directions_:
@@ -168,10 +172,11 @@ class HSpaceDirections(Editor):
             raise BadInput(f"no direction for attribute {edit.attribute!r}; fitted: {known}")
         return self.directions_[edit.attribute].shift
 
-    def _sample(self, x: Tensor, *interventions: Intervention) -> Tensor:
-        terms = guided(self.model.condition(None, len(x)), Condition(), 1.0)
-        grid = self.model.grid(self.steps)
-        return generate(self.model, x, terms, grid=grid, interventions=interventions)
+    def _sample(self, x: Tensor, *interventions: Intervention) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of x_T under the empty prompt."""
+        return self.model.sample(
+            Latent({Space.NOISE: x}), guidance=1.0, steps=self.steps, interventions=interventions
+        )
 
     def _codes(self, data: Dataset, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return codes ``[images, n, c, h, w]`` (or x_T) and labels ``[images, attributes]``."""
@@ -188,8 +193,9 @@ class HSpaceDirections(Editor):
         x = self.invert(batch).parts[Space.NOISE]
         if self.space is Space.NOISE:
             return x
-        recorder = Recorder(bottleneck=True)
-        self._sample(x, recorder)
+        recorder, terms = Recorder(bottleneck=True), plain(self.model.unconditional(len(x)))
+        grid = self.model.grid(self.steps)
+        generate(self.model, x, terms, grid=grid, interventions=[recorder])
         return torch.stack([recorder.h[i] for i in sorted(recorder.h)], 1)
 
     def _class_differences(self, codes: Tensor, labels: Float[Tensor, "n a"]) -> list[Tensor]:

@@ -6,41 +6,18 @@ from typing import Annotated, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
 from latentbench.bounds import Count, Guidance, Share, Steps, above, at_most
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
-from latentbench.sampling.loop import Intervention, Step, generate, guided, noise_to_level
+from latentbench.parameterization import whole_steps
+from latentbench.sampling.blending import KeepOutside, latent_mask
+from latentbench.sampling.loop import generate, guided, noise_to_level
 from latentbench.types import Batch, Capability, Edit, Space
 
 
-class KeepOutside(Intervention):
-    """Puts the source, noised to the level that a step reached, back outside the mask.
-
-    Args:
-        x0: clean latents of the source.
-        noise: the one noise that the source is noised with at every level.
-        mask: 1 where the image may change, in the latents' resolution.
-    """
-
-    def __init__(
-        self,
-        x0: Float[Tensor, "b c h w"],
-        noise: Float[Tensor, "b c h w"],
-        mask: Float[Tensor, "b 1 h w"],
-    ) -> None:
-        self.x0, self.noise, self.mask = x0, noise, mask
-
-    def after_step(self, step: Step, x: Tensor) -> Tensor:
-        """Return x inside the mask; outside the noised source, the source itself at the end."""
-        clean = step.reaches == step.n
-        kept = self.x0 if clean else noise_to_level(step.grid, self.x0, self.noise, step.reaches)
-        return torch.where(self.mask > 0, x, kept)
-
-
-class SDEdit(Editor):
+class SDEdit(Editor[DiffusionModel]):
     """x = alpha_k x_0 + sigma_k n at k = floor(strength x steps) steps from the end, then denoise.
 
     Source: "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
@@ -54,6 +31,7 @@ class SDEdit(Editor):
     Args:
         steps: sampling steps; default: the model's.
         guidance: guidance scale towards the target prompt.
+        negative: prompt that guidance leads away from; default: the empty condition.
         eta: stochasticity of the sampler.
         repeats: passes, each with fresh noise, from the last one's result.
         max_strength: largest strength of a benchmark's curve; 1 starts from pure noise.
@@ -69,18 +47,19 @@ class SDEdit(Editor):
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
         "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
     }
-    model: DiffusionModel
 
     def __init__(
         self,
         *,
         steps: Steps | None = None,
         guidance: Guidance = 3.0,
+        negative: str | None = None,
         eta: Share = 0.0,
         repeats: Count = 1,
         max_strength: Annotated[float, above(0), at_most(1)] = 1.0,
     ) -> None:
         self.steps, self.guidance, self.eta = steps, guidance, eta
+        self.negative = negative
         self.repeats, self.max_strength = repeats, max_strength
 
     def edit(
@@ -94,7 +73,7 @@ class SDEdit(Editor):
     def _repeat(self, x0: Tensor, batch: Batch, edit: Edit, strength: float) -> Tensor:
         """Return the clean latents after all passes."""
         n = self.model.grid(self.steps).n
-        k = int(strength * n + 1e-6)
+        k = whole_steps(strength, n)
         if k == 0 and strength > 0:
             raise BadInput(f"strength {strength:g} is 0 of {n} steps; use {1 / n:g} up")
         z0 = x0
@@ -113,15 +92,17 @@ class SDEdit(Editor):
     ) -> Tensor:
         """Noise z0 to level `start` and denoise it; `noise` holds the start's and each step's."""
         model, grid, b = self.model, self.model.grid(self.steps), len(batch)
-        target, empty = model.condition(edit.target_prompts, b), model.condition(None, b)
+        target, null = (
+            model.condition(edit.target_prompts, b),
+            model.unconditional(b, self.negative),
+        )
         changes = []
         if edit.masks is not None:
-            mask = adaptive_max_pool2d(edit.masks[:, None].to(x0), x0.shape[-2:])
-            changes = [KeepOutside(x0, noise[:, 0], mask)]
+            changes = [KeepOutside(x0, noise[:, 0], latent_mask(edit.masks, x0))]
         return generate(
             model,
             noise_to_level(grid, z0, noise[:, 0], start),
-            guided(target, empty, self.guidance),
+            guided(target, null, self.guidance),
             grid=grid,
             start=start,
             eta=self.eta,

@@ -10,12 +10,10 @@ from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
 from latentbench.models.latent_consistency import LatentConsistency
 from latentbench.sampling.consistency import ConsistencyStep
-from latentbench.sampling.inversion import condition_of
-from latentbench.sampling.loop import generate, guided
-from latentbench.types import Space
+from latentbench.types import Latent, Space
 
 
-class ConsistencySampling(Editor):
+class ConsistencySampling(Editor[LatentConsistency]):
     """Few-step sampling: x_0 in one call, noised again between steps with the image's own stream.
 
     Source: "Latent Consistency Models", section 4.1 and the algorithm of multistep sampling. The
@@ -35,7 +33,6 @@ class ConsistencySampling(Editor):
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "generate": frozenset({Space.CONSISTENCY})
     }
-    model: LatentConsistency
 
     def __init__(self, *, steps: Steps | None = None, guidance: Guidance | None = None) -> None:
         self.steps, self.guidance = steps, guidance
@@ -47,13 +44,12 @@ class ConsistencySampling(Editor):
         noise: Float[Tensor, "b ..."] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id, from the noise of that id where none is given."""
-        model, grid, b = self.model, self.model.grid(self.steps), len(ids)
-        if noise is None:
-            noise = self.streams.normal("prior", ids, model.latent_shape, model.device)
+        model, grid = self.model, self.model.grid(self.steps)
+        parts = model.prior(self.streams, ids).parts if noise is None else {Space.NOISE: noise}
         fresh = self.streams.normal("consistency", ids, (grid.n, *model.latent_shape), model.device)
-        condition = condition_of(model, None if prompts is None else tuple(prompts), b)
-        guidance = model.guidance if self.guidance is None else self.guidance
-        terms = guided(condition, model.condition(None, b), guidance)
-        step = ConsistencyStep(model, lambda i: fresh[:, i])
-        x = generate(model, noise.to(model.device), terms, grid=grid, interventions=[step])
-        return model.decode(x)
+        return model.sample(
+            Latent(parts, prompts=None if prompts is None else tuple(prompts)),
+            guidance=self.guidance,
+            steps=self.steps,
+            interventions=[ConsistencyStep(model, lambda i: fresh[:, i])],
+        )

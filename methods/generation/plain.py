@@ -8,14 +8,11 @@ from torch import Tensor
 
 from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
-from latentbench.model import DiffusionModel
-from latentbench.models.push_forward import PushForward
-from latentbench.sampling.inversion import condition_of
-from latentbench.sampling.loop import generate, guided
-from latentbench.types import Space
+from latentbench.model import LatentModel
+from latentbench.types import Latent, Space
 
 
-class PlainSampling(Editor):
+class PlainSampling(Editor[Any]):
     """Deterministic DDIM sampling with classifier-free guidance: the baseline of generation.
 
     Source: "Denoising Diffusion Implicit Models", equation 12. A model that is told a code draws
@@ -29,8 +26,7 @@ class PlainSampling(Editor):
     paper = "Denoising Diffusion Implicit Models, section 4"
     scope = "model"
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {"generate": frozenset({Space.NOISE})}
-    families = (DiffusionModel, PushForward)
-    model: Any
+    families = (LatentModel,)
 
     def __init__(self, *, steps: Steps | None = None, guidance: Guidance | None = None) -> None:
         self.steps, self.guidance = steps, guidance
@@ -39,13 +35,8 @@ class PlainSampling(Editor):
         self, ids: Sequence[str], prompts: Sequence[str] | None, noise: Tensor | None = None
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id, from the noise of that id where none is given."""
-        model, b = self.model, len(ids)
-        parts = model.prior(self.streams, ids).parts
-        x = (parts[Space.NOISE] if noise is None else noise).to(model.device)
-        if isinstance(model, PushForward):
-            return model.decode(model.push(x))
-        words = None if prompts is None else tuple(prompts)
-        condition = condition_of(model, words, b, parts.get(Space.SEMANTIC))
-        guidance = model.guidance if self.guidance is None else self.guidance
-        terms = guided(condition, model.condition(None, b), guidance)
-        return model.decode(generate(model, x, terms, grid=model.grid(self.steps)))
+        parts = dict(self.model.prior(self.streams, ids).parts)
+        if noise is not None:
+            parts[Space.NOISE] = noise
+        latent = Latent(parts, prompts=None if prompts is None else tuple(prompts))
+        return self.model.sample(latent, guidance=self.guidance, steps=self.steps)

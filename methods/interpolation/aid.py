@@ -12,10 +12,10 @@ from torch import Tensor
 
 from latentbench.bounds import Guidance, Name, Share, Steps, between
 from latentbench.errors import BadInput
-from latentbench.model import AttentionCall, Condition
-from latentbench.sampling.inversion import condition_of
+from latentbench.model import AttentionCall, Condition, Convention
+from latentbench.parameterization import whole_steps
 from latentbench.sampling.loop import Intervention, Step
-from latentbench.types import Capability, Endpoint, Space
+from latentbench.types import Capability, Endpoint, Latent, Space
 from methods.interpolation.slerp import SphericalInterpolation
 
 LARGEST = 50.0  # alpha and beta of a fitted law lie between its inverse and this
@@ -32,13 +32,17 @@ class InterpolatedAttention(Intervention):
         mode: "inner" or "outer".
         fused: concatenate the frame's own keys and values.
         t: coefficients of the frames of each path, first 0 and last 1.
-        warmup: share of the steps in which it acts.
+        warmup: share of the steps in which it acts, the first ones: floor(share x n) of n.
     """
 
     def __init__(
         self, mode: Literal["inner", "outer"], fused: bool, t: Float[Tensor, "b f"], warmup: float
     ) -> None:
-        self.mode, self.fused, self.t, self.window = mode, fused, t, (0.0, warmup)
+        self.mode, self.fused, self.t, self.warmup = mode, fused, t, warmup
+
+    def active(self, step: Step) -> bool:
+        """Return whether the step is one of the first floor(warmup x n)."""
+        return step.index < whole_steps(self.warmup, step.n)
 
     def attention(self, step: Step, call: AttentionCall) -> Tensor:
         """Return plain attention in the other branches, interpolated in "condition"."""
@@ -97,6 +101,8 @@ class AttentionInterpolation(SphericalInterpolation):
         explore: frames, ends included, from which each path's law is fitted; 0 takes alpha, beta.
         steps: sampling steps; default: the model's.
         guidance: guidance scale; default: the model's.
+        negative: prompt that guidance leads away from; default: the empty condition.
+        convention: time that the network is told while a real image is inverted; see `lerp`.
 
     Example:
         >>> path = AttentionInterpolation(mode="outer")  # path.interpolate(a, b, steps=7)
@@ -122,8 +128,10 @@ class AttentionInterpolation(SphericalInterpolation):
         explore: Literal[0] | Annotated[int, between(3, 1000)] = 0,
         steps: Steps | None = None,
         guidance: Guidance | None = None,
+        negative: str | None = None,
+        convention: Convention = "matched",
     ) -> None:
-        super().__init__(steps=steps, guidance=guidance)
+        super().__init__(steps=steps, guidance=guidance, negative=negative, convention=convention)
         if guide is not None and not fused:
             raise BadInput("guide needs fused=true: without it cross-attention ignores the guide")
         self.mode: Literal["inner", "outer"] = mode
@@ -139,13 +147,13 @@ class AttentionInterpolation(SphericalInterpolation):
         places = np.linspace(0, 1, frames)
         return torch.as_tensor(np.stack([beta_law.ppf(places, *law) for law in laws])).float()
 
-    def condition(self, a: Endpoint, b: Endpoint, w: Float[Tensor, "b t"]) -> Condition:
+    def condition(self, a: Latent, b: Latent, w: Float[Tensor, "b t"]) -> Condition:
         """Return the condition of every frame: the guide's inside, where there is one."""
         own = super().condition(a, b, w)
         if self.guide is None:
             return own
         inside = ((w > 0) & (w < 1)).float().flatten()
-        return own.lerp(condition_of(self.model, (self.guide,) * len(inside), len(inside)), inside)
+        return own.lerp(self.model.condition((self.guide,) * len(inside), len(inside)), inside)
 
     def interventions(self, w: Float[Tensor, "b t"]) -> Sequence[Intervention]:
         """Return the interpolated attention of these frames."""

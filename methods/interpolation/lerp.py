@@ -1,6 +1,6 @@
 """Linear interpolation of noise, and of prompt embeddings or codes where the ends have them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,15 +9,13 @@ from torch import Tensor
 
 from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
-from latentbench.model import Condition, DiffusionModel
-from latentbench.models.push_forward import PushForward
+from latentbench.model import Condition, Convention, LatentModel
 from latentbench.sampling import linear
-from latentbench.sampling.inversion import condition_of, ddim_invert
-from latentbench.sampling.loop import Intervention, generate, guided
-from latentbench.types import Batch, Capability, Endpoint, Space
+from latentbench.sampling.loop import Intervention
+from latentbench.types import Batch, Capability, Endpoint, Latent, Space
 
 
-class LinearInterpolation(Editor):
+class LinearInterpolation(Editor[Any]):
     """Straight path between two noises: z = (1 - s) z_a + s z_b, decoded by DDIM.
 
     The norm shrinks to sqrt((1 - s)^2 + s^2), 0.707 in the middle: off the shell where noise
@@ -29,6 +27,10 @@ class LinearInterpolation(Editor):
         space: "noise", or "style" for a path in w.
         steps: sampling steps; default: the model's.
         guidance: guidance scale; default: the model's. Equal for all methods that are compared.
+        negative: prompt that guidance leads away from, where the model takes prompts; default: the
+            empty condition.
+        convention: time that the network is told while a real image is inverted: "matched", or
+            "next" as diffusers' DDIMInverseScheduler has it.
 
     Example:
         >>> path = LinearInterpolation(steps=20)  # path.interpolate(a, b, steps=11)
@@ -36,8 +38,8 @@ class LinearInterpolation(Editor):
 
     paper = "baseline; Denoising Diffusion Implicit Models, section 5.3, with a straight path"
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {"interpolate": frozenset({Space.NOISE})}
-    families = (DiffusionModel, PushForward)
-    model: Any
+    version = 2
+    families = (LatentModel,)
 
     def __init__(
         self,
@@ -45,16 +47,21 @@ class LinearInterpolation(Editor):
         space: Literal["noise", "style"] = "noise",
         steps: Steps | None = None,
         guidance: Guidance | None = None,
+        negative: str | None = None,
+        convention: Convention = "matched",
     ) -> None:
         self.space, self.steps, self.guidance = Space(space), steps, guidance
+        self.negative = negative
+        self.convention: Convention = convention
 
     @classmethod
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
     ) -> tuple[frozenset[Space], frozenset[Capability]]:
-        """Return the spaces of the class, and the configured one."""
+        """Return the spaces of the class, the configured one, and text for a negative prompt."""
         spaces, needs = super().required(verbs, config)
-        return spaces | {Space(config.get("space", "noise"))}, needs
+        text = frozenset() if config.get("negative") is None else {Space.TEXT}
+        return spaces | {Space(config.get("space", "noise"))} | text, needs
 
     def mix(self, a: Tensor, b: Tensor, w: Float[Tensor, "b t"]) -> Float[Tensor, "b t ..."]:
         """Return the path between two noises."""
@@ -77,40 +84,44 @@ class LinearInterpolation(Editor):
         self, a: Endpoint, b: Endpoint, w: Float[Tensor, "b t"]
     ) -> Float[Tensor, "b t 3 h w"]:
         """Return the frames at these coefficients."""
-        model = self.model
-        if isinstance(model, PushForward):
-            return model.decode(self._codes(a, b, w).flatten(0, 1)).unflatten(0, w.shape)
-        x = self.mix(self.noise(a), self.noise(b), w).flatten(0, 1)
-        guidance = model.guidance if self.guidance is None else self.guidance
-        terms = guided(self.condition(a, b, w), model.condition(None, len(x)), guidance)
-        grid, changes = model.grid(self.steps), self.interventions(w)
-        images = model.decode(generate(model, x, terms, grid=grid, interventions=changes))
+        ends = self.latent(a), self.latent(b)
+        null = None
+        if self.negative is not None:
+            null = self.model.unconditional(w.numel(), self.negative)
+        images = self.model.sample(
+            self.between(*ends, w),
+            condition=self.condition(*ends, w),
+            null=null,
+            guidance=self.guidance,
+            steps=self.steps,
+            interventions=self.interventions(w),
+        )
         return images.unflatten(0, w.shape)
 
-    def noise(self, end: Endpoint) -> Float[Tensor, "b ..."]:
-        """Return x_T of one end: its noise, or its image inverted at guidance 1."""
-        if end.images is None:
-            assert end.noise is not None
-            return end.noise.to(self.model.device)
-        batch = Batch(end.ids, end.images)
-        return ddim_invert(
-            self.model, batch, self.cache, steps=self.steps, prompts=end.prompts, code=end.code
-        )
-
-    def condition(self, a: Endpoint, b: Endpoint, w: Float[Tensor, "b t"]) -> Condition:
-        """Return the condition of every frame, rows ordered (path, frame)."""
-        one, two = (
-            condition_of(self.model, e.prompts, len(e.ids), e.code).repeat(w.shape[1])
-            for e in (a, b)
-        )
-        return one.lerp(two, w.flatten())
-
-    def _codes(self, a: Endpoint, b: Endpoint, w: Float[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        """Return a path of clean codes of a model without a sampler."""
-        push: Callable[[Tensor], Tensor] = self.model.push
-        if a.images is not None and b.images is not None:
-            return self.mix(self.model.encode(a.images), self.model.encode(b.images), w)
+    def latent(self, end: Endpoint) -> Latent:
+        """Return one end: its image inverted at guidance 1, or its noise and code."""
+        if end.images is not None:
+            batch = Batch(end.ids, end.images)
+            return self.model.invert(
+                batch,
+                self.cache,
+                prompts=end.prompts,
+                steps=self.steps,
+                convention=self.convention,
+            )
+        assert end.noise is not None
+        noise = end.noise.to(self.model.device)
         if self.space is Space.STYLE:
-            return self.mix(push(self.noise(a)), push(self.noise(b)), w)
-        path = self.mix(self.noise(a), self.noise(b), w)
-        return push(path.flatten(0, 1)).unflatten(0, path.shape[:2])
+            return Latent({Space.STYLE: self.model.push(noise)})
+        code = {} if end.code is None else {Space.SEMANTIC: end.code}
+        return Latent({Space.NOISE: noise, **code}, prompts=end.prompts)
+
+    def between(self, a: Latent, b: Latent, w: Float[Tensor, "b t"]) -> Latent:
+        """Return the latent of every frame, rows ordered (path, frame), but for its condition."""
+        spaces = a.parts.keys() - {Space.SEMANTIC}
+        return Latent({s: self.mix(a.parts[s], b.parts[s], w).flatten(0, 1) for s in spaces})
+
+    def condition(self, a: Latent, b: Latent, w: Float[Tensor, "b t"]) -> Condition:
+        """Return the condition of every frame, rows ordered (path, frame)."""
+        one, two = (self.model.told(end).repeat(w.shape[1]) for end in (a, b))
+        return one.lerp(two, w.flatten())

@@ -17,6 +17,8 @@ class SphericalInterpolation(LinearInterpolation):
         space: "noise", or "style" for a path in w.
         steps: sampling steps; default: the model's.
         guidance: guidance scale; default: the model's.
+        negative: prompt that guidance leads away from; default: the empty condition.
+        convention: time that the network is told while a real image is inverted; see `lerp`.
 
     Example:
         >>> path = SphericalInterpolation(steps=20)  # path.interpolate(a, b, steps=11)

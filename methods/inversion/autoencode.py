@@ -1,6 +1,6 @@
 """The model's own encoder: images to its vector code and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
@@ -8,15 +8,13 @@ from torch import Tensor
 
 from latentbench.bounds import Steps
 from latentbench.editor import Editor
-from latentbench.model import Condition
+from latentbench.model import Convention
 from latentbench.models.push_forward import PushForward
 from latentbench.models.semantic import SemanticDiffusion
-from latentbench.sampling.inversion import condition_of, ddim_invert
-from latentbench.sampling.loop import generate, guided
-from latentbench.types import Batch, Latent, Space
+from latentbench.types import Batch, Capability, Latent, Space
 
 
-class Autoencode(Editor):
+class Autoencode(Editor[Any]):
     """Encode with the model's trained encoder, decode; the code itself as a representation.
 
     Sources: "Auto-Encoding Variational Bayes" (z, the posterior's mean); "Diffusion Autoencoders",
@@ -24,51 +22,57 @@ class Autoencode(Editor):
     image z_sem alone holds shows with fresh noise in place of the inverted x_T.
 
     Args:
-        noise: "inverted" or "fresh" x_T, for a model that has one beside its code.
+        noise: "inverted", or "fresh" x_T, for a model that has one besides its code.
         steps: sampling steps; default: the model's.
+        convention: time that the network is told while inverting: "matched", or "next" as
+            diffusers' DDIMInverseScheduler has it.
 
     Example:
         >>> editor = Autoencode(noise="fresh")  # editor.decode(editor.invert(batch))
     """
 
     paper = "Diffusion Autoencoders, section 3"
+    version = 2
     families = (PushForward, SemanticDiffusion)
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "invert": frozenset({Space.NOISE}),
         "represent": frozenset({Space.NOISE}),
     }
-    model: Any
 
     def __init__(
-        self, *, noise: Literal["inverted", "fresh"] = "inverted", steps: Steps | None = None
+        self,
+        *,
+        noise: Literal["inverted", "fresh"] = "inverted",
+        steps: Steps | None = None,
+        convention: Convention = "matched",
     ) -> None:
         self.noise, self.steps = noise, steps
+        self.convention: Convention = convention
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
+        """Return the spaces of the class; fresh noise takes a code that is not all of an image."""
+        spaces, needs = super().required(verbs, config)
+        fresh = {Space.SEMANTIC} if config.get("noise") == "fresh" else frozenset()
+        return spaces | fresh, needs
 
     def represent(self, batch: Batch) -> Float[Tensor, "b d"]:
         """Return each image's code."""
-        if isinstance(self.model, SemanticDiffusion):
-            return self.model.encode_semantic(batch.images)
-        return self.model.encode(batch.images)
+        (code,) = self.model.code_of(batch.images).parts.values()
+        return code
 
     def invert(self, batch: Batch) -> Latent:
         """Return each image's code, with x_T where the model has one."""
-        code = self.represent(batch)
-        if not isinstance(self.model, SemanticDiffusion):
-            return Latent({self._space(): code})
-        if self.noise == "fresh":
-            shape = self.model.latent_shape
-            x = self.streams.normal("autoencode", batch.ids, shape, self.model.device)
-        else:
-            x = ddim_invert(self.model, batch, self.cache, steps=self.steps, code=code)
-        return Latent({Space.SEMANTIC: code, Space.NOISE: x})
+        if self.noise == "inverted":
+            return self.model.invert(
+                batch, self.cache, steps=self.steps, convention=self.convention
+            )
+        shape = self.model.latent_shape
+        x = self.streams.normal("autoencode", batch.ids, shape, self.model.device)
+        return Latent({Space.NOISE: x, **self.model.code_of(batch.images).parts})
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the images of codes."""
-        if not isinstance(self.model, SemanticDiffusion):
-            return self.model.decode(latent.parts[self._space()])
-        x, code = latent.parts[Space.NOISE], latent.parts[Space.SEMANTIC]
-        terms = guided(condition_of(self.model, None, len(x), code), Condition(), 1.0)
-        return self.model.decode(generate(self.model, x, terms, grid=self.model.grid(self.steps)))
-
-    def _space(self) -> Space:
-        return Space.STYLE if Space.STYLE in self.model.spaces else Space.VAE
+        return self.model.sample(latent, guidance=1.0, steps=self.steps)

@@ -1,15 +1,15 @@
 """DPM-Encoder and CycleDiffusion: noise maps along one sampled chain of the forward process."""
 
-from typing import Annotated
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Guidance, Positive, Steps, above, at_least, at_most, below
+from latentbench.bounds import Guidance, Positive, Steps
 from latentbench.parameterization import Grid
 from latentbench.types import Batch
-from methods.inversion.noise_maps import NoiseMapEditor
+from methods.inversion.noise_maps import Eta, NoiseMapEditor, Skip
 
 
 class CycleDiffusion(NoiseMapEditor):
@@ -23,8 +23,9 @@ class CycleDiffusion(NoiseMapEditor):
 
     Args:
         steps: sampling steps; default: the model's.
-        eta: 0.1 as published.
-        skip: share of the noisiest steps left out.
+        eta: 0.1 as published; one number, or one per step, noisiest first.
+        skip: how many of the noisiest steps are left out, as a count (12) or as a share of the
+            steps (0.3).
         guidance_source: guidance while encoding.
         guidance_target: guidance at strength 1.
         max_strength: largest lambda of a benchmark's curve.
@@ -34,25 +35,22 @@ class CycleDiffusion(NoiseMapEditor):
     """
 
     paper = "Unifying Diffusion Models' Latent Space, with Applications to CycleDiffusion, sec. 3"
+    version = 2
 
     def __init__(
         self,
         *,
         steps: Steps | None = None,
-        eta: Annotated[float, above(0), at_most(1)] = 0.1,
-        skip: Annotated[float, at_least(0), below(1)] = 0.3,
+        eta: Eta | Sequence[Eta] = 0.1,
+        skip: Skip = 0.3,
         guidance_source: Guidance = 1.0,
         guidance_target: Guidance = 3.0,
         max_strength: Positive = 1.0,
     ) -> None:
         super().__init__(
-            steps=steps,
-            eta=eta,
-            skip=skip,
-            guidance_source=guidance_source,
-            guidance_target=guidance_target,
-            max_strength=max_strength,
-        )
+            steps=steps, eta=eta, skip=skip, guidance_source=guidance_source,
+            guidance_target=guidance_target, max_strength=max_strength,
+        )  # fmt: skip
 
     def draw_levels(
         self, grid: Grid, x0: Float[Tensor, "b ..."], batch: Batch, start: int

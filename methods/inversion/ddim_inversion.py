@@ -1,32 +1,36 @@
 """DDIM inversion: the deterministic sampler run backwards; edits by decoding under a new prompt."""
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Guidance, Positive, Steps, between
 from latentbench.editor import Editor
-from latentbench.model import Condition, DiffusionModel
-from latentbench.sampling.inversion import condition_of, ddim_invert
-from latentbench.sampling.loop import generate, guided
+from latentbench.model import Convention, DiffusionModel
+from latentbench.sampling.inversion import ddim_invert
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 
 
-class DDIMInversion(Editor):
-    """Invert x_0 to x_T at guidance 1, decode; edit by prompt swap.
+class DDIMInversion(Editor[DiffusionModel]):
+    """Invert x_0 to x_T, decode; edit by prompt swap.
 
     Sources: "Denoising Diffusion Implicit Models", equation 13; the first-steps fix: "There and
     Back Again: On the relation between Noise and Image Inversions in diffusion models".
-    Deviation: the strength moves the condition c = (1 - lambda) c_source + lambda c_target and the
-    guidance 1 + lambda (w - 1) together, so that strength 0 is the reconstruction and 1 is the
-    published edit.
+    Deviation: the strength moves the condition c = (1 - lambda) c_inversion + lambda c_target and
+    the guidance w_inversion + lambda (w - w_inversion) together, so that strength 0 is the
+    reconstruction and 1 is the published edit.
 
     Args:
         steps: sampling steps; default: the model's.
-        convention: time that the network is told while inverting: "next" or "matched".
+        convention: time that the network is told while inverting: "matched" as in equation 13, or
+            "next" as in diffusers' DDIMInverseScheduler and most editing codes.
         forward_steps: inversion steps at the clean end that are replaced by one forward draw.
+        inversion_prompt: prompt of the inversion and of the reconstruction; default: each image's
+            own caption. "" is the empty prompt.
+        inversion_guidance: guidance scale of the inversion and of the reconstruction.
+        negative: prompt that guidance leads away from; default: the empty condition.
         guidance: guidance scale w of the edit at strength 1.
         max_strength: largest lambda of a benchmark's curve.
 
@@ -35,6 +39,7 @@ class DDIMInversion(Editor):
     """
 
     paper = "Denoising Diffusion Implicit Models, equation 13"
+    version = 2
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "invert": frozenset({Space.NOISE}),
         "edit": frozenset({Space.NOISE, Space.TEXT}),
@@ -42,57 +47,74 @@ class DDIMInversion(Editor):
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
         "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
     }
-    model: DiffusionModel
 
     def __init__(
         self,
         *,
         steps: Steps | None = None,
-        convention: Literal["next", "matched"] = "next",
+        convention: Convention = "matched",
         forward_steps: Annotated[int, between(0, 1000)] = 0,
+        inversion_prompt: str | None = None,
+        inversion_guidance: Guidance = 1.0,
+        negative: str | None = None,
         guidance: Guidance = 3.0,
         max_strength: Positive = 1.0,
     ) -> None:
         self.steps, self.forward_steps = steps, forward_steps
-        self.convention: Literal["next", "matched"] = convention
-        self.guidance, self.max_strength = guidance, max_strength
+        self.convention: Convention = convention
+        self.inversion_prompt, self.inversion_guidance = inversion_prompt, inversion_guidance
+        self.negative, self.guidance, self.max_strength = negative, guidance, max_strength
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
+        """Return the spaces of the class, and text for prompts of the method's own."""
+        spaces, needs = super().required(verbs, config)
+        own = any(config.get(name) is not None for name in ("inversion_prompt", "negative"))
+        return spaces | ({Space.TEXT} if own else frozenset()), needs
 
     def invert(self, batch: Batch) -> Latent:
-        """Return x_T of each image under its own prompt."""
-        noise = None
+        """Return x_T of each image under the inversion's prompt."""
+        model, b, noise = self.model, len(batch), None
         if self.forward_steps:
-            shape = self.model.latent_shape
-            noise = self.streams.normal("ddim_inversion/forward", batch.ids, shape)
+            noise = self.streams.normal("ddim_inversion/forward", batch.ids, model.latent_shape)
+        own = self.inversion_prompt
+        prompts = batch.prompts if own is None else (own,) * b
+        told = Latent({}, prompts=prompts)
         x = ddim_invert(
-            self.model,
+            model,
             batch,
             self.cache,
             steps=self.steps,
-            prompts=batch.prompts,
+            condition=None if prompts is None else model.told(told),
+            null=model.unconditional(b, self.negative),
+            guidance=self.inversion_guidance,
             convention=self.convention,
             forward_noise=noise,
             forward_steps=self.forward_steps,
         )
-        return Latent({Space.NOISE: x}, prompts=batch.prompts)
+        return Latent({Space.NOISE: x}, prompts=prompts)
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
-        """Return the images of x_T under the prompts of the inversion, at guidance 1."""
-        x = latent.parts[Space.NOISE]
-        terms = guided(condition_of(self.model, latent.prompts, len(x)), Condition(), 1.0)
-        return self.model.decode(generate(self.model, x, terms, grid=self.model.grid(self.steps)))
+        """Return the images of x_T under the inversion's prompt and guidance."""
+        null = self.model.unconditional(len(latent), self.negative)
+        return self.model.sample(
+            latent, null=null, guidance=self.inversion_guidance, steps=self.steps
+        )
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
-        """Return the images decoded under prompts between source and target."""
+        """Return the images decoded under prompts between the inversion's and the target."""
         model, b, s = self.model, len(batch), len(strengths)
-        x = self.invert(batch).parts[Space.NOISE].repeat_interleave(s, 0)
-        weight = strengths.repeat(b)
-        source, target = (
-            model.condition(prompts, b).repeat(s)
-            for prompts in (batch.prompts, edit.target_prompts)
+        latent, weight = self.invert(batch), strengths.repeat(b)
+        target = model.condition(edit.target_prompts, b).repeat(s)
+        images = model.sample(
+            Latent({Space.NOISE: latent.parts[Space.NOISE].repeat_interleave(s, 0)}),
+            condition=model.told(latent).repeat(s).lerp(target, weight),
+            null=model.unconditional(b * s, self.negative),
+            guidance=self.inversion_guidance + weight * (self.guidance - self.inversion_guidance),
+            steps=self.steps,
         )
-        scale = (1 + weight * (self.guidance - 1)).to(model.device)
-        terms = guided(source.lerp(target, weight), model.condition(None, b * s), scale)
-        z0 = generate(model, x, terms, grid=model.grid(self.steps))
-        return model.decode(z0).unflatten(0, (b, s))
+        return images.unflatten(0, (b, s))

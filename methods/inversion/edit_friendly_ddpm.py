@@ -1,12 +1,9 @@
 """Edit-friendly DDPM noise space: every level is noised independently of the others."""
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Guidance, Positive, Steps, above, at_least, at_most, below
 from latentbench.parameterization import Grid
 from latentbench.types import Batch
 from methods.inversion.noise_maps import NoiseMapEditor
@@ -23,8 +20,9 @@ class EditFriendlyDDPM(NoiseMapEditor):
 
     Args:
         steps: sampling steps; default: the model's.
-        eta: 1 as published.
-        skip: share of the noisiest steps left out (36 of 100 in the paper).
+        eta: 1 as published; one number, or one per step, noisiest first.
+        skip: how many of the noisiest steps are left out, as a count (the paper's 36 of 100) or as
+            a share of the steps (0.36).
         guidance_source: guidance while inverting.
         guidance_target: guidance at strength 1.
         max_strength: largest lambda of a benchmark's curve.
@@ -34,25 +32,7 @@ class EditFriendlyDDPM(NoiseMapEditor):
     """
 
     paper = "An Edit Friendly DDPM Noise Space: Inversion and Manipulations, section 3"
-
-    def __init__(
-        self,
-        *,
-        steps: Steps | None = None,
-        eta: Annotated[float, above(0), at_most(1)] = 1.0,
-        skip: Annotated[float, at_least(0), below(1)] = 0.3,
-        guidance_source: Guidance = 1.0,
-        guidance_target: Guidance = 5.0,
-        max_strength: Positive = 1.0,
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            eta=eta,
-            skip=skip,
-            guidance_source=guidance_source,
-            guidance_target=guidance_target,
-            max_strength=max_strength,
-        )
+    version = 2
 
     def draw_levels(
         self, grid: Grid, x0: Float[Tensor, "b ..."], batch: Batch, start: int

@@ -5,20 +5,32 @@ through all of them: reconstruction is exact, however bad the model is.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import (
+    Guidance,
+    Positive,
+    Steps,
+    above,
+    at_least,
+    at_most,
+    below,
+)
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
-from latentbench.parameterization import Grid, transition
-from latentbench.sampling.inversion import condition_of
-from latentbench.sampling.loop import Intervention, Step, Term, generate, guided, predict
+from latentbench.parameterization import Grid, transition, whole_steps
+from latentbench.sampling.loop import Intervention, Step, Term, generate, guided, plain, predict
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 
+Eta = Annotated[float, above(0), at_most(1)]  # stochasticity of the sampler
+Skip = Annotated[int, at_least(0)] | Annotated[float, at_least(0), below(1)]
 ROWS = 512  # network rows a call while all timesteps are evaluated at once
 
 
@@ -33,7 +45,7 @@ class Residual(Intervention):
         return x + self.residual if step.reaches == step.n else x
 
 
-class NoiseMapEditor(Editor):
+class NoiseMapEditor(Editor[DiffusionModel]):
     """Inverts into noise maps and decodes them, under another prompt to edit.
 
     The strength is lambda in c = (1 - lambda) c_source + lambda c_target, and the guidance moves
@@ -41,10 +53,13 @@ class NoiseMapEditor(Editor):
 
     Args:
         steps: sampling steps; default: the model's.
-        eta: stochasticity of the sampler, above 0 and at most 1.
-        skip: share of the noisiest steps that are left out; larger stays closer to the input.
+        eta: stochasticity of the sampler, above 0 and at most 1; one number, or one per step,
+            noisiest first.
+        skip: how many of the noisiest steps are left out, as a count (12) or as a share of the
+            steps (0.3); larger stays closer to the input.
         guidance_source: guidance while inverting.
         guidance_target: guidance at strength 1.
+        max_strength: largest lambda of a benchmark's curve.
     """
 
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
@@ -54,17 +69,16 @@ class NoiseMapEditor(Editor):
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
         "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
     }
-    model: DiffusionModel
 
     def __init__(
         self,
         *,
-        steps: int | None,
-        eta: float,
-        skip: float,
-        guidance_source: float,
-        guidance_target: float,
-        max_strength: float,
+        steps: Steps | None = None,
+        eta: Eta | Sequence[Eta] = 1.0,
+        skip: Skip = 0.3,
+        guidance_source: Guidance = 1.0,
+        guidance_target: Guidance = 5.0,
+        max_strength: Positive = 1.0,
     ) -> None:
         self.steps, self.eta, self.skip = steps, eta, skip
         self.guidance_source, self.guidance_target = guidance_source, guidance_target
@@ -79,19 +93,16 @@ class NoiseMapEditor(Editor):
     def invert(self, batch: Batch) -> Latent:
         """Return x at level `start` and the noise maps from there on; see `decode`."""
         grid = self.model.grid(self.steps)
-        start = int(self.skip * grid.n)
+        start = self._start(grid)
         x = self.draw_levels(grid, self.model.encode(batch.images), batch, start)
-        terms = self._terms(batch.prompts, None, torch.zeros(len(batch)))
+        latent = Latent({Space.NOISE: x[:, 0]}, start, batch.prompts)
+        terms = self._terms(latent, None, torch.zeros(1))
         maps = self._noise_maps(grid, x, terms, start)
-        parts = {Space.NOISE: x[:, 0], Space.NOISE_MAPS: maps}
-        return Latent(parts, start, batch.prompts)
+        return replace(latent, parts={**latent.parts, Space.NOISE_MAPS: maps})
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the images of the codes, under the prompts that they were made with."""
-        rows = len(latent.parts[Space.NOISE])
-        return self._decode(latent, latent.prompts, torch.zeros(1))[:, 0].reshape(
-            rows, 3, self.model.image_size, self.model.image_size
-        )
+        return self._decode(latent, None, torch.zeros(1))[:, 0]
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
@@ -99,42 +110,50 @@ class NoiseMapEditor(Editor):
         """Return the codes' images under prompts between source and target."""
         return self._decode(self.invert(batch), edit.target_prompts, strengths)
 
+    def _start(self, grid: Grid) -> int:
+        """Return the level that the code starts at."""
+        start = self.skip if isinstance(self.skip, int) else whole_steps(self.skip, grid.n)
+        if start >= grid.n:
+            raise BadInput(f"skip leaves out {start} of {grid.n} steps; leave out fewer")
+        if not isinstance(self.eta, float | int) and len(self.eta) != grid.n:
+            raise BadInput(
+                f"eta has {len(self.eta)} values for {grid.n} steps; give one, or one a step"
+            )
+        return start
+
     def _decode(
-        self, latent: Latent, target: tuple[str, ...] | None, strengths: Tensor
+        self, latent: Latent, target: tuple[str, ...] | None, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         grid, s = self.model.grid(self.steps), len(strengths)
         x, maps = latent.parts[Space.NOISE], latent.parts[Space.NOISE_MAPS]
-        weight = strengths.repeat(len(x))
-        terms = self._terms(latent.prompts, target, weight)
         # std of the last step is 0 where the clean end has sigma 0: its map is a plain residual
         last = maps[:, -1].repeat_interleave(s, 0)
         residual = [Residual(last)] if float(grid.sigma[-1]) == 0 else []
         z0 = generate(
             self.model,
             x.repeat_interleave(s, 0),
-            terms,
+            self._terms(latent, target, strengths),
             grid=grid,
             start=latent.start,
             eta=self.eta,
             noise=lambda i: maps[:, i - latent.start].repeat_interleave(s, 0),
             interventions=residual,
         )
-        return self.model.decode(z0).reshape(len(x), s, 3, *[self.model.image_size] * 2)
+        return self.model.decode(z0).unflatten(0, (len(x), s))
 
     def _terms(
-        self, source: tuple[str, ...] | None, target: tuple[str, ...] | None, weight: Tensor
+        self, latent: Latent, target: tuple[str, ...] | None, strengths: Float[Tensor, " s"]
     ) -> tuple[Term, ...]:
-        """Return the guided condition between source and target, `weight` of the way."""
-        rows = len(source) if source else 1
-        times = len(weight) // rows if source else len(weight)
-        condition = condition_of(self.model, source, rows).repeat(times)
+        """Return the guided condition of each image and strength, from its source to the target."""
+        weight = strengths.repeat(len(latent))
+        condition = self.model.told(latent).repeat(len(strengths))
         if target is not None:
-            goal = condition_of(self.model, target, rows).repeat(times)
+            goal = self.model.told(replace(latent, prompts=target)).repeat(len(strengths))
             condition = condition.lerp(goal, weight)
         if float(weight.max()) == 0 and self.guidance_source == 1:
-            return guided(condition, condition, 1.0)
+            return plain(condition)
         scale = self.guidance_source + weight * (self.guidance_target - self.guidance_source)
-        null = self.model.condition(None, len(weight))
+        null = self.model.unconditional(len(weight))
         return guided(condition, null, scale.to(self.model.device))
 
     def _noise_maps(

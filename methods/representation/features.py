@@ -10,14 +10,13 @@ from torch import Tensor
 
 from latentbench.bounds import Count, Share, Steps
 from latentbench.editor import Editor
-from latentbench.model import Condition, DiffusionModel
-from latentbench.models.push_forward import PushForward
+from latentbench.model import Convention, LatentModel
 from latentbench.sampling.inversion import ddim_invert
-from latentbench.sampling.loop import Recorder, denoise, guided, noise_to_level
+from latentbench.sampling.loop import Recorder, denoise, noise_to_level, plain
 from latentbench.types import Batch, Capability, Space
 
 
-class Features(Editor):
+class Features(Editor[Any]):
     """One vector per image in a space of the model: h_t, x_T, z_0, w or z_sem.
 
     Sources: "Emergent Correspondence from Image Diffusion", section 4 (x_t = alpha_t x_0 + sigma_t
@@ -34,16 +33,18 @@ class Features(Editor):
         ensemble: number of noises that h_t is averaged over.
         pool: side of the grid that h_t is averaged to.
         steps: sampling steps; default: the model's.
+        convention: time that the network is told while x_T is inverted: "matched", or "next" as
+            diffusers' DDIMInverseScheduler has it.
 
     Example:
         >>> editor = Features(noise_level=0.1)  # editor.represent(batch) is [b, channels]
     """
 
     paper = "Emergent Correspondence from Image Diffusion, section 4"
+    version = 2
     scope = "image"
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {"represent": frozenset()}
-    families = (DiffusionModel, PushForward)
-    model: Any
+    families = (LatentModel,)
 
     def __init__(
         self,
@@ -53,9 +54,11 @@ class Features(Editor):
         ensemble: Count = 1,
         pool: Count = 1,
         steps: Steps | None = None,
+        convention: Convention = "matched",
     ) -> None:
         self.space, self.noise_level, self.steps = Space(space), noise_level, steps
         self.ensemble, self.pool = ensemble, pool
+        self.convention: Convention = convention
 
     @classmethod
     def required(
@@ -71,12 +74,21 @@ class Features(Editor):
         """Return each image's code in the configured space."""
         read: dict[Space, Callable[[Batch], Tensor]] = {
             Space.BOTTLENECK: self._bottleneck,
-            Space.NOISE: lambda b: ddim_invert(self.model, b, self.cache, steps=self.steps),
-            Space.SEMANTIC: lambda b: self.model.encode_semantic(b.images.to(self.model.device)),
-            Space.VAE: lambda b: self.model.encode(b.images),
-            Space.STYLE: lambda b: self.model.encode(b.images),
+            Space.NOISE: self._noise,
+            Space.VAE: self._clean,
         }
-        return read[self.space](batch).flatten(1)
+        return read.get(self.space, self._code)(batch).flatten(1)
+
+    def _clean(self, batch: Batch) -> Tensor:
+        return self.model.encode(batch.images)
+
+    def _code(self, batch: Batch) -> Tensor:
+        return self.model.code_of(batch.images).parts[self.space]
+
+    def _noise(self, batch: Batch) -> Tensor:
+        return ddim_invert(
+            self.model, batch, self.cache, steps=self.steps, convention=self.convention
+        )
 
     def _bottleneck(self, batch: Batch) -> Tensor:
         x0 = self.model.encode(batch.images)
@@ -90,7 +102,7 @@ class Features(Editor):
         level = min(round((1 - self.noise_level) * grid.n), grid.n - 1)
         x = noise_to_level(grid, x0, eps.to(x0).expand_as(x0), level)
         recorder = Recorder(bottleneck=True)
-        terms = guided(model.condition(None, len(x)), Condition(), 1.0)
+        terms = plain(model.unconditional(len(x)))
         denoise(model, x, terms, grid=grid, level=level, interventions=[recorder])
         return recorder.h[level]
 

@@ -34,7 +34,9 @@ def trials_of(name: str) -> tuple[Trial, ...]:
     return tuple(t for t in found if t.model_name != "diffae" or name in READS_CODES)
 
 
-READS_CODES = ("plain", "lerp", "slerp", "autoencode", "features_semantic")
+READS_CODES = (
+    "plain", "lerp", "slerp", "autoencode", "autoencode_fresh", "features_semantic"
+)  # fmt: skip
 TRIALS = [(name, str(trial)) for name in METHODS for trial in trials_of(name)]
 
 

@@ -56,7 +56,8 @@ def semantic_figures(
     images, people = samples(model, n), min(n, BATCH)
     originals = test_faces(0, people, model.image_size)
     code, ids = model.encode_semantic(originals), [str(k) for k in range(people)]
-    x = invert(model, model.encode(originals), [Term("c", model.semantic_condition(code))])
+    told = [Term("c", model.semantic_condition(code))]
+    x = invert(model, model.encode(originals), told, convention="next")
     fresh = Streams(1).normal("prior", ids, model.latent_shape, model.device)
     whole, alone = _decode(model, x, code), _decode(model, fresh, code)
     swapped = _decode(model, x.roll(1, 0), code)

@@ -38,6 +38,9 @@ class Waves(LatentModel):
         self.evaluations.forward += len(latent)
         return latent * self.scale
 
+    def sample(self, latent, **options):
+        return self.decode(latent.parts[Space.NOISE])
+
     def fingerprint(self):
         return f"waves-{self.scale}"
 

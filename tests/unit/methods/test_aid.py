@@ -1,5 +1,7 @@
 """Attention interpolation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import beta as beta_law
@@ -87,7 +89,7 @@ def test_every_setting_changes_the_inner_frames(latent):
     a, b = ends(latent)
     settings = [
         {}, {"mode": "inner"}, {"fused": False}, {"warmup": 1.0}, {"guidance": 1.0},
-        {"guide": "hat smile"}, {"explore": 5},
+        {"guide": "hat smile"}, {"explore": 5}, {"negative": "glasses"},
     ]  # fmt: skip
     frames = [
         attached(AttentionInterpolation(**s), latent).interpolate(a, b, 3)[:, 1] for s in settings
@@ -119,6 +121,16 @@ def test_warmup_counts_steps_from_the_noisy_end(latent):
     attached(Spied(warmup=0.4), latent).interpolate(*ends(latent), 3)
     assert sorted(set(fired)) == [0, 1]
     assert len(fired) == 2 * len(latent.attention_layers())
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "steps"), [(0.5, 5, 2), (0.3, 10, 3), (0.58, 50, 29), (1.0, 7, 7)]
+)
+def test_warmup_is_a_floor(share, n, steps):
+    """As in the authors' code, `i < int(n * share)`, but for the rounding of 0.58 x 50."""
+    change = InterpolatedAttention("outer", True, torch.tensor([[0.0, 1.0]]), share)
+    at = step_of("condition")
+    assert sum(change.active(replace(at, index=i, n=n)) for i in range(n)) == steps
 
 
 def test_coefficients_are_quantiles_of_the_beta_law():
@@ -157,8 +169,9 @@ def test_a_guide_replaces_the_inner_prompts_and_leaves_the_ends(latent):
     plain = attached(AttentionInterpolation(), latent)
     guided = attached(AttentionInterpolation(guide="smile"), latent)
     w = plain.coefficients(a, b, 3)
-    rows = guided.condition(a, b, w).tensors["encoder_hidden_states"]
-    lerped = plain.condition(a, b, w).tensors["encoder_hidden_states"]
+    between = plain.latent(a), plain.latent(b), w
+    rows = guided.condition(*between).tensors["encoder_hidden_states"]
+    lerped = plain.condition(*between).tensors["encoder_hidden_states"]
     guide = latent.condition(("smile",), 1).tensors["encoder_hidden_states"][0]
     for row in range(6):
         assert torch.equal(rows[row], guide if row % 3 == 1 else lerped[row])

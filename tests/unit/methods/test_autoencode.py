@@ -39,7 +39,7 @@ def test_the_inverted_noise_is_of_the_loop_under_the_code(diffae, batch):
     latent = editor.invert(batch)
     code = diffae.encode_semantic(batch.images)
     assert torch.equal(latent.parts[Space.SEMANTIC], code)
-    x = ddim_invert(diffae, batch, Cache(None), code=code)
+    x = ddim_invert(diffae, batch, Cache(None), condition=diffae.semantic_condition(code))
     assert torch.equal(latent.parts[Space.NOISE], x)
     untold = ddim_invert(diffae, batch, Cache(None))
     assert float((x - untold).abs().max()) > 1e-3

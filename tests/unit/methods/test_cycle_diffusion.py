@@ -20,7 +20,7 @@ def attached(model, **settings) -> CycleDiffusion:
 
 def exact_batch(model, rows: int = 32) -> Batch:
     prompts = (SOURCE,) * rows
-    return Batch(tuple(map(str, range(rows))), model.sample(prompts), prompts)
+    return Batch(tuple(map(str, range(rows))), model.draw(prompts), prompts)
 
 
 def test_codes_are_standard_normal_on_an_exact_model():

@@ -5,7 +5,7 @@ import torch
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
-from latentbench.sampling.loop import generate, guided
+from latentbench.sampling.loop import generate, guided, invert
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
 from methods.inversion.ddim_inversion import DDIMInversion
@@ -21,7 +21,7 @@ def attached(model, **settings) -> DDIMInversion:
 
 def exact_batch(model, rows: int = 8) -> Batch:
     prompts = (SOURCE,) * rows
-    return Batch(tuple(map(str, range(rows))), model.sample(prompts), prompts)
+    return Batch(tuple(map(str, range(rows))), model.draw(prompts), prompts)
 
 
 def gain(model, images, sources) -> torch.Tensor:
@@ -86,3 +86,29 @@ def test_first_steps_fix_is_drawn_per_image(gaussian):
     other = DDIMInversion(forward_steps=3)
     other.attach(gaussian, Streams(1), Cache(None))
     assert float((other.invert(batch).parts[Space.NOISE] - code).abs().mean()) > 1e-2
+
+
+def test_the_inversion_has_a_prompt_and_a_guidance_of_its_own(latent):
+    """Both hold for the reconstruction too, which strength 0 of the edit equals."""
+    batch = toy.ToyData().batch("test", range(2))
+    settings = {"inversion_prompt": "smile", "inversion_guidance": 2.0, "negative": "hat"}
+    editor = attached(latent, **settings)
+    code = editor.invert(batch)
+    words, bad = (latent.condition((w,) * 2, 2) for w in ("smile", "hat"))
+    terms = guided(words, bad, 2.0)
+    x = invert(latent, latent.encode(batch.images), terms, convention="matched")
+    assert torch.equal(code.parts[Space.NOISE], x) and code.prompts == ("smile",) * 2
+    expected = latent.decode(generate(latent, x, terms))
+    assert torch.equal(editor.decode(code), expected)
+    edit = Edit("x", target_prompts=("glasses", "a face"))
+    images = editor.edit(batch, edit, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(images[:, 0], expected, rtol=1e-3, atol=1e-3)
+    target = latent.condition(edit.target_prompts, 2)
+    whole = latent.decode(generate(latent, x, guided(target, bad, editor.guidance)))
+    torch.testing.assert_close(images[:, 1], whole, rtol=1e-3, atol=1e-3)
+
+
+def test_own_prompts_require_a_model_that_reads_text():
+    plain, _ = DDIMInversion.required(["invert"], {"inversion_prompt": None})
+    prompted, _ = DDIMInversion.required(["invert"], {"inversion_prompt": ""})
+    assert plain == {Space.NOISE} and prompted == {Space.NOISE, Space.TEXT}

@@ -20,7 +20,7 @@ def attached(model, seed: int = 0, **settings) -> EditFriendlyDDPM:
 
 def exact_batch(model, rows: int = 32) -> Batch:
     prompts = (SOURCE,) * rows
-    return Batch(tuple(map(str, range(rows))), model.sample(prompts), prompts)
+    return Batch(tuple(map(str, range(rows))), model.draw(prompts), prompts)
 
 
 def test_maps_are_wide_and_neighbours_point_apart():

@@ -9,7 +9,7 @@ from latentbench.model import Condition
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
-from latentbench.types import Endpoint
+from latentbench.types import Endpoint, Space
 from methods.interpolation.lerp import LinearInterpolation
 
 IDS = ("0", "1")
@@ -58,8 +58,8 @@ def test_real_images_are_inverted_under_their_prompts(latent):
     editor = attached(latent, guidance=1.0)
     a = Endpoint(batch.ids, images=batch.images, prompts=batch.prompts)
     b = Endpoint(batch.ids, images=batch.images.flip(0), prompts=batch.prompts[::-1])
-    x = ddim_invert(latent, batch, Cache(None), prompts=batch.prompts)
-    assert torch.equal(editor.noise(a), x)
+    x = ddim_invert(latent, batch, Cache(None), condition=latent.condition(batch.prompts, 2))
+    assert torch.equal(editor.latent(a).parts[Space.NOISE], x)
     terms = guided(latent.condition(batch.prompts, 2), Condition(), 1.0)
     expected = latent.decode(generate(latent, x, terms))
     frames = editor.interpolate(a, b, 2)

@@ -5,11 +5,12 @@ import torch
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
+from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
-from latentbench.types import Edit, Space
+from latentbench.types import Batch, Edit, Space
 from methods.inversion import noise_maps
 from methods.inversion.cycle_diffusion import CycleDiffusion
 from methods.inversion.edit_friendly_ddpm import EditFriendlyDDPM
@@ -86,3 +87,35 @@ def test_strengths_are_read_row_by_row(latent, cls):
     for k, strength in enumerate(strengths):
         alone = editor.edit(batch, edit, strength[None])[:, 0]
         torch.testing.assert_close(together[:, k], alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cls", EDITORS)
+def test_skip_is_a_count_or_a_share(pixel, cls):
+    batch = toy.ToyData().batch("test", range(2))
+    count, share = (attached(cls(skip=skip), pixel).invert(batch) for skip in (2, 0.4))
+    assert count.start == share.start == 2
+    assert torch.equal(count.parts[Space.NOISE_MAPS], share.parts[Space.NOISE_MAPS])
+    with pytest.raises(BadInput, match="leaves out 5 of 5 steps"):
+        attached(cls(skip=5), pixel).invert(batch)
+
+
+def test_a_share_of_the_steps_loses_none_to_rounding(gaussian):
+    """0.58 x 50 is 28.999999999999996 in floats."""
+    batch = Batch(("0",), gaussian.draw(("",)))
+    assert attached(EditFriendlyDDPM(skip=0.58, steps=50), gaussian).invert(batch).start == 29
+
+
+@pytest.mark.parametrize("cls", EDITORS)
+def test_eta_may_differ_between_steps(pixel, cls):
+    batch = toy.ToyData().batch("test", range(2))
+    etas = [1.0, 0.5, 0.2, 0.5, 1.0]
+    one, same = (attached(cls(eta=e, skip=0), pixel).invert(batch) for e in (0.3, [0.3] * 5))
+    assert torch.equal(one.parts[Space.NOISE_MAPS], same.parts[Space.NOISE_MAPS])
+    editor = attached(cls(eta=etas, skip=0), pixel)
+    code = editor.invert(batch)
+    torch.testing.assert_close(editor.decode(code), batch.images, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(code.parts[Space.NOISE_MAPS], one.parts[Space.NOISE_MAPS])
+    with pytest.raises(BadInput, match="2 values for 5 steps"):
+        attached(cls(eta=[1.0, 1.0]), pixel).invert(batch)
+    with pytest.raises(BadInput, match="eta must be above 0"):
+        cls(eta=[1.0, 0.0])

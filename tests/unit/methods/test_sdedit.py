@@ -34,7 +34,7 @@ def test_strength_is_the_share_of_the_steps(latent):
 
 def test_all_shares_of_50_steps_are_met(gaussian):
     """floor(0.58 x 50) is 28 in floats, and must be 29."""
-    batch = Batch(("0",), gaussian.sample((SOURCE,)), (SOURCE,))
+    batch = Batch(("0",), gaussian.draw((SOURCE,)), (SOURCE,))
     edit = Edit("x", target_prompts=(TARGET,))
     editor = attached(gaussian, guidance=1.0)
     for k in (1, 29, 50):
@@ -46,7 +46,7 @@ def test_all_shares_of_50_steps_are_met(gaussian):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_background_error_and_effect_rise_with_strength(gaussian, eta):
     rows = 16
-    batch = Batch(tuple(map(str, range(rows))), gaussian.sample((SOURCE,) * rows))
+    batch = Batch(tuple(map(str, range(rows))), gaussian.draw((SOURCE,) * rows))
     edit = Edit("x", target_prompts=(TARGET,) * rows)
     images = attached(gaussian, guidance=1.0, eta=eta).edit(
         batch, edit, torch.tensor([0.0, 0.2, 0.5, 0.8])
@@ -111,3 +111,18 @@ def test_repeats_start_from_the_last_result_with_fresh_noise(latent):
     assert torch.equal(twice[:, 1], latent.decode(x))
     with pytest.raises(BadInput, match="at least 1"):
         SDEdit(repeats=0)
+
+
+def test_a_negative_prompt_takes_the_empty_ones_place(latent):
+    batch = toy.ToyData().batch("test", range(2))
+    edit, strength = Edit("x", target_prompts=("smile", "hat")), torch.tensor([0.8])
+    empty, same, bad = (
+        attached(latent, negative=words).edit(batch, edit, strength)
+        for words in (None, "", "glasses")
+    )
+    assert torch.equal(empty, same) and not torch.equal(empty, bad)
+    unguided, too = (
+        attached(latent, negative=words, guidance=1.0).edit(batch, edit, strength)
+        for words in (None, "glasses")
+    )
+    assert torch.equal(unguided, too)

@@ -8,9 +8,9 @@ import torch
 from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.model import Condition
-from latentbench.sampling.inversion import condition_of, ddim_invert
+from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import guided, invert, noise_to_level
-from latentbench.types import Batch
+from latentbench.types import Batch, Space
 
 
 @pytest.fixture
@@ -19,22 +19,25 @@ def batch() -> Batch:
 
 
 def test_it_is_the_loops_inversion_at_guidance_1(latent, batch):
-    found = ddim_invert(latent, batch, Cache(None), prompts=batch.prompts)
+    condition = latent.condition(batch.prompts, 2)
+    found = ddim_invert(latent, batch, Cache(None), condition=condition)
     terms = guided(latent.condition(batch.prompts, 2), Condition(), 1.0)
     expected = invert(latent, latent.encode(batch.images), terms)
     assert torch.equal(found, expected)
 
 
 def test_no_prompt_is_the_empty_prompt(latent, batch):
-    free = ddim_invert(latent, batch, Cache(None))
-    assert torch.equal(free, ddim_invert(latent, batch, Cache(None), prompts=("", "")))
-    assert not torch.equal(free, ddim_invert(latent, batch, Cache(None), prompts=batch.prompts))
+    free, empty, own = (
+        ddim_invert(latent, batch, Cache(None), condition=condition)
+        for condition in (None, latent.condition(("", ""), 2), latent.condition(batch.prompts, 2))
+    )
+    assert torch.equal(free, empty) and not torch.equal(free, own)
 
 
 def test_a_model_without_prompts_gets_none(pixel, batch):
-    found = ddim_invert(pixel, batch, Cache(None), prompts=batch.prompts)
-    assert torch.equal(found, ddim_invert(pixel, batch, Cache(None)))
-    assert condition_of(pixel, batch.prompts, 2) == Condition()
+    found = pixel.invert(batch, Cache(None), prompts=batch.prompts)
+    assert torch.equal(found.parts[Space.NOISE], ddim_invert(pixel, batch, Cache(None)))
+    assert pixel.told(found) == Condition()
 
 
 def test_a_second_request_costs_nothing(pixel, batch, tmp_path):
@@ -48,12 +51,16 @@ def test_whatever_changes_the_result_changes_the_key(pixel, latent, batch, tmp_p
     """Each request against a warm cache equals the same request without one."""
     noise = torch.randn(2, *latent.latent_shape, generator=torch.Generator().manual_seed(0))
     other = replace(batch, images=batch.images.flip(0))
+    words, bad = latent.condition(("hat", "smile"), 2), latent.condition(("glasses",) * 2, 2)
     requests = [
         (latent, batch, {}),
         (latent, other, {}),
-        (latent, batch, {"prompts": ("hat", "smile")}),
+        (latent, batch, {"condition": words}),
+        (latent, batch, {"condition": words, "guidance": 2.0}),
+        (latent, batch, {"condition": words, "guidance": 3.0}),
+        (latent, batch, {"condition": words, "guidance": 3.0, "null": bad}),
         (latent, batch, {"steps": 4}),
-        (latent, batch, {"convention": "matched"}),
+        (latent, batch, {"convention": "next"}),
         (latent, batch, {"forward_noise": noise, "forward_steps": 1}),
         (latent, batch, {"forward_noise": noise, "forward_steps": 2}),
         (latent, batch, {"forward_noise": -noise, "forward_steps": 2}),
@@ -69,7 +76,7 @@ def test_whatever_changes_the_result_changes_the_key(pixel, latent, batch, tmp_p
 
 
 def test_forward_steps_start_at_a_noised_level(gaussian):
-    images = gaussian.sample(("hat", "hat"))
+    images = gaussian.draw(("hat", "hat"))
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
     found = ddim_invert(
         gaussian, Batch(("0", "1"), images), Cache(None), forward_noise=noise, forward_steps=3
@@ -81,7 +88,7 @@ def test_forward_steps_start_at_a_noised_level(gaussian):
 
 def test_forward_steps_make_codes_of_plain_images_noisier(gaussian):
     """The first-steps fix: DDIM codes of smooth images lack variance; a forward draw gives it."""
-    images = toy.GaussianModel(spread=0.02).sample([""] * 32)
+    images = toy.GaussianModel(spread=0.02).draw([""] * 32)
     batch = Batch(tuple(map(str, range(32))), images)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
     plain = ddim_invert(gaussian, batch, Cache(None))

@@ -13,7 +13,7 @@ from latentbench.errors import BadInput, HookNeverFired, NotFinite
 from latentbench.model import Condition
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
-from latentbench.parameterization import Grid
+from latentbench.parameterization import Grid, split_prediction
 from latentbench.sampling.loop import (
     Intervention,
     Recorder,
@@ -103,6 +103,25 @@ def test_matched_inversion_tells_the_level_where_x_is(pixel):
     torch.testing.assert_close(one, alpha * x0 + sigma * eps)
 
 
+@pytest.mark.parametrize("name", ["pixel", "latent"])
+def test_a_clean_x_stands_at_timestep_0(name, request):
+    """Also on a grid that ends above 0, whose clean end has the alpha of timestep 0."""
+    model = request.getfixturevalue(name)
+    x, grid, n = noise(model), model.grid(), model.steps
+    assert int(grid.timesteps[-1]) == (1 if name == "latent" else 0)
+    terms = guided(model.condition(None, 2), Condition(), 1.0)
+    found = invert(model, x, terms, stop=n - 1, convention="matched")
+    raw = model.forward(x, torch.zeros(2, dtype=torch.long), terms[0].condition)
+    alpha, sigma = grid.levels(n, x)
+    x0, eps = split_prediction(model.prediction_type, raw, x, alpha, sigma)
+    alpha, sigma = grid.levels(n - 1, x)
+    torch.testing.assert_close(found, alpha * x0 + sigma * eps)
+    if name == "latent":
+        told = guided(model.condition(None, 2), Condition(), 1.0)
+        x0, eps = predict(model, x, grid, n, told, timestep=1)
+        assert not torch.equal(found, alpha * x0 + sigma * eps)
+
+
 def test_unknown_convention_is_refused(pixel, unchecked):
     with pytest.raises(BadInput, match="did you mean next"):
         invert(pixel, noise(pixel), FREE, convention="nexxt")  # type: ignore[arg-type]
@@ -143,7 +162,7 @@ def test_a_predicted_x0_has_no_eps_at_the_clean_end():
     model = toy.GaussianModel("sample", steps=10)
     terms = guided(model.condition(None, 2), Condition(), 1.0)
     with pytest.raises(BadInput, match="level with noise"):
-        invert(model, model.sample(("", "")), terms)
+        invert(model, model.draw(("", "")), terms)
     invert(model, noise(model), terms, start=9)
 
 
@@ -193,7 +212,7 @@ def test_weights_that_miss_one_are_refused_where_there_is_no_signal(gaussian):
 
 @pytest.mark.parametrize("convention", ["next", "matched"])
 def test_inversion_error_falls_with_steps(gaussian, convention):
-    images = gaussian.sample(("hat",) * 8)
+    images = gaussian.draw(("hat",) * 8)
     terms = guided(gaussian.condition(("hat",) * 8, 8), Condition(), 1.0)
     errors = []
     for steps in (20, 50, 100, 200):
@@ -205,7 +224,7 @@ def test_inversion_error_falls_with_steps(gaussian, convention):
 
 def test_fresh_noise_at_eta_1_gives_the_datas_variance_as_steps_grow(gaussian):
     rows, short = 128, []
-    target = float(gaussian.sample([""] * rows).std())
+    target = float(gaussian.draw([""] * rows).std())
     terms = guided(gaussian.condition(None, rows), Condition(), 1.0)
     shape = (rows, *gaussian.latent_shape)
     for steps in (50, 400):
@@ -235,6 +254,17 @@ def test_stopping_and_going_on_changes_nothing(pixel):
 def test_noise_is_asked_for(pixel):
     with pytest.raises(BadInput, match=r"eta 0\.5 needs noise"):
         generate(pixel, noise(pixel), FREE, eta=0.5)
+
+
+def test_eta_may_differ_between_steps(pixel):
+    x, z = noise(pixel), noise(pixel, 10, seed=1).unflatten(0, (5, 2))
+    same = generate(pixel, x, FREE, eta=[0.4] * 5, noise=lambda i: z[i])
+    assert torch.equal(same, generate(pixel, x, FREE, eta=0.4, noise=lambda i: z[i]))
+    found = generate(pixel, x, FREE, eta=[0.0, 0.0, 0.7, 0.7, 0.7], noise=lambda i: z[i])
+    half = generate(pixel, x, FREE, stop=2)
+    assert torch.equal(found, generate(pixel, half, FREE, start=2, eta=0.7, noise=lambda i: z[i]))
+    with pytest.raises(BadInput, match="got 2 values of eta for 5 steps"):
+        generate(pixel, x, FREE, eta=[1.0, 1.0], noise=lambda i: z[i])
 
 
 def test_nan_is_an_error(pixel):
