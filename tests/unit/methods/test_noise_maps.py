@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from latentbench.annotations import fits
 from latentbench.cache import Cache
+from latentbench.cells.constructors import of_class
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.model import Condition
@@ -117,5 +119,12 @@ def test_eta_may_differ_between_steps(pixel, cls):
     assert not torch.equal(code.parts[Space.NOISE_MAPS], one.parts[Space.NOISE_MAPS])
     with pytest.raises(BadInput, match="2 values for 5 steps"):
         attached(cls(eta=[1.0, 1.0]), pixel).invert(batch)
-    with pytest.raises(BadInput, match="eta must be above 0"):
-        cls(eta=[1.0, 0.0])
+
+
+@pytest.mark.parametrize("cls", EDITORS)
+def test_what_eta_and_skip_may_be(cls):
+    takes = of_class(cls)
+    eta, skip = (takes[name].annotation for name in ("eta", "skip"))
+    assert all(fits(v, eta) for v in (1, 0.1, [1.0, 0.2])) and all(fits(v, skip) for v in (12, 0.3))
+    assert not any(fits(v, eta) for v in (0.0, [1.0, 0.0], 1.5))
+    assert not any(fits(v, skip) for v in (-1, 1.0, -0.1))
