@@ -3,6 +3,8 @@
 import pytest
 
 CHECKED = ("latentbench", "methods", "metrics", "benchmarks", "agreement")
+# an int is a float, as for type checkers
+TYPES = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--jaxtyping"):
         from jaxtyping import install_import_hook
 
-        install_import_hook(CHECKED, "beartype.beartype")
+        install_import_hook(CHECKED, TYPES)
 
 
 @pytest.fixture(autouse=True)

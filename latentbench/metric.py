@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torchmetrics
@@ -48,6 +48,7 @@ class Figure:
     higher_is_better: bool | None = None
 
 
+@runtime_checkable
 class Judge(Protocol):
     """A network that reads images for metrics, in batches on its own device.
 

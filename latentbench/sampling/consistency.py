@@ -1,6 +1,6 @@
 """Sampling of consistency models: x_0 in one step, fresh noise between steps."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from latentbench.sampling.loop import Intervention, Noise, Step
 
 
+@runtime_checkable
 class Boundary(Protocol):
     """What a consistency model adds to a denoiser."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
@@ -74,6 +74,7 @@ NETS: Mapping[Net, Architecture] = {
 }  # fmt: skip
 
 
+@runtime_checkable
 class TextImageEncoder(Protocol):
     """What brings images and captions into one space: unit embeddings."""
 

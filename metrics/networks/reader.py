@@ -1,7 +1,7 @@
 """What metrics read images with: a network in batches of one size, each image read once."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ LOADED = 256  # reference images held in memory at once
 RECENT = 4  # sets of images whose features are remembered between metrics
 
 
+@runtime_checkable
 class Extractor(Protocol):
     """A network that turns images into features.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -162,6 +162,7 @@ class PublishedFrechetDistance(FrechetDistance):
         return {self.column: Figure(self.what, low=0.0, higher_is_better=False)}
 
 
+@runtime_checkable
 class Pair(Protocol):
     """Two sets of features in groups."""
 
