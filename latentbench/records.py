@@ -319,7 +319,7 @@ def _check_columns(samples: pd.DataFrame) -> None:
 
 
 @cache
-def _typed() -> TypeAdapter[Record]:
+def _typed() -> TypeAdapter:
     return TypeAdapter(Record)
 
 
