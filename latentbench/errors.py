@@ -40,10 +40,6 @@ class NotFinite(LatentbenchError):
     """A tensor holds NaN or infinity."""
 
 
-class TooFewSamples(LatentbenchError):
-    """A metric's figure or interval would not be valid at this n."""
-
-
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """Return the error for a name that does not exist, with near matches and the whole list.
 

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -310,14 +310,6 @@ def batch_factors(plan: Plan, split: str, step: int, device: torch.device) -> Fl
     """Factors of the faces of one step: each step has faces that no other step has."""
     first = plan.fresh + step * plan.batch
     return faces.sample_factors(split, torch.arange(first, first + plan.batch, device=device))
-
-
-def rendered_batches(
-    factors: Float[Tensor, "n f"], size: int, batch: int = 256
-) -> Iterator[UInt8[Tensor, "b 3 h w"]]:
-    """Faces as uint8, a batch at a time."""
-    for part in factors.split(batch):
-        yield to_uint8(faces.render(part, size))
 
 
 def to_uint8(images: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:

@@ -1,15 +1,12 @@
 """`fd_inner_real_<judge>` and `fd_inner_ends_<judge>`: AID's fidelity with its own distance."""
 
-from latentbench.bounds import NotNegative, SetSize
-from latentbench.data.dataset import Split
 from latentbench.types import Score
-from latentbench.zoo.judges import JudgeName
 from metrics.paths.inner import InnerDistance
 from metrics.sets.feature_sets import Set
-from metrics.sets.frechet import frechet_score, too_small
+from metrics.sets.frechet import FrechetSets, frechet_score
 
 
-class InnerFrechetDistance(InnerDistance):
+class InnerFrechetDistance(FrechetSets, InnerDistance):
     """Frechet distance of the inner frames of paths to real images, and to the paths' own ends.
 
     `fd_inner_ends` is AID's fidelity, with the judge's features: the figure for comparison with
@@ -35,23 +32,11 @@ class InnerFrechetDistance(InnerDistance):
     """
 
     prefix, ends, what = "fd_inner_real", "fd_inner_ends", "Frechet distance"
+    counted = "frames"
     source = "AID, section 4: fidelity"
-
-    def __init__(
-        self,
-        *,
-        extractor: JudgeName = "zoo1",
-        reference_split: Split = "test",
-        reference_n: SetSize = 2048,
-        per_dimension: NotNegative = 2.0,
-    ) -> None:
-        super().__init__(
-            extractor=extractor, reference_split=reference_split, reference_n=reference_n
-        )
-        self.per_dimension = per_dimension
 
     def distance(self, first: Set, second: Set) -> Score:
         """Return the Frechet distance; None where there are too few frames."""
         smaller = min(len(first[0]), len(second[0]))
-        few = too_small(smaller, "frames", first[0].shape[1], self.per_dimension)
+        few = self.too_small(smaller, first[0].shape[1])
         return Score(None, len(set(first[1])), note=few) if few else frechet_score(first, second)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,7 +22,48 @@ SUMS = ("count", "total", "product")  # of groups of outputs, under the names of
 FLOORS = 3  # times the floor below which a distance says little
 
 
-class FrechetDistance(FeatureSets):
+class FrechetSets(FeatureSets):
+    """Base of Frechet distances: what is too few to have one.
+
+    Class attributes:
+        counted: what is counted, in words.
+
+    Args:
+        extractor: judge that gives the features.
+        reference_split: split of the real images.
+        reference_n: number of real images.
+        per_dimension: images per feature dimension, on both sides, below which there is no value.
+    """
+
+    counted: ClassVar[str] = "images"
+
+    def __init__(
+        self,
+        *,
+        extractor: JudgeName = "zoo1",
+        reference_split: Split = "test",
+        reference_n: SetSize = 2048,
+        per_dimension: NotNegative = 2.0,
+    ) -> None:
+        super().__init__(
+            extractor=extractor, reference_split=reference_split, reference_n=reference_n
+        )
+        self.per_dimension = per_dimension
+
+    def too_small(self, count: int, dimensions: int) -> str:
+        """Return why so many images allow no Frechet distance, or an empty string.
+
+        Example:
+            >>> FrechetDistance().too_small(count=8, dimensions=4)
+            ''
+        """
+        least = max(2, self.per_dimension * dimensions)
+        have = f"{count} {self.counted} for {dimensions} feature dimensions"
+        what_to_do = f"at least {least:g} needed; the kernel distance is valid here"
+        return f"{have}, {what_to_do}" if count < least else ""
+
+
+class FrechetDistance(FrechetSets):
     """Frechet distance of the outputs to real images.
 
     FD = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), covariances with N - 1 in the denominator.
@@ -63,19 +104,6 @@ class FrechetDistance(FeatureSets):
     source = "GANs Trained by a Two Time-Scale Update Rule, section 3"
     held = 16_384  # images
 
-    def __init__(
-        self,
-        *,
-        extractor: JudgeName = "zoo1",
-        reference_split: Split = "test",
-        reference_n: SetSize = 2048,
-        per_dimension: NotNegative = 2.0,
-    ) -> None:
-        super().__init__(
-            extractor=extractor, reference_split=reference_split, reference_n=reference_n
-        )
-        self.per_dimension = per_dimension
-
     @property
     def figures(self) -> dict[str, Figure]:
         """The one figure."""
@@ -96,7 +124,7 @@ class FrechetDistance(FeatureSets):
         """Return the distance; None where there are too few images for it."""
         real, ids = self.reference(), self.seen.names()
         n, smaller = len(ids), min(len(ids), len(real[0]))
-        few = too_small(smaller, "images", real[0].shape[1], self.per_dimension)
+        few = self.too_small(smaller, real[0].shape[1])
         if few:
             return {self.column: add_note(Score(None, n, note=few), self.remark())}
         score = jackknife_score(self._pair(real).distance, n, too_few(list(ids), real[1]))
@@ -222,18 +250,6 @@ def pair(first: Set, second: Set) -> Pair:
     if min(len(a), len(b)) <= a.shape[1]:
         return GramPair(first, second)
     return GaussianPair(moments(a, groups(a_ids)), moments(b, groups(b_ids)))
-
-
-def too_small(count: int, what: str, dimensions: int, per_dimension: float) -> str:
-    """Return why this many images or frames allow no Frechet distance, or an empty string.
-
-    Example:
-        >>> too_small(8, "images", 4, 2.0)
-        ''
-    """
-    least = max(2, per_dimension * dimensions)
-    few = f"{count} {what} for {dimensions} feature dimensions, at least {least:g} needed"
-    return f"{few}; the kernel distance is valid here" if count < least else ""
 
 
 def frechet_score(first: Set, second: Set) -> Score:
