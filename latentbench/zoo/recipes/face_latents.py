@@ -1,7 +1,7 @@
 """Latents of faces under the autoencoder of ``faces_ldm``: what further latent models train on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,47 @@ def load(root: Path, device: torch.device, count: int = COUNT) -> FaceLatents:
         made = {key: value.cpu().contiguous() for key, value in made.items()}
         training.write_atomically(path, lambda p: safetensors.torch.save_file(made, p))
     return FaceLatents(**{k: v.to(device) for k, v in safetensors.torch.load_file(path).items()})
+
+
+def recipe(
+    part: str,
+    network: Callable[[], training.Network],
+    loss: Callable[[training.Network, training.Plan, FaceLatents], training.Loss],
+    plan: training.Plan,
+    save: Callable[[Path, training.Network], object],
+    origin: Callable[[], dict[str, object]] = dict,
+) -> Callable[..., dict[str, object]]:
+    """Return the `make` of a model that is one network, trained on the latents.
+
+    Args:
+        part: What the card calls the run.
+        network: Makes it.
+        loss: ``loss(network, plan, data)`` gives the loss of its steps.
+        plan: The whole plan.
+        save: Writes the folder.
+        origin: Gives further facts for the card: what the network began from.
+    """
+
+    def make(
+        folder: Path, device: torch.device, root: Path, share: float = 1.0, *, count: int = COUNT
+    ) -> dict[str, object]:
+        """Train (or go on training) and write the folder; gives the facts for the card.
+
+        Args:
+            folder: Where the model goes.
+            device: Where to train.
+            root: Folder of the checkpoints.
+            share: Factor on the steps.
+            count: Number of faces whose latents are cached.
+        """
+        data = load(root, device, count)
+        module, facts = training.fit(
+            network, loss, plan, data, device=device, root=root, share=share, count=count
+        )
+        save(folder, module)
+        return {part: facts | origin()}
+
+    return make
 
 
 @torch.no_grad()

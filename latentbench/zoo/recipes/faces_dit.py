@@ -133,31 +133,6 @@ def _loss(
     return loss
 
 
-def make(
-    folder: Path,
-    device: torch.device,
-    root: Path,
-    share: float = 1.0,
-    *,
-    count: int = face_latents.COUNT,
-) -> dict[str, object]:
-    """Train the transformer (or go on training) and write the pipeline's folder.
-
-    Args:
-        folder: Where the model goes.
-        device: Where to train.
-        root: Folder of the checkpoints.
-        share: Factor on the steps.
-        count: Number of faces whose latents are cached.
-    """
-    data = face_latents.load(root, device, count)
-    transformer, facts = training.fit(
-        trainee, _loss, PLAN, data, device=device, root=root, share=share, count=count
-    )
-    save(folder, transformer)
-    return {"transformer": facts}
-
-
 def save(folder: Path, transformer: DiTTransformer2DModel) -> None:
     """Write float16 weights, the schedule, and the index with the names of the classes."""
     training.save_half(folder, transformer=transformer)
@@ -171,6 +146,9 @@ def save(folder: Path, transformer: DiTTransformer2DModel) -> None:
     }
     text = json.dumps(index, indent=2) + "\n"
     (folder / "model_index.json").write_text(text, encoding="utf-8")
+
+
+make = face_latents.recipe("transformer", trainee, _loss, PLAN, save)
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:

@@ -127,30 +127,9 @@ def _loss(
     return loss
 
 
-def make(
-    folder: Path,
-    device: torch.device,
-    root: Path,
-    share: float = 1.0,
-    *,
-    count: int = face_latents.COUNT,
-) -> dict[str, object]:
-    """Train the adapter (or go on training) and write its file.
-
-    Args:
-        folder: Where the adapter goes.
-        device: Where to train.
-        root: Folder of the checkpoints.
-        share: Factor on the steps.
-        count: Number of faces whose latents are cached.
-    """
-    data = face_latents.load(root, device, count)
-    network, facts = training.fit(
-        student, _loss, PLAN, data, device=device, root=root, share=share, count=count
-    )
-    save(folder, network)
-    teacher = {"teacher": faces_ldm.NAME, "teacher_unet_sha256": unet_hash(faces_ldm.NAME)}
-    return {"adapter": facts | teacher}
+def origin() -> dict[str, object]:
+    """Name the teacher's weights, for the card."""
+    return {"teacher": faces_ldm.NAME, "teacher_unet_sha256": unet_hash(faces_ldm.NAME)}
 
 
 def save(folder: Path, network: UNet2DConditionModel) -> None:
@@ -159,6 +138,9 @@ def save(folder: Path, network: UNet2DConditionModel) -> None:
     StableDiffusionPipeline.save_lora_weights(
         folder, unet_lora_layers=training.half(layers), safe_serialization=True
     )
+
+
+make = face_latents.recipe("adapter", student, _loss, PLAN, save, origin)
 
 
 @torch.no_grad()

@@ -111,31 +111,6 @@ def _loss(
     return loss
 
 
-def make(
-    folder: Path,
-    device: torch.device,
-    root: Path,
-    share: float = 1.0,
-    *,
-    count: int = face_latents.COUNT,
-) -> dict[str, object]:
-    """Train the transformer with its text towers (or go on training); write the folder.
-
-    Args:
-        folder: Where the model goes.
-        device: Where to train.
-        root: Folder of the checkpoints.
-        share: Factor on the steps.
-        count: Number of faces whose latents are cached.
-    """
-    data = face_latents.load(root, device, count)
-    model, facts = training.fit(
-        TextAndTransformer, _loss, PLAN, data, device=device, root=root, share=share, count=count
-    )
-    save(folder, model)
-    return {"transformer_and_text": facts}
-
-
 def save(folder: Path, model: TextAndTransformer) -> None:
     """Write float16 weights, tokenizers, the schedule and the pipeline's index."""
     towers = {"text_encoder": model.text, "text_encoder_2": model.text_2}
@@ -151,6 +126,9 @@ def save(folder: Path, model: TextAndTransformer) -> None:
         text_encoder_2="CLIPTextModelWithProjection", text_encoder_3=None,
         tokenizer="CLIPTokenizer", tokenizer_2="CLIPTokenizer", tokenizer_3=None,
     )  # fmt: skip
+
+
+make = face_latents.recipe("transformer_and_text", TextAndTransformer, _loss, PLAN, save)
 
 
 def measure(folder: Path, judges: Sequence[Judge], device: torch.device, n: int) -> dict:
