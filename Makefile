@@ -6,8 +6,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
 SOURCES := latentbench methods metrics benchmarks agreement tests perf conftest.py runner.py
+SHAPED := $(addprefix tests/unit/,benchmarks data methods metrics sampling) benchmarks metrics methods
 
-.PHONY: setup demo reference test test-slow agreement check format lock clean
+.PHONY: setup demo reference test test-slow shapes agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -29,11 +30,14 @@ reference: setup ## the sweeps behind results/reference, two at a time: some 45 
 	$(RUN) -m latentbench.cli leaderboard --results results/reference
 	$(RUN) -m latentbench.reports.claims results/reference
 
-test: setup ## all quick tests
+test: setup ## all quick tests, and the examples in docstrings
 	$(RUN) -m pytest -n 2
 
 test-slow: setup ## those that take more than a few seconds each
 	$(RUN) -m pytest -n 2 -m slow
+
+shapes: setup ## part of the quick tests with the shapes and types of all arguments checked
+	$(RUN) -m pytest -n 2 --jaxtyping $(SHAPED)
 
 agreement: setup ## compare figures with reference implementations; writes docs/agreement.md
 	$(UV) sync --frozen --inexact --group agreement
