@@ -3,9 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latentbench.paths import user_path
 
@@ -100,10 +100,10 @@ def _track(arguments: argparse.Namespace) -> int:
 
 
 def _weights(arguments: argparse.Namespace) -> int:
-    from latentbench.cells.catalogue import options
+    from latentbench.cells.catalogue import sound
 
     wanted: dict[PublishedWeights, list[str]] = {}
-    for option in options("metric").values():
+    for option in sound("metric").values():
         for file in option.build().weights:
             wanted.setdefault(file, []).append(option.name)
     for file, metrics in wanted.items():
@@ -148,46 +148,91 @@ def _check(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from latentbench.cells.catalogue import options
-
-    known = {group: options(group).values() for group in ("method", "model", "dataset")}
-    print_table = Console().print
-    print_table(_table("methods", ("method", "verbs", "scope", "paper"), (
-        (o.name, _words(o.cls.verbs()), o.cls.scope, o.cls.paper) for o in known["method"]
-    )))  # fmt: skip
-    print_table(_table("models", ("model", "spaces", "takes"), (
-        (o.name, _words(o.cls.spaces), _words(o.cls.gives)) for o in known["model"]
-    )))  # fmt: skip
-    print_table(_table("data sets", ("data set", "gives"), (
-        (o.name, _words(o.cls.gives) or "what its table says") for o in known["dataset"]
-    )))  # fmt: skip
-    print_table(_table("metrics", ("metric", "figures", "needs"), (
-        (o.name, _words(o.build().figures), _words(o.cls.needs)) for o in options("metric").values()
-    )))  # fmt: skip
-    print_table(_table("benchmarks", ("benchmark", "question", "verbs", "main score"), (
-        (o.name, o.cls.question, _words(o.cls.verbs), o.cls.main_score)
-        for o in options("benchmark").values()
-    )))  # fmt: skip
+    print_table, broken = Console().print, [*_broken()]
+    for group, (title, heads, row) in TABLES.items():
+        print_table(_table(title, (group, *heads), _rows(group, row, broken)))
     print_table(_together(arguments.dataset))
+    if broken:
+        print_table(_table("broken", ("group", "name", "why"), broken))
     return 0
+
+
+TABLES: dict[str, tuple[str, tuple[str, ...], Callable[[Any], tuple[str, ...]]]] = {
+    "method": (
+        "methods",
+        ("verbs", "scope", "paper"),
+        lambda o: (_words(o.cls.verbs()), o.cls.scope, o.cls.paper),
+    ),
+    "model": (
+        "models",
+        ("spaces", "takes"),
+        lambda o: (_words(o.cls.spaces), _words(o.cls.gives)),
+    ),
+    "dataset": (
+        "data sets",
+        ("gives",),
+        lambda o: (_words(o.cls.gives) or "what its table says",),
+    ),
+    "metric": (
+        "metrics",
+        ("figures", "needs"),
+        lambda o: (_words(o.build().figures), _words(o.cls.needs)),
+    ),
+    "benchmark": (
+        "benchmarks",
+        ("question", "verbs", "main score"),
+        lambda o: (o.cls.question, _words(o.cls.verbs), o.cls.main_score),
+    ),
+}
+
+
+def _rows(
+    group: str, row: Callable[[Any], tuple[str, ...]], broken: list[tuple[str, str, str]]
+) -> Iterator[tuple[str, ...]]:
+    """Yield a row per option; one whose class lacks what the table shows is broken."""
+    from latentbench.cells.catalogue import sound
+
+    for option in sound(group).values():
+        try:
+            yield option.name, *row(option)
+        except Exception as error:
+            broken.append((group, option.name, f"{type(error).__name__}: {error}"))
+
+
+def _broken() -> Iterator[tuple[str, str, str]]:
+    """Yield the options and plug-ins that cannot be used: group, name and why."""
+    from latentbench import plugins
+    from latentbench.cells.catalogue import fault, options
+
+    for name, folder in plugins.folders().items():
+        if folder is None:
+            yield "plug-in", name, "the package has no such folder"
+    for group in TABLES:
+        for option in options(group).values():
+            if why := fault(group, option):
+                yield group, option.name, why
 
 
 def _together(dataset: str):
     """Return the table of methods by benchmarks; each entry lists the models that fit."""
-    from latentbench.cells.catalogue import options
+    from latentbench.cells.catalogue import option, sound
     from latentbench.cells.compatibility import Parts
-    from latentbench.errors import unknown
+    from latentbench.errors import BadInput
 
-    if dataset not in options("dataset"):
-        raise SystemExit(str(unknown("dataset", dataset, options("dataset"))))
-    data, benchmarks = options("dataset")[dataset].cls, options("benchmark").values()
+    try:
+        data = option("dataset", dataset).cls
+    except BadInput as error:
+        raise SystemExit(str(error)) from None
+    benchmarks, models = sound("benchmark").values(), sound("model").values()
     rows = []
-    for method in options("method").values():
+    for method in sound("method").values():
         fits = [
             [
                 model.name
-                for model in options("model").values()
-                if not Parts(method.cls, method.config, model.cls, data, benchmark.build()).misfit()
+                for model in models
+                if Parts(
+                    method.cls, method.config, model.cls, data, benchmark.build(), benchmark.config
+                ).fits()
             ]
             for benchmark in benchmarks
         ]

@@ -4,9 +4,11 @@ A package that declares the entry point ``[project.entry-points."latentbench.con
 ``acme.conf`` adds ``acme/conf/method/acme.yaml`` to the choices of ``method=``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -28,9 +30,30 @@ class ConfFolders(SearchPathPlugin):
     """Appends the conf folder of every installed plug-in to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append ``pkg://acme.conf`` for each entry point, in the order of their names."""
-        for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
-            search_path.append(provider=point.name, path=f"pkg://{point.value}")
+        """Append the folder of each plug-in, in the order of their names."""
+        for name, folder in folders().items():
+            if folder is not None:
+                search_path.append(provider=name, path=f"file://{folder}")
+
+
+def folders() -> Mapping[str, Path | None]:
+    """Return the conf folder of each plug-in, or None where it has none, by ``name (package)``.
+
+    No plug-in is imported: one whose code is broken still has its yamls, and harms nobody else.
+    """
+    points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value))
+    return {f"{point.name} ({point.value})": _folder(point.value) for point in points}
+
+
+def _folder(package: str) -> Path | None:
+    top, *inner = package.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    places = [] if spec is None else spec.submodule_search_locations or []
+    found = [Path(place, *inner).resolve() for place in places]
+    return next((folder for folder in found if folder.is_dir()), None)
 
 
 def register() -> None:

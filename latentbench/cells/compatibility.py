@@ -5,11 +5,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from latentbench.benchmark import Benchmark
-from latentbench.cells import catalogue, others
+from latentbench.cells import others
+from latentbench.cells.catalogue import sound
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.model import LatentModel
+from latentbench.option import Option
 from latentbench.types import Capability
+
+OWN = ("latentbench", "methods", "benchmarks")  # packages whose choices are always suggested
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,23 @@ class Parts:
     benchmark: Benchmark
     benchmark_settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def packages(self) -> frozenset[str]:
+        """Return the packages that the parts come from."""
+        parts = (self.editor, self.model, self.dataset, self.benchmark)
+        classes = (part if isinstance(part, type) else type(part) for part in parts)
+        return frozenset(cls.__module__.partition(".")[0] for cls in classes)
+
     def misfit(self) -> str | None:
         """Return why these parts do not go together, or None when they do."""
         reasons = (self._verbs(), self._family(), self._spaces(), self._needs(), self._others())
         return next(filter(None, reasons), None)
+
+    def fits(self) -> bool:
+        """Return whether these parts go together; parts that cannot even say so do not."""
+        try:
+            return self.misfit() is None
+        except Exception:
+            return False
 
     def given(self) -> frozenset[Capability]:
         """Return what data, model, benchmark and other parts give.
@@ -94,16 +111,19 @@ def reason_to_skip(parts: Parts) -> str | None:
 
 
 def suggestions(parts: Parts) -> str:
-    """Return which single change of a choice would make the parts fit, in words."""
-    swaps: dict[str, Callable[[catalogue.Option], Parts]] = {
+    """Return which single change of a choice would make the parts fit, in words.
+
+    Choices of plug-ins that the cell has nothing from are left out: their code is not run for it.
+    """
+    swaps: dict[str, Callable[[Option], Parts]] = {
         "method": lambda o: replace(parts, editor=o.cls, settings=o.config),
         "model": lambda o: replace(parts, model=o.cls),
         "dataset": lambda o: replace(parts, dataset=o.cls),
         "benchmark": lambda o: replace(parts, benchmark=o.build(), benchmark_settings=o.config),
     }
-    found = []
+    found, near = [], {*OWN, *parts.packages()}
     for group, swap in swaps.items():
-        fits = [o.name for o in catalogue.options(group).values() if swap(o).misfit() is None]
+        fits = [o.name for o in sound(group, near).values() if swap(o).fits()]
         found += [f"{group}={' or '.join(fits)}"] if fits else []
     return f"What fits: {'; '.join(found)}" if found else "No other choice of one part fits"
 

@@ -14,6 +14,7 @@ from latentbench.cells import command_line as commandline
 from latentbench.cells.lock import Busy
 from latentbench.cells.progress import display
 from latentbench.errors import BadInput, WrongCommand
+from latentbench.option import Option
 
 NOTE = "cell"  # file in a job's folder that says how its cell ended
 
@@ -110,20 +111,27 @@ def without_foreign(config: DictConfig, settings: list[str]) -> tuple[DictConfig
     In a sweep over methods, ``++method.images=64`` reaches every method. One that no choice of the
     group has stays, and is refused when the part is built.
     """
-    from latentbench.cells.catalogue import options
-    from latentbench.cells.parts import part_class
+    from latentbench.cells.catalogue import sound
 
     config, kept = copy.deepcopy(config), []
     for text in settings:
         group, name = text.lstrip("+").split("=", 1)[0].split(".", 2)[:2]
         part = config[group]
-        foreign = text.startswith("++") and "_target_" in part and not _has(part_class(part), name)
-        if foreign and any(_has(option.cls, name) for option in options(group).values()):
+        foreign = text.startswith("++") and "_target_" in part and _lacks(part, name)
+        if foreign and any(_has(option.cls, name) for option in sound(group).values()):
             with open_dict(part):
                 part.pop(name, None)
         else:
             kept.append(text.lstrip("+"))  # as labels and commands show it
     return config, kept
+
+
+def _lacks(part: DictConfig, name: str) -> bool:
+    """Return whether a part has no such setting; one that is broken fails in its own cell."""
+    try:
+        return not _has(Option(str(part._target_), str(part._target_), {}).cls, name)
+    except BadInput:
+        return False
 
 
 def _has(cls: type[Any], name: str) -> bool:
