@@ -1,6 +1,6 @@
 """Agreement: how far this suite's figures are from those of reference implementations.
 
-The cases lie in the folder `agreement` of the checkout, one file per kind; this module runs them
+The cases are in the folder `agreement` of the checkout, one file per kind; this module runs them
 and writes the table.
 """
 

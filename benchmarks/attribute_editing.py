@@ -109,7 +109,7 @@ class AttributeEditing(Benchmark):
         )
 
     def ask(self, bench: Bench, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
-        """Return these images, and what a method is told to do with them."""
+        """Return these images, and what a method is asked to do with them."""
         batch, edit = bench.dataset.batch(self.split, index), _edit(name)
         prompts = None
         if batch.prompts is not None:
@@ -179,7 +179,7 @@ def _edit(name: str) -> Edit:
 
 
 def _general(dataset: Dataset, name: str) -> Edit:
-    """Return an edit as a fit is told of it: with the words for before and after."""
+    """Return an edit as a fit receives it: with the words for before and after."""
     edit = _edit(name)
     words = dataset.words(str(edit.attribute))
     if words is None:

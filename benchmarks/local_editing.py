@@ -63,7 +63,7 @@ class LocalEditing(AttributeEditing):
         self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
 
     def ask(self, bench: Bench, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
-        """Return these images, and what a method is told to do with them."""
+        """Return these images, and what a method is asked to do with them."""
         batch, edit = super().ask(bench, name, index)
         if self.give_masks:
             goal = torch.full((len(index),), goal_of(name))

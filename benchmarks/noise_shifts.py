@@ -189,7 +189,7 @@ def _side(z: Noise) -> int:
     """Return the side of square maps.
 
     Raises:
-        BadInput: the noise is no square map.
+        BadInput: the noise is not a square map.
     """
     if z.dim() != 4 or z.shape[-1] != z.shape[-2]:
         raise BadInput(

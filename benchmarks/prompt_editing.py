@@ -17,9 +17,9 @@ class PromptEditing(Benchmark):
     """PIE-Bench's protocol: a source prompt, a target prompt and a mask of each image.
 
     Each method works at its own settings: the last native strength, `max_strength`, makes the
-    headline scores, the reconstruction at strength 0 stands beside it. Nothing is matched, so a
-    method that changes less keeps more: read the background beside the similarity to the prompt.
-    As in PIE-Bench, methods are not told the mask unless `give_masks` says so. Groups are the
+    headline scores, the reconstruction at strength 0 is given with it. Nothing is matched, so a
+    method that changes less keeps more: read the background together with the similarity to the
+    prompt. As in PIE-Bench, methods are not given the mask unless `give_masks` says so. Groups are the
     kinds of edit; headline scores are plain means over all images.
 
     Source: Ju et al., "PnP Inversion: Boosting Diffusion-based Editing with 3 Lines of Code",

@@ -61,7 +61,7 @@ class Benchmark(ABC):
     """A protocol.
 
     The constructor takes settings only. `setup` runs once per cell (calibration, for instance)
-    and returns plain numbers that are stored beside the record; `run` makes one batch.
+    and returns plain numbers that are stored with the record; `run` makes one batch.
 
     Class attributes:
         question: what it answers, in one line.

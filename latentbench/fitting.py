@@ -20,7 +20,7 @@ class Fitting:
     """Counts the steps of a fit and keeps its tensors on disk.
 
     Args:
-        folder: where unfinished fits lie, or None to keep nothing.
+        folder: where unfinished fits are kept, or None to keep nothing.
         cell: id of the cell that they belong to.
         seconds: time between two saves.
         report: called with (step, count) after each step, for a progress bar.

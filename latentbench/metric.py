@@ -87,7 +87,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a metric may look at beside samples.
+    """What a metric may look at besides samples.
 
     Args:
         dataset: where reference images come from.
@@ -117,7 +117,7 @@ class Metric(torchmetrics.Metric):
 
     Attributes:
         version: raised when a fix changes figures; part of every cell's id.
-        needs: fields of `Samples` beside `outputs` that must be there; a setting may decide.
+        needs: fields of `Samples` besides `outputs` that must be present; a setting may decide.
         figures: name -> what that column is. A metric trained in this suite carries its
             extractor's id in each name; a bare published name means published weights.
         source: title and section of the definition.
@@ -238,7 +238,7 @@ class SampleMetric(Metric):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return float values ``[b]`` or ``[b, s]`` by figure name; NaN where undefined.
 
-        Values under names that are no figures are kept for `mean_of` and not shown.
+        Values under names that are not figures are kept for `mean_of` and not shown.
         """
 
     def add(self, samples: Samples) -> None:

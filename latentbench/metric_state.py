@@ -14,8 +14,8 @@ IDS, GROUPS, GONE = "ids", "groups", "gone"
 class Seen:
     """Columns with one row per sample, and sums.
 
-    Rows of shards are put under each other; whoever reads them in the `order` of their keys gets
-    the same bytes for any split and any order of merging. Sums are added in the order in which they
+    Rows of shards are concatenated; reading them in the `order` of their keys gives the same bytes
+    for any split and any order of merging. Sums are added in the order in which they
     come, so shards agree with the whole up to float64 rounding (whole numbers: to the byte).
 
     Attributes:

@@ -11,7 +11,7 @@ from latentbench.errors import BadInput, unknown
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 KINDS = ("method", "metric", "benchmark", "model")
-# Where a kind lies in the checkout: its file, its test. {room} is chosen by the author.
+# Where a kind belongs in the checkout: its file, its test. {room} is chosen by the author.
 PLACES = {
     "method": ("methods/{room}/{name}.py", "tests/unit/methods/test_{name}.py"),
     "metric": ("metrics/{room}/{name}.py", "tests/unit/metrics/test_{name}.py"),

@@ -1,4 +1,4 @@
-"""Where the embedded weights lie, and the check that they are what their cards say."""
+"""Where the embedded weights are, and the check that they match their cards."""
 
 import hashlib
 import json

@@ -15,7 +15,7 @@ from latentbench.editor import Editor
 from latentbench.errors import BadOutput, NotFinite
 from latentbench.types import Batch, Concept, Edit, Endpoint, Latent
 
-LIMIT = 16.0  # images may overshoot [-1, 1], but this is no image: 0..255, or a broken sampler
+LIMIT = 16.0  # images may overshoot [-1, 1], but this is not an image: 0..255, or a broken sampler
 DARK = 0.2  # sources with this share of values below 0 hardly have edits without any
 LAW = 0.02  # mean difference of two reconstructions by different batches, in [-1, 1]
 
@@ -127,7 +127,7 @@ class CheckedEditor(Editor[Any]):
         return images
 
     def _tensor(self, verb: str, found: Any, shape: tuple[Any, ...], ids: Sequence[str]) -> Tensor:
-        """Return a checked float32 tensor; None stands for any length, ... for any further axes."""
+        """Return a checked float32 tensor; None means any length, ... any further axes."""
         expected = f"a float32 tensor {_words(shape)}"
         if not isinstance(found, Tensor):
             raise self._wrong(verb, expected, type(found).__name__)

@@ -83,7 +83,7 @@ class Scorer:
     def table(self) -> pd.DataFrame:
         """Return one row per image and output, with every per-sample value.
 
-        A value of a whole row stands at each of its outputs.
+        A value of a whole row is repeated at each of its outputs.
         """
         if not self._chunks:
             return pd.DataFrame()

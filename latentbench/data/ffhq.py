@@ -57,7 +57,7 @@ class FFHQ(ImageFolder):
 
 
 def _misnamed(names: Sequence[str]) -> Iterator[str]:
-    """Yield the images whose names are no numbers, or another image's number."""
+    """Yield the images whose names are not numbers, or are another image's number."""
     first: dict[int, str] = {}
     for name in names:
         stem = Path(name).stem

@@ -16,7 +16,7 @@ from latentbench.types import Samples
 
 FILE = "images.parquet"
 GRID = "grid.webp"
-GRID_ROWS = 8  # below each other; further ones stand beside them
+GRID_ROWS = 8  # in one column; further ones start another
 MOST = 16383  # pixels per side that WebP can hold
 SMALLEST = 96  # pixels per tile in the grid; smaller images are enlarged
 MARGIN = 20  # pixels for words

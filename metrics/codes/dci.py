@@ -30,7 +30,7 @@ class DCI(CodeMetric):
 
     Deviation: codes of more than `components` dimensions are first reduced to so many principal
     components, since each factor costs n x d x trees; the note says so. D and C then speak of
-    principal axes. No interval: refitting is dear, and importances are no mean over images.
+    principal axes. No interval: refitting is expensive, and importances are not a mean over images.
 
     Args:
         trees: boosting rounds per factor.

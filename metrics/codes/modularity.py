@@ -20,7 +20,7 @@ class Modularity(CodeMetric):
     Source: Ridgeway and Mozer, "Learning Deep Disentangled Embeddings with the F-Statistic Loss",
     section 3: per code 1 - sum of its squared mutual informations but the largest / (largest
     (f - 1)); mean over codes, codes without information count 0. Conventions of
-    disentanglement_lib: 20 bins, nats. A factor may stand in many codes (a duplicated code keeps
+    disentanglement_lib: 20 bins, nats. A factor may be held by many codes (a duplicated code keeps
     its 1: that is what `mig` and `sap` punish). At small n the bias of the information alone
     makes noise look unmodular.
 

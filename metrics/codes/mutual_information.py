@@ -46,7 +46,7 @@ def mutual_information(codes: Bins, factors: Bins, bins: int) -> Array:
     independent = joint.sum(3, keepdims=True) * joint.sum(1, keepdims=True)
     ratio = np.divide(joint, independent, out=np.ones_like(joint), where=joint > 0)
     found = (joint * np.log(ratio)).sum((1, 3))
-    return np.where(found > np.finfo(float).eps, found, 0.0)  # rounding is no information
+    return np.where(found > np.finfo(float).eps, found, 0.0)  # rounding is not information
 
 
 def entropy(values: Bins, bins: int) -> Array:

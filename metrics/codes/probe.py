@@ -67,7 +67,7 @@ class LinearProbe(CodeMetric):
         few = np.flatnonzero(~test)[::FEW]
         read = self._regress(z[~test], y[~test], z[test])
         read_few = self._regress(z[few], y[few], z[test])
-        told = self._classify(z[~test], y[~test], z[test])
+        predicted = self._classify(z[~test], y[~test], z[test])
         seen = [i for i, held in zip(ids, test.tolist(), strict=True) if held]
         known = y[test]
 
@@ -75,7 +75,7 @@ class LinearProbe(CodeMetric):
             values = (
                 r_squared(known[keep], read[keep]).mean(),
                 r_squared(known[keep], read_few[keep]).mean(),
-                _mean_auroc(told[keep], known[keep]),
+                _mean_auroc(predicted[keep], known[keep]),
             )
             return dict(zip(self.figures, map(float, values), strict=True))
 
@@ -116,8 +116,8 @@ def r_squared(known: Array, read: Array) -> Array:
     return 1 - np.square(known - read).mean(0) / known.var(0)
 
 
-def _mean_auroc(told: Array, factors: Array) -> float:
+def _mean_auroc(predicted: Array, factors: Array) -> float:
     """Return the mean over attributes that have both sides of the AUROC of its own column."""
     labels = factors > 0.5
     both = labels.any(0) & ~labels.all(0)
-    return float(np.diag(auroc(told[:, both], labels[:, both])).mean())
+    return float(np.diag(auroc(predicted[:, both], labels[:, both])).mean())

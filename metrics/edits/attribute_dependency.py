@@ -19,7 +19,7 @@ class AttributeDependency(FactorMetric):
     Source: Wu et al., "StyleSpace Analysis", section 5.2: AD of an edit of attribute t is the mean
     (`mean_ad`) or the largest (`max_ad`) over other attributes i of |change of i| / sigma_i, as a
     function of |change of t| / sigma_t; here with known factors read by a judge for the logits of
-    classifiers. The score is that of the headline output, where methods stand at equal change of
+    classifiers. The score is that of the headline output, where methods have an equal change of
     the target; the note gives mean AD over the strength curve, in bins of the target's change.
 
     Args:

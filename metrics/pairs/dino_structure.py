@@ -29,7 +29,7 @@ class DINOStructure(Pairwise):
     the reference code ran). Tables quote 1000 times the figure.
 
     No sha256 of the authors' file has been published, so it is switched off until a user names the
-    one to trust; that hash is part of the cell's id and stands in the record.
+    one to trust; that hash is part of the cell's id and of the record.
 
     Source: Tumanyan et al., "Splicing ViT Features for Semantic Appearance Transfer", section 3.1;
     as a metric in Ju et al., "PnP Inversion" (PIE-Bench).

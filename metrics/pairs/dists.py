@@ -17,7 +17,7 @@ from metrics.pairs.lpips import VGG16
 from metrics.pairs.pairwise import Pairwise, References
 
 POOLED = (4, 9, 16, 23)  # VGG's max-pooling layers, replaced by smooth pooling
-TAPS = (3, 8, 15, 22, 29)  # layers that are compared, beside the image itself
+TAPS = (3, 8, 15, 22, 29)  # layers that are compared, besides the image itself
 CHANNELS = (3, 64, 128, 256, 512, 512)
 TINY = 1e-6  # c1 and c2
 

@@ -14,7 +14,7 @@ class PathEnds(SampleMetric):
 
     `end_rmse` is the root mean squared pixel error with images in [0, 1], `end_lpd` the judge's
     perceptual distance. A path that is smooth and ends elsewhere has left the images behind: this
-    is the inversion's error, and it belongs beside every figure of such a path.
+    is the inversion's error, and read it together with every figure of such a path.
 
     Source: this suite; AID evaluates generated ends only.
 

@@ -22,7 +22,7 @@ class PathLengthMetric(SampleMetric):
 
     Pairs below the 1% or above the 99% quantile are discarded, both quantiles rounded down to a
     pair, as in torchmetrics: of fewer than 100 pairs the largest is dropped. Low values also come
-    from blurred and from constant images: read it beside a distance of sets.
+    from blurred and from constant images: read it together with a distance between sets.
     """
 
     needs = frozenset({"strengths"})

@@ -218,7 +218,7 @@ class GaussianPair:
 class GramPair:
     """Two sets, one at least of no more rows than dimensions: singular values, n x m.
 
-    The products of all rows are taken once; groups are left out by centring what is left anew.
+    The products of all rows are computed once; leaving out a group centres the remaining rows.
 
     Args:
         first: features of one set, and their ids.

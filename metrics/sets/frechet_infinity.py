@@ -26,7 +26,7 @@ class FrechetInfinity(FeatureSets):
 
     Source: Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to find
     them", section 4. Deviations: several subsets a size, from a seeded generator; no size below 2
-    outputs per feature dimension, where the distance is no line in 1 / n.
+    outputs per feature dimension, where the distance is not linear in 1 / n.
 
     Args:
         extractor: judge that gives the features.
