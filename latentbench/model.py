@@ -57,8 +57,9 @@ class Condition:
 class Taps(Protocol):
     """What may be changed inside one forward pass of the network.
 
-    `bottleneck` gets the middle block's output; `attend` replaces an attention layer; either may
-    be None. Interventions of the sampling loop are compiled to this.
+    `bottleneck` gets the middle block's output; `attend` replaces an attention layer; `features`
+    changes the maps of the feature layers that `layers` names. Each may be None. Interventions of
+    the sampling loop are compiled to this.
     """
 
     @property
@@ -68,6 +69,15 @@ class Taps(Protocol):
     @property
     def attend(self) -> "Callable[[AttentionCall], Tensor] | None":
         """One attention layer's call -> its output, heads still apart."""
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """The feature layers that are tapped, names of `DiffusionModel.feature_layers`."""
+        ...
+
+    @property
+    def features(self) -> "Callable[[str, Tensor], Tensor] | None":
+        """Feature layer, its map ``[rows, c, h, w]`` -> what the network goes on with."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class AttentionCall:
         scale: factor on the dot product before the softmax.
         project: recomputes (key, value) from another context ``[rows, tokens, d]``.
         context: what keys and values were projected from, ``[rows, tokens, d]``.
+        made: returns the output that an earlier intervention has made, where one has.
     """
 
     layer: str
@@ -93,6 +104,7 @@ class AttentionCall:
     scale: float
     project: Callable[[Tensor], tuple[Tensor, Tensor]]
     context: Float[Tensor, "r m e"]
+    made: Callable[[], Tensor] | None = None
 
     def attend(
         self,
@@ -100,7 +112,22 @@ class AttentionCall:
         key: Tensor | None = None,
         value: Tensor | None = None,
     ) -> Float[Tensor, "r h n d"]:
-        """Return softmax attention, with any of the three replaced."""
+        """Return softmax attention, with any of the three replaced.
+
+        Where an earlier intervention has made the layer's output, that output is what this returns
+        when nothing is replaced.
+
+        Raises:
+            Incompatible: something is replaced after an earlier intervention has made the output.
+        """
+        if self.made is not None:
+            if query is None and key is None and value is None:
+                return self.made()
+            raise Incompatible(
+                f"an earlier intervention has made the output of attention layer {self.layer}; "
+                f"attention with other queries, keys or values would drop it: let the earlier one "
+                f"return a changed call, or give this one first"
+            )
         q = self.query if query is None else query
         k = self.key if key is None else key
         v = self.value if value is None else value
@@ -288,6 +315,19 @@ class DiffusionModel(LatentModel):
     def attention_layers(self) -> tuple[str, ...]:
         """Return the names of the attention layers, in the order in which they run."""
 
+    def feature_layers(self) -> tuple[str, ...]:
+        """Return the names of the layers whose maps may be tapped, in the order in which they run.
+
+        A name is that of a module, in the network's own words, for the map that the module hands
+        on. A part of a block follows a colon: ``:residual`` is what the block adds to its shortcut,
+        before it is added. None by default.
+        """
+        return ()
+
+    def middle_layer(self) -> str | None:
+        """Return the feature layer whose map is h_t; ``NAME:input`` is what it is made from."""
+        return None
+
     @contextmanager
     def differentiable_attention(self) -> Iterator[None]:
         """Use the plain attention kernel, which has double backward and forward derivatives."""
@@ -299,7 +339,12 @@ class DiffusionModel(LatentModel):
         """Add a peft adapter (a `PeftConfig`), switched off, and return its parameters.
 
         `adapter_scales`, or `Intervention.adapters` within the loop, switches it on.
+
+        Raises:
+            BadInput: there is an adapter of this name.
         """
+        if name in self._adapters():
+            raise BadInput(f"there is an adapter {name!r} already; choose another name")
         from peft import inject_adapter_in_model  # late: takes seconds to import
 
         inject_adapter_in_model(config, self.network, name)
@@ -313,7 +358,7 @@ class DiffusionModel(LatentModel):
         if not scales:
             yield
             return
-        known = {key for layer in self._adapter_layers() for key in layer.lora_A}
+        known = self._adapters()
         if scales.keys() - known:
             raise unknown("adapter", sorted(scales.keys() - known)[0], known)
         self._switch_adapters(scales)
@@ -321,6 +366,9 @@ class DiffusionModel(LatentModel):
             yield
         finally:
             self._switch_adapters({})
+
+    def _adapters(self) -> set[str]:
+        return {name for layer in self._adapter_layers() for name in layer.lora_A}
 
     def _adapter_layers(self) -> list[Any]:
         from peft.tuners.lora import LoraLayer  # late: takes seconds to import

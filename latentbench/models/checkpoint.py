@@ -2,9 +2,9 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from latentbench.cache import content_hash
 from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
 from latentbench.model import AttentionCall, Condition, Evaluations, Taps
 from latentbench.models.denoiser import Denoiser
+from latentbench.models.feature_points import Change, FeaturePoint
 from latentbench.models.loading_bars import hide_loading_bars
 
 Attend = Callable[[AttentionCall], Tensor]
@@ -27,7 +28,7 @@ Attend = Callable[[AttentionCall], Tensor]
 class CheckpointDiffusion(Denoiser):
     """A denoiser and its noise schedule, loaded from a folder of diffusers components.
 
-    A family says where its network is tapped (`middle_block`, `change_middle`, `attention_modules`
+    A family says where its network is tapped (`feature_points`, `middle_layer`, `attention_modules`
     and `processor`) and, where it is not called as diffusers' networks are, how (`call`).
 
     Args:
@@ -112,7 +113,7 @@ class CheckpointDiffusion(Denoiser):
 
     def _stance(self, taps: Taps | None) -> AbstractContextManager[Any]:
         """Let a compiled network run as it was written where it is tapped or differentiated."""
-        touched = taps is not None and (taps.bottleneck or taps.attend)
+        touched = taps is not None and (taps.bottleneck or taps.attend or taps.layers)
         if self.compiled and (touched or torch.is_grad_enabled()):
             return torch.compiler.set_stance("force_eager")
         return nullcontext()
@@ -123,12 +124,16 @@ class CheckpointDiffusion(Denoiser):
     # ------------------------------------------------------------ taps
 
     @abstractmethod
-    def middle_block(self) -> nn.Module | None:
-        """Return the block whose output is h_t, or None where the network has none."""
+    def feature_points(self) -> Mapping[str, FeaturePoint]:
+        """Return where the feature layers lie, by name, in the order in which they run."""
 
-    def change_middle(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-        """Return the middle block's output with h_t ``[r, c, h, w]`` changed."""
-        return change(output)
+    @cached_property
+    def _points(self) -> Mapping[str, FeaturePoint]:
+        return self.feature_points()
+
+    def feature_layers(self) -> tuple[str, ...]:
+        """Return the feature layers' names in the order in which they run."""
+        return tuple(self._points)
 
     def attention_modules(self) -> dict[str, Any]:
         """Return the attention layers by name, in the order in which they run."""
@@ -149,28 +154,35 @@ class CheckpointDiffusion(Denoiser):
         with ExitStack() as stack:
             if taps is not None and taps.bottleneck is not None:
                 stack.enter_context(self._tap_bottleneck(taps.bottleneck))
+            if taps is not None and taps.features is not None:
+                for layer in taps.layers:
+                    stack.enter_context(self._tap(layer, partial(taps.features, layer)))
             if taps is not None and taps.attend is not None:
                 stack.enter_context(self._tap_attention(taps.attend))
             yield
 
+    def _tap_bottleneck(self, change: Change) -> AbstractContextManager[None]:
+        layer = self.middle_layer()
+        if layer is None:
+            raise Incompatible(f"{type(self.network).__name__} has no middle block to tap")
+        return self._tap(layer, change)
+
     @contextmanager
-    def _tap_bottleneck(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def _tap(self, layer: str, change: Change) -> Iterator[None]:
+        """Change the map of a feature layer for as long as the context lasts."""
         calls = []
 
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            calls.append(module)
-            return self.change_middle(output, change)
+        def changed(value: Tensor) -> Tensor:
+            calls.append(layer)
+            return change(value)
 
-        block = self.middle_block()
-        if block is None:
-            raise Incompatible(f"{type(self.network).__name__} has no middle block to tap")
-        handle = block.register_forward_hook(hook)
+        handle = self._points[layer].hook(self.network, changed)
         try:
             yield
         finally:
             handle.remove()
         if not calls:
-            raise HookNeverFired(f"{type(self.network).__name__} never called its middle block")
+            raise HookNeverFired(f"{type(self.network).__name__} never called its {layer}")
 
     @contextmanager
     def _tap_attention(self, attend: Attend) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """FLUX: flow transformers of double and single streams, from the components of FluxPipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,6 +12,12 @@ from latentbench.bounds import Dtype, Guidance, Name, Steps, between
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
+from latentbench.models.feature_points import (
+    FeaturePoint,
+    first_tokens,
+    last_tokens,
+    second_tokens,
+)
 from latentbench.models.joint_attention import TappedFluxAttention
 from latentbench.models.joint_flow import JointFlow
 from latentbench.parameterization import Grid, flow_grid
@@ -98,10 +104,24 @@ class Flux(JointFlow):
         n, tokens = steps or self.steps, (self.latent_shape[1] // 2) ** 2
         return flow_grid(self.scheduler, n, tokens, [1 - k / n for k in range(n)])
 
-    def middle_block(self) -> nn.Module:
+    def middle_layer(self) -> str:
         """Return the block in the middle of both stacks, counted through."""
-        blocks = [*self.network.transformer_blocks, *self.network.single_transformer_blocks]
-        return blocks[len(blocks) // 2]
+        double = len(self.network.transformer_blocks)
+        k = (double + len(self.network.single_transformer_blocks)) // 2
+        return (
+            f"transformer_blocks.{k}" if k < double else f"single_transformer_blocks.{k - double}"
+        )
+
+    def feature_points(self) -> Mapping[str, FeaturePoint]:
+        """Return the places of every block; one of a single stream has one residual branch."""
+        found = dict(super().feature_points())
+        image = last_tokens((self.latent_shape[1] // 2) ** 2)
+        for k in range(len(self.network.single_transformer_blocks)):
+            block = f"single_transformer_blocks.{k}"
+            found[f"{block}:input"] = FeaturePoint(block, first_tokens, before=True)
+            found[f"{block}:residual"] = FeaturePoint(f"{block}.proj_out", image)
+            found[block] = FeaturePoint(block, second_tokens)
+        return found
 
     def attention_modules(self) -> dict[str, Any]:
         """Return the attention layers by name, double-stream blocks first, as they run."""

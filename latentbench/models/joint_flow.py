@@ -1,7 +1,7 @@
 """What text-conditional flow-matching transformers share: velocity, joint attention, prompts."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import BadInput
 from latentbench.model import Condition
+from latentbench.models.feature_points import second_tokens
 from latentbench.models.latent_diffusion import token_ids
-from latentbench.models.transformer import TransformerDiffusion, change_tokens
+from latentbench.models.transformer import TransformerDiffusion
 from latentbench.types import Capability, Space
 
 
@@ -36,6 +37,8 @@ class JointFlow(TransformerDiffusion):
     )
     gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS})
     prediction_type = "flow"
+    block_output = staticmethod(second_tokens)
+    attention_name = "attn"
 
     def __init__(
         self, *, path: Name, steps: Steps, guidance: Guidance, dtype: Dtype, device: str
@@ -45,11 +48,6 @@ class JointFlow(TransformerDiffusion):
             scheduler="diffusers.FlowMatchEulerDiscreteScheduler",
         )  # fmt: skip
         self._embedded: dict[str, Condition] = {}
-
-    def change_middle(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-        """Return (text tokens, image tokens) with the image tokens changed."""
-        text, image = output
-        return text, change_tokens(image, change)
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
         """Return the prompts' tokens and pooled vectors; None stands for the empty prompt."""

@@ -1,32 +1,36 @@
-"""What diffusion transformers share: h_t is the middle block's image tokens, seen as a map."""
+"""What diffusion transformers share: their blocks' image tokens are seen as maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
-
 from latentbench.models.autoencoder import AutoencodedDiffusion
+from latentbench.models.feature_points import Change, FeaturePoint, first_tokens
 
 
 class TransformerDiffusion(AutoencodedDiffusion):
     """A latent diffusion model whose network is a stack of transformer blocks.
 
-    h_t is the output of block n // 2 of n, the image tokens alone, laid out as a map
-    ``[r, width, h, w]``, so that what was written for a U-Net's bottleneck works here as well.
+    A block's image tokens are laid out as a map ``[r, width, h, w]``, so that what was written for
+    a U-Net works here as well; h_t is the output of block n // 2 of n. Feature layers of block i:
+    ``transformer_blocks.i`` (its output), ``:input``, and the residual branches ``:attention`` and
+    ``:feedforward``, before their gates.
     """
 
-    def middle_block(self) -> nn.Module:
+    block_output: Callable[[Any, Change], Any] = staticmethod(first_tokens)
+    attention_name = "attn1"
+
+    def middle_layer(self) -> str | None:
         """Return the block in the middle of the stack."""
-        blocks = self.network.transformer_blocks
-        return blocks[len(blocks) // 2]
+        return f"transformer_blocks.{len(self.network.transformer_blocks) // 2}"
 
-    def change_middle(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-        """Return the block's output with its image tokens changed."""
-        return change_tokens(output, change)
+    def feature_points(self) -> Mapping[str, FeaturePoint]:
+        """Return the places of every block, in the order in which they run."""
+        count = len(self.network.transformer_blocks)
+        return dict(p for k in range(count) for p in self.block_points(f"transformer_blocks.{k}"))
 
-
-def change_tokens(tokens: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return tokens ``[r, side * side, width]`` after a change of the map ``[r, width, h, w]``."""
-    side = round(tokens.shape[1] ** 0.5)
-    maps = tokens.transpose(1, 2).unflatten(2, (side, side))
-    return change(maps).flatten(2).transpose(1, 2)
+    def block_points(self, block: str) -> Iterator[tuple[str, FeaturePoint]]:
+        """Yield the places of one block by name."""
+        yield f"{block}:input", FeaturePoint(block, first_tokens, before=True)
+        yield f"{block}:attention", FeaturePoint(f"{block}.{self.attention_name}", first_tokens)
+        yield f"{block}:feedforward", FeaturePoint(f"{block}.ff", first_tokens)
+        yield block, FeaturePoint(block, self.block_output)

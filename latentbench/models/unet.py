@@ -1,13 +1,15 @@
 """What pixel and latent diffusion share: a diffusers U-Net, its schedule, and taps into it."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import Incompatible
 from latentbench.model import AttentionCall
 from latentbench.models.checkpoint import Attend, CheckpointDiffusion
+from latentbench.models.feature_points import FeaturePoint, all_but_last, last
 from latentbench.parameterization import Grid, variance_preserving_grid
 
 DEPTH = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
@@ -103,9 +105,54 @@ class UNetDiffusion(CheckpointDiffusion):
         found = super().attention_modules()
         return dict(sorted(found.items(), key=lambda item: DEPTH.get(item[0].split(".")[0], 3)))
 
-    def middle_block(self) -> nn.Module | None:
+    def middle_layer(self) -> str | None:
         """Return the U-Net's middle block."""
-        return getattr(self.network, "mid_block", None)
+        return "mid_block" if getattr(self.network, "mid_block", None) is not None else None
+
+    def feature_points(self) -> Mapping[str, FeaturePoint]:
+        """Return the places of every block, in the order in which they run; see `unet_points`."""
+        return dict(unet_points(self.network))
+
+
+def unet_points(network: Any) -> Iterator[tuple[str, FeaturePoint]]:
+    """Yield the feature layers of a diffusers U-Net by name, in the order in which they run.
+
+    ``up_blocks.1`` and the like are whole blocks, sampling included, ``up_blocks.1.resnets.0`` and
+    ``up_blocks.1.attentions.0`` their layers. Of a residual layer ``:residual`` is what it adds to
+    its shortcut; in the way up, ``:backbone`` and ``:skip`` are the two maps that it reads, the one
+    from the layer before and the one from the way down. ``mid_block:input`` is what the middle
+    block reads.
+    """
+    skips = iter(reversed(_skip_widths(network)))
+    down, up = len(network.down_blocks), len(network.up_blocks)
+    middle = ["mid_block"] if getattr(network, "mid_block", None) is not None else []
+    names = [f"down_blocks.{k}" for k in range(down)]
+    for name in [*names, *middle, *(f"up_blocks.{k}" for k in range(up))]:
+        if name == "mid_block":
+            yield f"{name}:input", FeaturePoint(name, before=True)
+        block = network.get_submodule(name)
+        attentions = list(getattr(block, "attentions", None) or ())
+        for k in range(len(block.resnets)):
+            layer = f"{name}.resnets.{k}"
+            if name.startswith("up_blocks"):
+                width = next(skips)
+                yield f"{layer}:backbone", FeaturePoint(layer, all_but_last(width), before=True)
+                yield f"{layer}:skip", FeaturePoint(layer, last(width), before=True)
+            yield f"{layer}:residual", FeaturePoint(f"{layer}.conv2")
+            yield layer, FeaturePoint(layer)
+            if k < len(attentions) and attentions[k] is not None:
+                yield f"{name}.attentions.{k}", FeaturePoint(f"{name}.attentions.{k}")
+        yield name, FeaturePoint(name)
+
+
+def _skip_widths(network: Any) -> list[int]:
+    """Return the channels of the maps that the way down hands to the way up, as they are made."""
+    widths = [network.conv_in.out_channels]
+    for block in network.down_blocks:
+        widths += [layer.out_channels for layer in block.resnets]
+        if block.downsamplers is not None:
+            widths.append(widths[-1])
+    return widths
 
 
 def ddim_grid(scheduler: Any, steps: int) -> Grid:

@@ -7,22 +7,31 @@ run in this order, and interventions in the order in which they were given:
 2. `terms`        adds weighted conditions; all conditions of a step share one network call
 3. `adapters`     sets adapter scales
 4. `context`      changes what an attention layer reads (per-layer prompts)
-5. `attention`    replaces an attention layer's output
+5. `attention`    changes an attention layer's queries, keys and values, or replaces its output
 6. `bottleneck`   changes the middle block's output h_t
-7. `prediction`   changes (x0, eps)
-8. `after_step`   changes x at the next level
+7. `features`     changes the maps of the layers that the intervention names
+8. `prediction`   changes (x0, eps)
+9. `after_step`   changes x at the next level
 
-Hooks 4 to 6 run inside the network on rows ordered ``(branch, image)``.
+Hooks 4 to 7 run inside the network on rows ordered ``(branch, image)``, layer by layer as the
+network runs; in the middle block, `bottleneck` comes before `features`.
+
+Interventions chain: each gets what the one before it has made. Of an attention layer that is the
+call as earlier ones changed it. Once one has returned an output, later ones get it from
+``call.attend()``; one that returns an output without having asked for it would drop the earlier
+one's and is refused (`Incompatible`), as is a changed call, which can no longer reach the output.
+Two interventions that set one adapter in one step are refused as well.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentbench.errors import BadInput, HookNeverFired, NotFinite, unknown
+from latentbench.errors import BadInput, HookNeverFired, Incompatible, NotFinite, unknown
 from latentbench.model import AttentionCall, Condition, Convention, DiffusionModel
 from latentbench.parameterization import Eta, Grid, split_prediction, transition
 
@@ -104,14 +113,16 @@ class Step:
 class Intervention:
     """A change to the loop. Override the hooks that you touch; return what they were given if not.
 
-    Class attributes:
+    Attributes:
         window: share of the steps in which it acts, 0 at the noisy end.
-        asymmetric: the bottleneck change enters x0 only, not the direction to x_t (Asyrp); the
-            step then costs two evaluations.
+        asymmetric: what changes inside the network enters x0 only, not the direction to x_t
+            (Asyrp); the step then costs two evaluations.
+        layers: feature layers that `features` is called for, names of `model.feature_layers()`.
     """
 
     window: Window = (0.0, 1.0)
     asymmetric: bool = False
+    layers: Sequence[str] = ()
 
     def active(self, step: Step) -> bool:
         """Return whether it acts in this step."""
@@ -133,12 +144,22 @@ class Intervention:
         """Return what the layer's keys and values are made from, or None to leave it."""
         return None
 
-    def attention(self, step: Step, call: AttentionCall) -> Tensor | None:
-        """Return the layer's output ``[rows, heads, tokens, width]``, or None to leave it."""
+    def attention(self, step: Step, call: AttentionCall) -> AttentionCall | Tensor | None:
+        """Return the layer's output ``[rows, heads, tokens, width]``, or a changed call, or None.
+
+        A changed call (`dataclasses.replace`) is what later interventions get; the call itself says
+        that the layer was looked at, None that it was not the one looked for.
+        """
         return None
 
     def bottleneck(self, step: Step, h: Float[Tensor, "k b ..."]) -> Float[Tensor, "k b ..."]:
         """Return h_t, changed."""
+        return h
+
+    def features(
+        self, step: Step, layer: str, h: Float[Tensor, "k b c h w"]
+    ) -> Float[Tensor, "k b c h w"]:
+        """Return the map of one of its `layers`, changed."""
         return h
 
     def prediction(self, step: Step, x: Tensor, x0: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,17 +176,24 @@ class Intervention:
 
 
 class Recorder(Intervention):
-    """Keeps h_t of each step (first branch), and x at every level that the loop reached.
+    """Keeps inner maps of each step (first branch), and x at every level that the loop reached.
+
+    Args:
+        bottleneck: keep h_t.
+        layers: feature layers to keep.
 
     Example:
-        >>> recorder = Recorder(bottleneck=True)  # generate(..., interventions=[recorder])
-        >>> # recorder.h[i] is [b, c, h, w] at step i; recorder.x[i] is x at level i
+        >>> recorder = Recorder(bottleneck=True, layers=["up_blocks.0"])
+        >>> # generate(..., interventions=[recorder])
+        >>> # recorder.h[i] is [b, c, h, w] at step i; recorder.x[i] is x at level i;
+        >>> # recorder.maps["up_blocks.0"][i] is that layer's map at step i
     """
 
-    def __init__(self, bottleneck: bool = False) -> None:
-        self._bottleneck = bottleneck
+    def __init__(self, bottleneck: bool = False, layers: Sequence[str] = ()) -> None:
+        self._bottleneck, self.layers = bottleneck, tuple(layers)
         self.h: dict[int, Tensor] = {}
         self.x: dict[int, Tensor] = {}
+        self.maps: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.layers}
 
     def overrides(self, hook: str) -> bool:
         """Only tap the network when the bottleneck is wanted."""
@@ -174,6 +202,11 @@ class Recorder(Intervention):
     def bottleneck(self, step: Step, h: Tensor) -> Tensor:
         """Keep h_t of the first branch."""
         self.h[step.index] = h[0]
+        return h
+
+    def features(self, step: Step, layer: str, h: Tensor) -> Tensor:
+        """Keep the layer's map of the first branch."""
+        self.maps[layer][step.index] = h[0]
         return h
 
     def before_step(self, step: Step, x: Tensor) -> Tensor:
@@ -206,6 +239,15 @@ class _Taps:
     def attend(self) -> Callable[[AttentionCall], Tensor] | None:
         return self._attend if self._own("attention", "context") else None
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        wanted = [layer for v in self._own("features") for layer in v.layers]
+        return tuple(dict.fromkeys(wanted))
+
+    @property
+    def features(self) -> Callable[[str, Tensor], Tensor] | None:
+        return self._change_map if self.layers else None
+
     def _change_h(self, rows: Tensor) -> Tensor:
         h = self.step.split(rows)
         for v in self._own("bottleneck"):
@@ -222,11 +264,39 @@ class _Taps:
                 self.fired.add((id(v), "context"))
         out = None
         for v in self._own("attention"):
-            changed = v.attention(self.step, call)
-            if changed is not None:
+            read = []
+            seen = call if out is None else replace(call, made=partial(_noted, out, read))
+            changed = v.attention(self.step, seen)
+            if changed is None:
+                continue
+            self.fired.add((id(v), "attention"))
+            if changed is seen:
+                continue
+            if out is not None and not (read and isinstance(changed, Tensor)):
+                raise Incompatible(
+                    f"{type(v).__name__} would drop what an earlier intervention has made of "
+                    f"attention layer {call.layer}: give it first, or let it start from "
+                    f"call.attend()"
+                )
+            if isinstance(changed, Tensor):
                 out = changed
-                self.fired.add((id(v), "attention"))
+            else:
+                call = changed
         return call.attend() if out is None else out
+
+    def _change_map(self, layer: str, rows: Tensor) -> Tensor:
+        h = self.step.split(rows)
+        for v in self._own("features"):
+            if layer in v.layers:
+                h = v.features(self.step, layer, h)
+                self.fired.add((id(v), layer))
+        return h.reshape(rows.shape)
+
+
+def _noted(out: Tensor, read: list[bool]) -> Tensor:
+    """Return an earlier intervention's output, and note that it was asked for."""
+    read.append(True)
+    return out
 
 
 class _Loop:
@@ -243,6 +313,16 @@ class _Loop:
         self.interventions = tuple(interventions)
         self.fired: set[tuple[int, str]] = set()
         self.was_active: dict[int, Intervention] = {}
+        self._check_layers()
+
+    def _check_layers(self) -> None:
+        """Refuse feature layers that the model has not, before any evaluation."""
+        tapping = (v for v in self.interventions if v.overrides("features"))
+        wanted = [layer for v in tapping for layer in v.layers]
+        known = self.model.feature_layers() if wanted else ()
+        for layer in wanted:
+            if layer not in known:
+                raise unknown(f"feature layer of {type(self.model).__name__}", layer, known)
 
     def begin(
         self, level: int, reaches: int, timestep: int | float, x: Tensor
@@ -294,13 +374,18 @@ class _Loop:
         x: Tensor,
     ) -> tuple[Tensor, Tensor]:
         taps = _Taps(step, active, self.fired)
-        scales = {name: s for v in active for name, s in v.adapters(step).items()}
-        with self.model.adapter_scales(scales):
+        with self.model.adapter_scales(_adapter_scales(step, active)):
             return predict(self.model, x, self.grid, step.level, terms, step.timestep, taps)
 
     def finish(self, x: Tensor) -> Tensor:
         """Raise on a hook that was asked for and never ran, and on NaN."""
         for key, v in self.was_active.items():
+            for layer in v.layers if v.overrides("features") else ():
+                if (key, layer) not in self.fired:
+                    raise HookNeverFired(
+                        f"{type(v).__name__}.features was active but never called for layer "
+                        f"{layer}, which {type(self.model).__name__} names and does not run"
+                    )
             for hook in ("bottleneck", "attention", "context"):
                 if v.overrides(hook) and (key, hook) not in self.fired:
                     raise HookNeverFired(
@@ -312,6 +397,21 @@ class _Loop:
         if not torch.isfinite(x).all():
             raise NotFinite("the sampling loop ended in NaN or infinity; lower the strength")
         return x
+
+
+def _adapter_scales(step: Step, active: Sequence[Intervention]) -> dict[str, float]:
+    """Return the scales of all adapters in this step; one adapter has one that sets it."""
+    found: dict[str, float] = {}
+    for v in active:
+        scales = v.adapters(step)
+        if found.keys() & scales.keys():
+            name = sorted(found.keys() & scales.keys())[0]
+            raise Incompatible(
+                f"two interventions set adapter {name!r} in step {step.index}, the second one a "
+                f"{type(v).__name__}; let one of them set the sum"
+            )
+        found |= scales
+    return found
 
 
 def predict(

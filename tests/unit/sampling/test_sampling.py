@@ -1,6 +1,6 @@
 """The sampling loop: against diffusers, against closed forms, and its interventions one by one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +9,7 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPipeli
 from peft import LoraConfig
 
 from latentbench.conformance import toy
-from latentbench.errors import BadInput, HookNeverFired, NotFinite
+from latentbench.errors import BadInput, HookNeverFired, Incompatible, NotFinite
 from latentbench.model import Condition
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
@@ -597,6 +597,86 @@ class Uniform(Intervention):
         return call.value.mean(2, keepdim=True).expand_as(call.query)
 
 
+class Sharpen(Intervention):
+    """Scales the queries, and hands the changed call on."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def attention(self, step, call):
+        return replace(call, query=self.by * call.query)
+
+
+class Halve(Intervention):
+    """Halves what the layer, or an earlier intervention, makes."""
+
+    def attention(self, step, call):
+        return call.attend() / 2
+
+
+class ByHand(Intervention):
+    """What the two do to each other, written out."""
+
+    def attention(self, step, call):
+        return call.attend(query=3 * call.query) / 2
+
+
+def test_attention_interventions_chain(latent):
+    x, terms = noise(latent), prompted(latent)
+    chains = [Sharpen(3.0), Halve()], [Sharpen(1.5), Sharpen(2.0), Halve()], [ByHand()]
+    one, two, three = (generate(latent, x, terms, interventions=c) for c in chains)
+    torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(two, three, rtol=1e-4, atol=1e-4)
+    alone = generate(latent, x, terms, interventions=[Halve()])
+    assert float((one - alone).abs().max()) > 1e-3
+    quarter = generate(latent, x, terms, interventions=[Halve(), Halve()])
+    assert float((quarter - alone).abs().max()) > 1e-3
+    only = generate(latent, x, terms, interventions=[Sharpen(3.0)])
+    assert float((only - generate(latent, x, terms)).abs().max()) > 1e-3
+
+
+def test_a_changed_context_is_what_attention_sees(latent):
+    """`context` comes first, whoever was given first."""
+    x, terms = noise(latent), prompted(latent, scale=1.0)
+    other = latent.condition(("hat", "smile"), 2)
+    swap = SwapContext(other.tensors["encoder_hidden_states"])
+    found = generate(latent, x, terms, interventions=[Halve(), swap])
+    told = guided(other, Condition(), 1.0)
+    expected = generate(latent, x, told, interventions=[Halve()])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (Uniform(""), "Uniform would drop what an earlier"),
+        (Sharpen(2.0), "Sharpen would drop what an earlier"),
+        (ByHand(), "would drop it"),
+    ],
+    ids=["output", "call", "replaced"],
+)
+def test_what_an_earlier_intervention_made_is_never_dropped(pixel, second, words):
+    x = noise(pixel)
+    plain = generate(pixel, x, FREE)
+    with pytest.raises(Incompatible, match=words):
+        generate(pixel, x, FREE, interventions=[Halve(), second])
+    assert torch.equal(generate(pixel, x, FREE), plain)
+
+
+def test_one_that_only_looks_may_come_last(latent):
+    maps = []
+
+    class Look(Intervention):
+        def attention(self, step, call):
+            maps.append(call.probabilities())
+            return call
+
+    x, terms = noise(latent), prompted(latent)
+    found = generate(latent, x, terms, interventions=[Halve(), Look()])
+    assert torch.equal(found, generate(latent, x, terms, interventions=[Halve()]))
+    assert len(maps) == 5 * len(latent.attention_layers())
+
+
 class Quiet(Intervention):
     """Overrides a hook and never uses it."""
 
@@ -807,6 +887,28 @@ def test_adapters_are_off_again_after_an_exception(adapted):
     with pytest.raises(RuntimeError, match="broken"):
         generate(model, noise(model), FREE, interventions=[Scales("one", 1.0), Broken()])
     assert torch.equal(generate(model, noise(model), FREE), bare)
+
+
+def test_one_adapter_is_set_by_one_intervention(adapted):
+    model, bare, *_ = adapted
+    x = noise(model)
+    with pytest.raises(Incompatible, match="two interventions set adapter 'one' in step 0"):
+        generate(model, x, FREE, interventions=[Scales("one", 1.0), Scales("one", 0.5)])
+    assert torch.equal(generate(model, x, FREE), bare)
+    halves = [Scales("one", 1.0, window=(0.0, 0.4)), Scales("one", 0.0, window=(0.4, 1.0))]
+    found = generate(model, x, FREE, interventions=halves)
+    steps = generate(model, x, FREE, interventions=[Scales("one", 1.0, 1.0, 0.0, 0.0, 0.0)])
+    assert torch.equal(found, steps)
+
+
+def test_an_adapters_name_is_taken_once(adapted):
+    model, *_ = adapted
+    before = model.network.state_dict()
+    with pytest.raises(BadInput, match="there is an adapter 'one' already"):
+        model.add_adapter("one", LoraConfig(r=2, target_modules=["to_q"]))
+    after = model.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_an_unknown_adapter_is_an_error(adapted):
