@@ -19,8 +19,8 @@ class PromptEditing(Benchmark):
     Each method works at its own settings: the last native strength, `max_strength`, makes the
     headline scores, the reconstruction at strength 0 is given with it. Nothing is matched, so a
     method that changes less keeps more: read the background together with the similarity to the
-    prompt. As in PIE-Bench, methods are not given the mask unless `give_masks` says so. Groups are the
-    kinds of edit; headline scores are plain means over all images.
+    prompt. As in PIE-Bench, methods are not given the mask unless `give_masks` says so. Groups are
+    the kinds of edit; headline scores are plain means over all images.
 
     Source: Ju et al., "PnP Inversion: Boosting Diffusion-based Editing with 3 Lines of Code",
     section "PIE-Bench".
