@@ -16,6 +16,10 @@ class BadInput(LatentbenchError, ValueError):
     """A name, shape, file or value that the suite cannot use."""
 
 
+class NotMeasurable(BadInput):
+    """Samples or a data set in which a metric has nothing to measure: it is switched off."""
+
+
 class WrongCommand(BadInput):
     """A command that cannot be carried out: refused before any work, whatever cells it names."""
 

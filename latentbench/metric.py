@@ -18,13 +18,19 @@ from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
 from latentbench.metric_state import Seen, as_json, as_tensor
 from latentbench.statistics import add_note, mean_score
-from latentbench.types import Samples, Score
+from latentbench.types import Capability, Samples, Score
 from latentbench.zoo.published_weights import PublishedWeights, first_missing
 
 IMAGES = ("outputs", "sources", "truths", "reconstructions", "ends")
 SLACK = 1e-4  # by how much float rounding may leave [-1, 1]
 SETTINGS = "settings"  # name under which a state keeps them
 VALUES, MATCHED, MAIN = "values/", "matched", "main"  # columns of what was seen
+FED_BY = {  # fields of samples that there are only where the data set gives this
+    "factors": Capability.LABELS,
+    "wanted": Capability.LABELS,
+    "prompts": Capability.PROMPTS,
+    "source_prompts": Capability.PROMPTS,
+}
 ALL = -1  # main output of samples that have none: all count
 ROWS = 16  # rows measured at once: sums over rows of another number may round differently
 
@@ -142,6 +148,13 @@ class Metric(torchmetrics.Metric):
     def missing(self, weights_dir: Path | None) -> str | None:
         """Return why this metric is switched off, or None: published weights that are absent."""
         return first_missing(self.weights, weights_dir)
+
+    def unfed(self, dataset: Dataset) -> str | None:
+        """Return why this data set cannot feed the metric, or None; asked before any work."""
+        lacking = {FED_BY[name] for name in self.needs & FED_BY.keys()} - dataset.gives
+        if not lacking:
+            return None
+        return f"needs {', '.join(sorted(lacking))}, which {type(dataset).__name__} does not give"
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load networks and reference statistics; called once, before the first update."""

@@ -173,7 +173,7 @@ def plan(config: DictConfig, blank: Record) -> Cell:
     metrics = {str(name): build(entry) for name, entry in config.metric.items()}
     refuse_clashes(metrics)
     weights_dir = place(config, "weights_dir")
-    on = [name for name, metric in metrics.items() if metric.missing(weights_dir) is None]
+    on = [n for n, m in metrics.items() if not (m.missing(weights_dir) or m.unfed(dataset))]
     whole = identity(config, dataset, on)
     blank = replace(
         blank,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentbench import store
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, NotMeasurable
 from latentbench.metric import Figure, Metric, Surroundings
 from latentbench.records import SAMPLES, ScoreEntry
 from latentbench.statistics import mean_score
@@ -47,7 +47,9 @@ class Scorer:
     def __init__(self, metrics: Mapping[str, Metric], surroundings: Surroundings) -> None:
         self.surroundings = surroundings
         self.switched_off: dict[str, str] = {}
-        self.metrics = self._on(metrics, lambda m: m.missing(surroundings.weights_dir))
+        self.metrics = self._on(
+            metrics, lambda m: m.missing(surroundings.weights_dir) or m.unfed(surroundings.dataset)
+        )
         self._chunks: list[Samples] = []
         self.scores: dict[str, ScoreEntry] = {}
 
@@ -55,11 +57,16 @@ class Scorer:
         """Give the metrics a chunk of samples, all of one group."""
         if not self._chunks:
             self.metrics = self._on(self.metrics, lambda m: _lacking(m, samples))
-            for metric in self.metrics.values():
-                metric.prepare(self.surroundings)
-        for metric in self.metrics.values():
-            metric.update(samples)
+            self.metrics = self._on(self.metrics, self._prepare)
+        self.metrics = self._on(self.metrics, lambda m: _update(m, samples))
         self._chunks.append(_light(samples))
+
+    def _prepare(self, metric: Metric) -> str | None:
+        try:
+            metric.prepare(self.surroundings)
+        except NotMeasurable as error:
+            return str(error)
+        return None
 
     def finish(self, folder: Path) -> dict[str, str]:
         """Compute `scores` and write the table; return its sha256 by its name."""
@@ -129,6 +136,14 @@ class Scorer:
             return values
         counts = torch.cat([_matched(samples) for samples in self._chunks])
         return torch.where(counts[:, None], values[:, [main]], torch.nan)
+
+
+def _update(metric: Metric, samples: Samples) -> str | None:
+    try:
+        metric.update(samples)
+    except NotMeasurable as error:
+        return str(error)
+    return None
 
 
 def _lacking(metric: Metric, samples: Samples) -> str | None:

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latentbench.data.dataset import Dataset
 from latentbench.data.faces import FACTOR_NAMES
-from latentbench.errors import BadInput
+from latentbench.data.faults import shortened
+from latentbench.errors import BadInput, NotMeasurable
 from latentbench.metric import SampleMetric, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
@@ -68,18 +70,24 @@ class FactorMetric(SampleMetric):
         super().__init__()
         self.extractor = extractor
 
+    def unfed(self, dataset: Dataset) -> str | None:
+        """Return why the data set cannot feed it: its factors are not those that judges read."""
+        known = tuple(dataset.factor_names)
+        if known != FACTOR_NAMES:
+            has = shortened(known, 5) or "none"
+            return f"reads the factors of faces, {type(dataset).__name__} has {has}"
+        return super().unfed(dataset)
+
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge.
 
         Raises:
-            BadInput: the data set's factors are not those that judges read.
+            NotMeasurable: see `unfed`.
         """
         super().prepare(surroundings)
-        if tuple(surroundings.dataset.factor_names) != FACTOR_NAMES:
-            raise BadInput(
-                f"{type(self).__name__} reads the factors {FACTOR_NAMES}, the data set has "
-                f"{tuple(surroundings.dataset.factor_names)}; leave the metric out"
-            )
+        why = self.unfed(surroundings.dataset)
+        if why is not None:
+            raise NotMeasurable(f"{type(self).__name__} {why}; leave the metric out")
         self.reader = Reader(self.extractor, surroundings)
 
     def read_edit(self, samples: Samples) -> Readings:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from latentbench.errors import BadInput
+from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, SampleMetric
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
@@ -38,7 +38,7 @@ class Background(SampleMetric):
         whole_image: as PIE-Bench computes it.
 
     Raises:
-        BadInput: images smaller than one SSIM window.
+        NotMeasurable: images smaller than one SSIM window.
 
     Example:
         >>> list(Background().figures)
@@ -67,7 +67,7 @@ class Background(SampleMetric):
         """Return the figures of each output; NaN where there is no background."""
         assert samples.sources is not None and samples.masks is not None
         if min(samples.outputs.shape[-2:]) < WINDOW:
-            raise BadInput(
+            raise NotMeasurable(
                 f"Background needs images of at least {WINDOW} pixels per side, got "
                 f"{tuple(samples.outputs.shape[-2:])}; leave the metric out"
             )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from latentbench.errors import BadInput
+from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure
 from metrics.pairs.pairwise import Pairwise, unit_range
 
@@ -24,7 +24,7 @@ class SSIM(Pairwise):
         against: which images; each gives a column.
 
     Raises:
-        BadInput: images smaller than one window.
+        NotMeasurable: images smaller than one window.
 
     Example:
         >>> SSIM().compare(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
@@ -43,7 +43,7 @@ class SSIM(Pairwise):
     ) -> Float[Tensor, " n"]:
         """Return the similarity of each pair."""
         if min(outputs.shape[-2:]) < self.smallest:
-            raise BadInput(
+            raise NotMeasurable(
                 f"{type(self).__name__} needs images of at least {self.smallest} pixels per side, "
                 f"got {tuple(outputs.shape[-2:])}; {self.instead}"
             )

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latentbench.bounds import NotNegative
-from latentbench.errors import BadInput
+from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
@@ -34,7 +34,7 @@ class FactorPath(FactorMetric):
             unchanged.
 
     Raises:
-        BadInput: fewer than three frames.
+        NotMeasurable: fewer than three frames.
 
     Example:
         >>> list(FactorPath().figures)
@@ -67,7 +67,7 @@ class FactorPath(FactorMetric):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each path ``[b]``; no order where no factor changes."""
         if samples.outputs.shape[1] < FEWEST:
-            raise BadInput(
+            raise NotMeasurable(
                 f"FactorPath needs paths of at least {FEWEST} frames, got "
                 f"{samples.outputs.shape[1]}; take the interpolation benchmark"
             )

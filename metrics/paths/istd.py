@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.batching import map_batches
-from latentbench.errors import BadInput
+from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, SampleMetric
 from latentbench.types import Samples
 from metrics.pairs.pairwise import unit_range
@@ -39,7 +39,7 @@ class ISTD(SampleMetric):
     Source: Guo et al., "Smooth Diffusion", section 4.1.
 
     Raises:
-        BadInput: fewer than three frames.
+        NotMeasurable: fewer than three frames.
 
     Example:
         >>> fade = torch.linspace(0, 1, 5)[None, :, None, None, None].expand(1, 5, 3, 8, 8)
@@ -85,10 +85,10 @@ def path_lengths(
     """Return the pixel length of each step and the distance of the ends, images in [0, 1].
 
     Raises:
-        BadInput: fewer than three frames; the message begins with `name`.
+        NotMeasurable: fewer than three frames; the message begins with `name`.
     """
     if frames.shape[1] < FEWEST:
-        raise BadInput(
+        raise NotMeasurable(
             f"{name} needs paths of at least {FEWEST} frames, got {frames.shape[1]}; take the "
             f"interpolation benchmark"
         )

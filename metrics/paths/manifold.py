@@ -5,11 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Count, SetSize
-from latentbench.data.dataset import Split
+from latentbench.data.dataset import Dataset, Split
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader, read_split
+from metrics.sets.feature_sets import too_few
 
 
 class MiddleManifoldDistance(SampleMetric):
@@ -57,6 +58,10 @@ class MiddleManifoldDistance(SampleMetric):
             f"mid_manifold_{self.extractor}": Figure(what, low=0.0, higher_is_better=False),
             f"mid_manifold_ratio_{self.extractor}": Figure(ratio, low=0.0, higher_is_better=False),
         }
+
+    def unfed(self, dataset: Dataset) -> str | None:
+        """Return why the data set cannot feed it: no image in the reference split."""
+        return super().unfed(dataset) or too_few(dataset, self.reference_split, 1)
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge, and read the real images."""

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.errors import BadInput
+from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
@@ -38,7 +38,7 @@ class PathSmoothness(SampleMetric):
         extractor: judge whose features give the distance.
 
     Raises:
-        BadInput: fewer than three frames.
+        NotMeasurable: fewer than three frames.
 
     Example:
         >>> list(PathSmoothness().figures)[:2]
@@ -77,7 +77,7 @@ class PathSmoothness(SampleMetric):
         """Return the figures of each path ``[b]``."""
         frames = samples.outputs
         if frames.shape[1] < FEWEST:
-            raise BadInput(
+            raise NotMeasurable(
                 f"PathSmoothness needs paths of at least {FEWEST} frames, got {frames.shape[1]}; "
                 f"take the interpolation benchmark"
             )

@@ -1,6 +1,6 @@
 """Sets of features with their reference: the base of distances between sets of images."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import SetSize
-from latentbench.data.dataset import Split
+from latentbench.data.dataset import Dataset, Split
 from latentbench.metric import Metric, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
@@ -18,6 +18,14 @@ from metrics.networks.reader import Extractor, Reader, read_once, read_split
 LEFT_OUT, MEASURED = "left_out", "measured"  # sums: numbers of rows
 
 Set = tuple[Array, list[str]]  # features [n, d] of images, and the id of each
+
+
+def too_few(dataset: Dataset, split: str, fewest: int) -> str | None:
+    """Return that a split holds fewer images than are needed, in words, or None."""
+    size = dataset.size(split) if fewest else 0
+    if size >= fewest:
+        return None
+    return f"needs {fewest} images of the split {split!r}, {type(dataset).__name__} has {size}"
 
 
 class FeatureSets(Metric):
@@ -33,6 +41,7 @@ class FeatureSets(Metric):
     """
 
     prefix: str
+    fewest_real: ClassVar[int] = 2  # images of the reference split without which there is no figure
 
     def __init__(
         self,
@@ -49,6 +58,10 @@ class FeatureSets(Metric):
     def column(self) -> str:
         """Name of the figure."""
         return f"{self.prefix}_{self.extractor}"
+
+    def unfed(self, dataset: Dataset) -> str | None:
+        """Return why the data set cannot feed it: a reference split of too few images."""
+        return super().unfed(dataset) or too_few(dataset, self.reference_split, self.fewest_real)
 
     def load(self, surroundings: Surroundings) -> Extractor:
         """Return the network that gives the features."""

@@ -33,6 +33,7 @@ class InceptionScore(FeatureSets):
 
     source = "Improved Techniques for Training GANs, section 4; torch-fidelity"
     weights = (PORTED,)
+    fewest_real = 0
 
     def __init__(self) -> None:
         super().__init__(reference_n=0)

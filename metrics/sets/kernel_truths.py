@@ -31,6 +31,7 @@ class TruthKernelDistance(FeatureSets):
     """
 
     prefix = "kd_truths"
+    fewest_real = 0
     needs = frozenset({"truths"})
     source = "Demystifying MMD GANs, section 4, with counterfactuals as reference"
 

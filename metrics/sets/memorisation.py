@@ -5,13 +5,13 @@ import torch
 from scipy import stats
 
 from latentbench.bounds import SetSize
-from latentbench.data.dataset import Split
+from latentbench.data.dataset import Dataset, Split
 from latentbench.metric import Figure
 from latentbench.statistics import add_note, mean_score
 from latentbench.types import Score
 from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import Array
-from metrics.sets.feature_sets import FeatureSets, Set
+from metrics.sets.feature_sets import FeatureSets, Set, too_few
 from metrics.sets.neighbours import nearest, nearest_others
 
 COMPONENTS = 64  # principal components in which C_T measures distances
@@ -90,6 +90,10 @@ Data-Copying in Generative Models, section 3"
             name: add_note(score, note, self.remark())
             for name, score in zip(self.figures, scores, strict=True)
         }
+
+    def unfed(self, dataset: Dataset) -> str | None:
+        """Return why the data set cannot feed it: too few images to have memorised."""
+        return super().unfed(dataset) or too_few(dataset, self.training_split, self.fewest_real)
 
     def _training(self) -> Set:
         size = self.surroundings.dataset.size(self.training_split)
