@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentbench.cache import Cache
 from latentbench.errors import BadInput, Incompatible, unknown
+from latentbench.module_state import ModuleState
 from latentbench.parameterization import Grid
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Latent, Space
@@ -163,6 +164,7 @@ class LatentModel(ABC):
     latent_shape: tuple[int, ...]  # of x_T, one image
     device: torch.device
     evaluations: Evaluations
+    _lent: int = 0  # how many `borrowed` are open
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b ..."]:
@@ -256,6 +258,51 @@ class LatentModel(ABC):
     def reconstruction_truth(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Return what a perfect inversion gives back: what the autoencoder makes of the images."""
         return self.decode(self.encode(images))
+
+    def networks(self) -> Sequence[nn.Module]:
+        """Return all networks that make an image; none where a model is made of something else."""
+        return ()
+
+    def tunable(self) -> Mapping[str, nn.Module]:
+        """Return the parts that a method may tune for a while, by name: "network", "decoder"."""
+        return {}
+
+    @contextmanager
+    def borrowed(self, *names: str) -> Iterator[list[nn.Parameter]]:
+        """Lend parts of the model for tuning, and take the model back as it was.
+
+        Values of parameters and buffers, gradients and their flags, adapters, hooks and modes are
+        byte for byte what they were, also when an exception passes. Parts that are not named are
+        frozen as ever. While parts are lent, `fingerprint` is that of the weights as they are.
+
+        Args:
+            names: parts, keys of `tunable`.
+
+        Yields:
+            The parameters of these parts, which take gradients.
+
+        Raises:
+            BadInput: no such part.
+
+        Example:
+            >>> # with model.borrowed("decoder") as weights:
+            >>> #     optimizer = torch.optim.Adam(weights, 1e-4)
+        """
+        parts = self.tunable()
+        for name in names or ("",):
+            if name not in parts:
+                raise unknown(f"part of {type(self).__name__} that can be tuned", name, parts)
+        lent = [parts[name] for name in names]
+        state = ModuleState(self.networks(), lent)
+        weights = [p for part in lent for p in part.parameters()]
+        self._lent += 1
+        try:
+            for parameter in weights:
+                parameter.requires_grad_()
+            yield weights
+        finally:
+            state.restore()
+            self._lent -= 1
 
     def check_images(self, images: Tensor) -> None:
         """Refuse images of another shape or range before any work."""
@@ -366,6 +413,18 @@ class DiffusionModel(LatentModel):
             yield
         finally:
             self._switch_adapters({})
+
+    def remove_adapters(self) -> None:
+        """Take all adapters out of the network, which is then as it was loaded."""
+        if getattr(self.network, "peft_config", None) is None:
+            return
+        from peft.tuners.lora import LoraLayer  # late: takes seconds to import
+
+        for name, layer in list(self.network.named_modules()):
+            if isinstance(layer, LoraLayer):
+                parent, _, own = name.rpartition(".")
+                setattr(self.network.get_submodule(parent), own, layer.base_layer)
+        del self.network.peft_config
 
     def _adapters(self) -> set[str]:
         return {name for layer in self._adapter_layers() for name in layer.lora_A}

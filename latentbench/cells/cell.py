@@ -39,7 +39,7 @@ from latentbench.editor import Editor
 from latentbench.errors import Incompatible, LatentbenchError, MissingWeights
 from latentbench.fitting import Fitting
 from latentbench.metric import Metric, Surroundings
-from latentbench.model import LatentModel
+from latentbench.model import DiffusionModel, LatentModel
 from latentbench.models.execution import apply, use_attention
 from latentbench.paths import user_path
 from latentbench.records import Record, Status
@@ -286,7 +286,10 @@ def _other_parts(cell: Cell, group: str) -> dict[str, Any]:
 
 def _hot(cell: Cell, part: DictConfig) -> Any:
     execution = Execution(**cell.config.runtime.execution)
-    return hot_part(OmegaConf.to_yaml(part, resolve=True), str(cell.device), execution)
+    found = hot_part(OmegaConf.to_yaml(part, resolve=True), str(cell.device), execution)
+    if isinstance(found, DiffusionModel):
+        found.remove_adapters()  # those that another cell's method has learned
+    return found
 
 
 @lru_cache(maxsize=4)

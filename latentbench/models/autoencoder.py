@@ -1,10 +1,11 @@
 """What latent models share: the autoencoder between images and clean latents."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentbench.models.checkpoint import CheckpointDiffusion, resolve
 
@@ -24,6 +25,10 @@ class AutoencodedDiffusion(CheckpointDiffusion):
         self.vae = self.component("diffusers.AutoencoderKL", "vae", folder)
         if self.vae.config.force_upcast and self.dtype == torch.float16:
             self.vae.float()  # it would overflow
+
+    def tunable(self) -> Mapping[str, nn.Module]:
+        """Return the denoiser and the autoencoder's decoder."""
+        return {**super().tunable(), "decoder": self.vae.decoder}
 
     def image_size_of(self, side: int) -> int:
         """Return the pixels per side of latents with this side."""

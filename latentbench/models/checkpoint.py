@@ -68,9 +68,14 @@ class CheckpointDiffusion(Denoiser):
         """Return all networks that make an image."""
         return (self.network,)
 
+    def tunable(self) -> Mapping[str, nn.Module]:
+        """Return the denoiser."""
+        return {"network": self.network}
+
     def fingerprint(self) -> str:
         """Return a hash of all weights, the schedule and the settings."""
-        return content_hash(self._weights_hash, self.settings())
+        weights = self._hash_weights() if self._lent else self._weights_hash
+        return content_hash(weights, self.settings())
 
     def settings(self) -> tuple[Any, ...]:
         """Return what changes an image beside weights and schedule."""
@@ -78,6 +83,9 @@ class CheckpointDiffusion(Denoiser):
 
     @cached_property
     def _weights_hash(self) -> str:
+        return self._hash_weights()
+
+    def _hash_weights(self) -> str:
         tensors = {
             f"{number}.{key}".replace(".base_layer.", "."): value  # adapters are off: not counted
             for number, net in enumerate(self.networks())

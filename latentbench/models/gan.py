@@ -1,7 +1,7 @@
 """Style-based generative adversarial networks: z -> w by a mapping network, w -> image."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -171,6 +171,10 @@ class StyleGAN(PushForward):
     def networks(self) -> Sequence[nn.Module]:
         """Return mapping network, synthesis and encoder."""
         return (self.mapping, self.synthesis, self.encoder)
+
+    def tunable(self) -> Mapping[str, nn.Module]:
+        """Return the synthesis, from w to images."""
+        return {"decoder": self.synthesis}
 
     def push(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
         """Return w of z."""

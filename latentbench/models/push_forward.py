@@ -79,9 +79,13 @@ class PushForward(LatentModel):
 
     def fingerprint(self) -> str:
         """Return a hash of all weights and the settings."""
-        return content_hash(self._weights_hash, self.version, str(self.dtype))
+        weights = self._hash_weights() if self._lent else self._weights_hash
+        return content_hash(weights, self.version, str(self.dtype))
 
     @cached_property
     def _weights_hash(self) -> str:
+        return self._hash_weights()
+
+    def _hash_weights(self) -> str:
         states = [network.state_dict() for network in self.networks()]
         return content_hash(*[part for s in states for key in sorted(s) for part in (key, s[key])])

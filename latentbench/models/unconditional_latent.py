@@ -1,6 +1,6 @@
 """Unconditional latent diffusion: a `UNet2DModel` on the latents of a `VQModel`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -54,6 +54,10 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
     def networks(self) -> Sequence[nn.Module]:
         """Return U-Net and autoencoder."""
         return (self.network, self.vae)
+
+    def tunable(self) -> Mapping[str, nn.Module]:
+        """Return the denoiser and the autoencoder's decoder."""
+        return {**super().tunable(), "decoder": self.vae.decoder}
 
     def settings(self) -> tuple[Any, ...]:
         """Return what changes an image beside weights and schedule."""

@@ -1,6 +1,6 @@
 """Variational autoencoders with one vector per image, alone and under a denoiser that refines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +75,10 @@ class VariationalAutoencoder(PushForward):
     def networks(self) -> Sequence[nn.Module]:
         """Return the autoencoder."""
         return (self.vae,)
+
+    def tunable(self) -> Mapping[str, nn.Module]:
+        """Return the decoder."""
+        return {"decoder": self.vae.decoder}
 
     def push(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Return the noise: it is the code."""

@@ -117,8 +117,8 @@ def test_a_row_does_not_depend_on_its_neighbours(dit):
 
 def test_inversion_leads_back(dit):
     free = guided(dit.condition(None, 2), Condition(), 1.0)
-    grid, z = dit.grid(200), 0.5 * noise(dit)
-    level = 120  # an untrained eps-network would blow x_T up
+    grid, z = dit.grid(400), 0.5 * noise(dit)
+    level = 240  # an untrained eps-network would blow x_T up
     noisy = invert(dit, z, free, grid=grid, stop=level)
     found = generate(dit, noisy, free, grid=grid, start=level)
     assert float((found - z).abs().mean()) < 0.05 * float(z.abs().mean())
