@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
 from latentbench.model import DiffusionModel
 from latentbench.sampling.loop import Term, generate
@@ -38,7 +39,7 @@ class ComposedDiffusion(Editor[DiffusionModel]):
         "compose": frozenset({Capability.PROMPTS})
     }
 
-    def __init__(self, *, steps: int | None = None, guidance: float | None = None) -> None:
+    def __init__(self, *, steps: Steps | None = None, guidance: Guidance | None = None) -> None:
         self.steps, self.guidance = steps, guidance
 
     def compose(

@@ -30,7 +30,7 @@ from latentbench.sampling.loop import Intervention, Step, Term, generate, guided
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 
 Eta = Annotated[float, above(0), at_most(1)]  # stochasticity of the sampler
-Skip = Annotated[int, at_least(0)] | Annotated[float, at_least(0), below(1)]
+Skip = Annotated[int, between(0, 999)] | Annotated[float, at_least(0), below(1)]
 ROWS = 512  # network rows a call while all timesteps are evaluated at once
 
 

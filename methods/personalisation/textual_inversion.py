@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Count, Guidance, Positive, Steps
 from latentbench.cache import content_hash
 from latentbench.editor import Editor
 from latentbench.model import Condition
@@ -47,10 +48,10 @@ class TextualInversion(Editor[LatentDiffusion]):
     def __init__(
         self,
         *,
-        iterations: int = 300,
-        learning_rate: float = 0.02,
-        steps: int | None = None,
-        guidance: float | None = None,
+        iterations: Count = 300,
+        learning_rate: Positive = 0.02,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         self.iterations, self.learning_rate = iterations, learning_rate
         self.steps, self.guidance = steps, guidance

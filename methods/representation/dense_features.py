@@ -6,6 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.bounds import Count, Share, Steps
 from latentbench.editor import Editor
 from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.loop import Recorder, denoise, guided, noise_to_level
@@ -34,7 +35,7 @@ class DenseFeatures(Editor[DiffusionModel]):
     }
 
     def __init__(
-        self, *, noise_level: float = 0.25, ensemble: int = 4, steps: int | None = None
+        self, *, noise_level: Share = 0.25, ensemble: Count = 4, steps: Steps | None = None
     ) -> None:
         self.noise_level, self.ensemble, self.steps = noise_level, ensemble, steps
 

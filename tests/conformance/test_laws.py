@@ -113,9 +113,14 @@ FOUND_BY = {
 }
 
 
+def target(cls: type) -> str:
+    """Return where a yaml would say that the class is."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def broken(mistake: str) -> dict[str, Exception]:
     """Return the laws that a Shift with this mistake breaks when it edits on the pixel model."""
-    method = Option("shift", Shift, {"mistake": mistake})
+    method = Option("shift", target(Shift), {"mistake": mistake})
     edits = [t for t in trials(method) if str(t) == "edit on pixel"]
     return {law: error for law, _, error in results(edits) if error is not None}
 
@@ -142,7 +147,7 @@ class Silent(Shift):
 
 
 def test_what_a_class_does_not_say_is_named():
-    said = " ".join(faults(Option("silent", Silent, {"mistake": "", "gone": 1})))
+    said = " ".join(faults(Option("silent", target(Silent), {"mistake": "", "gone": 1})))
     for words in ("names no paper", "no space for the verb edit", "keyword-only and typed",
                   "Args do not explain the setting mistake", "the setting gone"):  # fmt: skip
         assert words in said
@@ -150,7 +155,7 @@ def test_what_a_class_does_not_say_is_named():
 
 @pytest.mark.parametrize(("mistake", "code", "words"), [("", 0, " 0 failed"), ("nan", 1, "NaN")])
 def test_the_command_prints_a_table_and_its_exit_code_tells(mistake, code, words, monkeypatch):
-    method, out = Option("shift", Shift, {"mistake": mistake}), StringIO()
+    method, out = Option("shift", target(Shift), {"mistake": mistake}), StringIO()
     monkeypatch.setattr(checking, "option", lambda group, name: method)
     monkeypatch.setattr(
         checking, "_trials", lambda m, f: [t for t in trials(m) if str(t) == "edit on pixel"]
