@@ -21,6 +21,7 @@ from latentbench.bounds import (
     at_least,
     at_most,
     below,
+    between,
 )
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
