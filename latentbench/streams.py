@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentbench.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -43,3 +45,18 @@ class Streams:
         """Return float32 standard normal noise ``[len(ids), *shape]``, one stream per id."""
         draws = [torch.randn(*shape, generator=self.generator(component, i)) for i in ids]
         return torch.stack(draws).to(device)
+
+    def choice(self, component: str, population: int, count: int) -> list[int]:
+        """Return `count` different numbers below `population`, in random order.
+
+        Raises:
+            BadInput: more are wanted than there are.
+
+        Example:
+            >>> Streams(0).choice("fit", 3, 3) == Streams(0).choice("fit", 3, 3)
+            True
+        """
+        if count > population:
+            raise BadInput(f"{count} of {population} cannot be chosen; ask for fewer")
+        order = torch.randperm(population, generator=self.generator(component))
+        return order[:count].tolist()

@@ -5,9 +5,8 @@ Images are float32 RGB in [-1, 1] everywhere.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -189,14 +188,12 @@ class Direction:
         space: where the shift is added.
         steps: number of sampling steps that it was fitted with.
         unit: what a strength of 1 means, in words.
-        metadata: model hash, data hash and the like; only strings, numbers and lists.
     """
 
     shift: Tensor
     space: Space
     steps: int
     unit: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

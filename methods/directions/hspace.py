@@ -8,34 +8,44 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.batching import padded_batches
-from latentbench.bounds import Count, Positive, Steps
+from latentbench.bounds import Count, Name, Positive, Share, Steps
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, Incompatible, unknown
 from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.linear import orthogonalise, pca
 from latentbench.sampling.loop import Intervention, Recorder, Step, generate, plain
 from latentbench.types import Batch, Capability, Direction, Edit, Latent, Space
+from methods.directions.extremes import extreme_rows
+from methods.directions.matching import match_components
 
 FIT_BATCH = 32
 
 
-class AddToBottleneck(Intervention):
-    """Adds ``strength x v_t`` to h_t, in every branch of guidance alike.
+class AddToLayer(Intervention):
+    """Adds ``strength x v_t`` to a layer's map, in every branch of guidance alike.
 
     Args:
-        direction: v, ``[n, c, h, w]``, one tensor per step.
+        layer: feature layer.
+        direction: v, one tensor per step.
         strength: one number per row, signed.
         asymmetric: change x0 only, not the direction to x_t.
+        window: share of the steps in which it is added.
     """
 
     def __init__(
-        self, direction: Float[Tensor, "n c h w"], strength: Float[Tensor, " b"], asymmetric: bool
+        self,
+        layer: str,
+        direction: Float[Tensor, "n c h w"],
+        strength: Float[Tensor, " b"],
+        asymmetric: bool = False,
+        window: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        self.v, self.strength, self.asymmetric = direction, strength, asymmetric
+        self.layers, self.v, self.strength = (layer,), direction, strength
+        self.asymmetric, self.window = asymmetric, window
 
-    def bottleneck(self, step: Step, h: Float[Tensor, "k b c h w"]) -> Tensor:
+    def features(self, step: Step, layer: str, h: Float[Tensor, "k b c h w"]) -> Tensor:
         """Return h_t + g v_t."""
         g = self.strength.to(h).reshape(1, -1, 1, 1, 1)
         return h + g * self.v[step.index].to(h)
@@ -47,25 +57,29 @@ class HSpaceDirections(Editor[DiffusionModel]):
     Source: "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion
     Models". `supervised` (section on class differences): v = mean h of the n highest scored images
     minus mean h of the n lowest, per step; g = 1 is one class gap. `pca`: per step, the principal
-    components of h with signs aligned to the first step; g = 1 is one standard deviation. Labelled
+    components of h with signs aligned to the first step; g = 1 is one standard deviation. A
+    component is asked for by number, or by the label that it correlates most with. Labelled
     images are inverted by DDIM and h is recorded while they are decoded, under the empty prompt, as
-    the source's models have none. Under own captions `faces_ldm`, before its last stages of
-    training, reconstructed better (32.9 against 25.4 dB at 20 steps), but edits leaked more at
-    equal effect (.029 against .020) and directions of x_T no longer reached it: the caption holds
-    on to what it tells.
-    The change enters both terms of the step, as in the source; `asymmetric` is its option, with
-    about three times the effect per class gap at 20 steps and as much leak at equal effect.
-    Deviations: scores are the data set's labels; PCA is fitted on the same inverted images, and the
-    component of an attribute is the one that correlates most with its label; eta is 0.
+    the source's models have none: a caption holds on to what it tells. The change enters both terms
+    of the step, as in the source; `asymmetric` is its option.
+    Deviations: scores are the data set's labels; PCA is fitted on the same inverted images; eta is
+    0.
 
     Args:
         variant: "supervised" or "pca".
         space: "bottleneck" (h_t), or "noise": the same class difference of x_T.
         steps: sampling steps; default: the model's.
-        images: labelled images of the generators' split that are inverted, shared by attributes.
+        images: labelled images of the generators' split that are inverted, shared by attributes;
+            the cell's seed chooses them.
         extremes: images on either side of a class difference.
+        balance: attributes of whose two classes (above 1/2, or not) each side of a class difference
+            holds equally many images.
         components: principal components that are kept.
-        orthogonal: project each direction off those of the other attributes.
+        joint: one PCA of the maps of all steps together, in place of one PCA per step.
+        tap: where h_t is read and changed: "after" the middle block, or "before" it.
+        start: share of the steps after which the direction is added.
+        stop: share of the steps up to which it is added.
+        orthogonal: project each direction off those of all other attributes, or of these.
         asymmetric: change x0 only, not the direction to x_t (Asyrp); one more evaluation a step.
         convention: time that the network is told while inverting: "matched" as in the source's
             code, or "next" as in diffusers' DDIMInverseScheduler.
@@ -91,8 +105,13 @@ class HSpaceDirections(Editor[DiffusionModel]):
         steps: Steps | None = None,
         images: Count = 96,
         extremes: Count = 32,
+        balance: Sequence[Name] | None = None,
         components: Count = 16,
-        orthogonal: bool = False,
+        joint: bool = False,
+        tap: Literal["after", "before"] = "after",
+        start: Share = 0.0,
+        stop: Share = 1.0,
+        orthogonal: bool | Sequence[Name] = False,
         asymmetric: bool = False,
         convention: Convention = "matched",
         max_strength: Positive = 6.0,
@@ -101,9 +120,12 @@ class HSpaceDirections(Editor[DiffusionModel]):
             raise BadInput(f"{extremes} extremes on either side need {2 * extremes} images")
         if variant == "pca" and space == "noise":
             raise BadInput("variant pca works on space=bottleneck; x_T has no steps to align")
+        if start >= stop:
+            raise BadInput(f"no step lies between start {start:g} and stop {stop:g}")
         self.variant, self.space, self.steps = variant, Space(space), steps
-        self.images, self.extremes, self.components = images, extremes, components
-        self.orthogonal, self.asymmetric = orthogonal, asymmetric
+        self.images, self.extremes, self.balance = images, extremes, tuple(balance or ())
+        self.components, self.joint, self.tap = components, joint, tap
+        self.window, self.orthogonal, self.asymmetric = (start, stop), orthogonal, asymmetric
         self.convention: Convention = convention
         self.max_strength = max_strength
         self.directions_: dict[str, Direction] = {}
@@ -112,27 +134,20 @@ class HSpaceDirections(Editor[DiffusionModel]):
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
     ) -> tuple[frozenset[Space], frozenset[Capability]]:
-        """Return what the configured space asks of the model."""
+        """Return what the configured space asks of the model; components need no labels."""
+        spaces = frozenset({Space.NOISE, Space(config.get("space", "bottleneck"))})
         _, needs = super().required(verbs, config)
-        return frozenset({Space.NOISE, Space(config.get("space", "bottleneck"))}), needs
+        return spaces, frozenset() if config.get("variant") == "pca" else needs
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
-        """Learn one direction per attribute that will be asked for."""
+        """Learn a direction per attribute that will be asked for, and all components."""
         names = sorted({e.attribute for e in edits if e.attribute is not None})
-        if not names:
-            return
-        codes, labels = self._codes(data, names)
         learn = self._class_differences if self.variant == "supervised" else self._components
-        found = learn(codes, labels)
-        if self.orthogonal:
-            found = [
-                orthogonalise(v, torch.stack([*found[:k], *found[k + 1 :]]))
-                for k, v in enumerate(found)
-            ]
-        self.load_state(dict(zip(names, found, strict=True)))
+        if names or self.variant == "pca":
+            self.load_state(learn(data, names))
 
     def state(self) -> dict[str, Tensor]:
-        """Return the directions by attribute."""
+        """Return the directions by name: attributes, and components by number."""
         return {name: direction.shift for name, direction in self.directions_.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -163,14 +178,22 @@ class HSpaceDirections(Editor[DiffusionModel]):
         if self.space is Space.NOISE:
             images = self._sample(x + g.reshape(-1, 1, 1, 1) * v)
         else:
-            images = self._sample(x, AddToBottleneck(v, g, self.asymmetric))
+            images = self._sample(x, AddToLayer(self._layer(), v, g, self.asymmetric, self.window))
         return images.unflatten(0, (len(batch), len(strengths)))
 
     def _direction(self, edit: Edit) -> Tensor:
-        if edit.attribute not in self.directions_:
+        name = edit.attribute if edit.component is None else _numbered(edit.component)
+        if name not in self.directions_:
             known = ", ".join(self.directions_) or "none"
-            raise BadInput(f"no direction for attribute {edit.attribute!r}; fitted: {known}")
-        return self.directions_[edit.attribute].shift
+            raise BadInput(f"no direction for attribute {name!r}; fitted: {known}")
+        return self.directions_[name].shift
+
+    def _layer(self) -> str:
+        """Return the feature layer that is read and changed."""
+        middle = self.model.middle_layer()
+        if middle is None:
+            raise Incompatible(f"{type(self.model).__name__} has no middle block")
+        return middle if self.tap == "after" else f"{middle}:input"
 
     def _sample(self, x: Tensor, *interventions: Intervention) -> Float[Tensor, "b 3 h w"]:
         """Return the images of x_T under the empty prompt."""
@@ -179,47 +202,77 @@ class HSpaceDirections(Editor[DiffusionModel]):
         )
 
     def _codes(self, data: Dataset, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return codes ``[images, n, c, h, w]`` (or x_T) and labels ``[images, attributes]``."""
-        codes, labels = [], []
+        """Return codes ``[images, n, c, h, w]`` (or x_T) and labels ``[images, names]``."""
+        for name in names:
+            if name not in data.factor_names:
+                raise unknown("attribute", name, data.factor_names)
         columns = [data.factor_names.index(name) for name in names]
+        chosen = self.streams.choice("fit/images", data.size("generator"), self.images)
+        codes, labels = [], []
         for index, kept in padded_batches(self.images, FIT_BATCH):
-            batch = data.batch("generator", index)
-            assert batch.factors is not None
+            batch = data.batch("generator", [chosen[k] for k in index])
+            known = torch.zeros(len(batch), 0) if batch.factors is None else batch.factors
             codes.append(self._code(batch)[:kept])
-            labels.append(batch.factors[:kept, columns])
+            labels.append(known[:kept, columns])
         return torch.cat(codes), torch.cat(labels)
 
     def _code(self, batch: Batch) -> Tensor:
         x = self.invert(batch).parts[Space.NOISE]
         if self.space is Space.NOISE:
             return x
-        recorder, terms = Recorder(bottleneck=True), plain(self.model.unconditional(len(x)))
-        grid = self.model.grid(self.steps)
+        layer, terms = self._layer(), plain(self.model.unconditional(len(x)))
+        recorder, grid = Recorder(layers=[layer]), self.model.grid(self.steps)
         generate(self.model, x, terms, grid=grid, interventions=[recorder])
-        return torch.stack([recorder.h[i] for i in sorted(recorder.h)], 1)
+        return torch.stack([recorder.maps[layer][i] for i in range(grid.n)], 1)
 
-    def _class_differences(self, codes: Tensor, labels: Float[Tensor, "n a"]) -> list[Tensor]:
-        """Return mean(q+) - mean(q-) of each label."""
-        order = labels.argsort(dim=0, stable=True).to(codes.device)
-        low, high = order[: self.extremes], order[-self.extremes :]
-        return [
-            codes[high[:, a]].mean(0) - codes[low[:, a]].mean(0) for a in range(labels.shape[1])
-        ]
+    def _class_differences(self, data: Dataset, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return mean(q+) - mean(q-) of each attribute, without its part along others."""
+        wanted = list(dict.fromkeys([*names, *self._off(names)]))
+        every = list(dict.fromkeys([*wanted, *self.balance]))
+        codes, labels = self._codes(data, every)
+        found = {}
+        for name in wanted:
+            others = [every.index(other) for other in self.balance if other != name]
+            low, high = extreme_rows(labels[:, every.index(name)], labels[:, others], self.extremes)
+            found[name] = codes[high].mean(0) - codes[low].mean(0)
+        return {name: self._projected(name, found, names) for name in names}
 
-    def _components(
-        self, codes: Float[Tensor, "n t c h w"], labels: Float[Tensor, "n a"]
-    ) -> list[Tensor]:
-        """Return, per label, the component that correlates most with it, signed towards it."""
-        per_step = [pca(codes[:, t].flatten(1), self.components) for t in range(codes.shape[1])]
-        u = torch.stack([components for components, _ in per_step], 1)  # [k, t, d]
-        s = torch.stack([deviations for _, deviations in per_step], 1)  # [k, t]
-        sign = (u[:, :1] * u).sum(-1).sign()
-        v = (sign * s)[..., None] * u
+    def _components(self, data: Dataset, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the components by number, and those that go with an attribute by its name too."""
+        every = list(dict.fromkeys([*names, *self._off(names)]))
+        codes, labels = self._codes(data, every)
+        v = self._joint(codes) if self.joint else self._per_step(codes)
+        found = {_numbered(k): v[k].unflatten(-1, codes.shape[2:]) for k in range(len(v))}
+        if not names:
+            return found
         scores = torch.einsum("ntd,ktd->nk", (codes - codes.mean(0)).flatten(2), v)
-        together = torch.corrcoef(torch.cat([scores, labels.to(scores)], 1).T)
-        r = together[: self.components, self.components :]  # [k, a]
-        best = r.abs().argmax(0)
-        return [
-            (r[k, a].sign() * v[k]).unflatten(-1, codes.shape[2:])
-            for a, k in enumerate(best.tolist())
-        ]
+        best, sign = match_components(scores, labels)
+        named = {name: sign[a] * found[_numbered(int(best[a]))] for a, name in enumerate(every)}
+        return found | {name: self._projected(name, named, names) for name in names}
+
+    def _per_step(self, codes: Float[Tensor, "n t c h w"]) -> Float[Tensor, "k t d"]:
+        """Return components of each step, a standard deviation long, signed as the first step's."""
+        per_step = [pca(codes[:, t].flatten(1), self.components) for t in range(codes.shape[1])]
+        u = torch.stack([components for components, _ in per_step], 1)
+        s = torch.stack([deviations for _, deviations in per_step], 1)
+        sign = (u[:, :1] * u).sum(-1).sign()
+        return (sign * s)[..., None] * u
+
+    def _joint(self, codes: Float[Tensor, "n t c h w"]) -> Float[Tensor, "k t d"]:
+        """Return components of all steps together, a standard deviation long."""
+        u, s = pca(codes.flatten(1), self.components)
+        return (s[:, None] * u).unflatten(1, (codes.shape[1], -1))
+
+    def _off(self, names: Sequence[str]) -> Sequence[str]:
+        """Return the attributes that directions are projected off."""
+        if isinstance(self.orthogonal, bool):
+            return names if self.orthogonal else ()
+        return self.orthogonal
+
+    def _projected(self, name: str, found: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+        others = [found[other] for other in self._off(names) if other != name]
+        return orthogonalise(found[name], torch.stack(others)) if others else found[name]
+
+
+def _numbered(component: int) -> str:
+    return f"component {component}"

@@ -1,7 +1,9 @@
 """Random streams: one per seed, component and id."""
 
+import pytest
 import torch
 
+from latentbench.errors import BadInput
 from latentbench.streams import Streams
 
 IDS = [f"test/{k}" for k in range(200)]
@@ -49,3 +51,14 @@ def test_draws_stay_what_they_were():
 
 
 EXPECTED = [-0.7010, -1.2721, 0.9220]
+
+
+def test_a_choice_follows_seed_and_component_and_repeats_nothing():
+    first = Streams(0).choice("fit", 1000, 50)
+    assert len(set(first)) == 50 and all(0 <= k < 1000 for k in first)
+    assert first == Streams(0).choice("fit", 1000, 50)
+    others = [Streams(1).choice("fit", 1000, 50), Streams(0).choice("other", 1000, 50)]
+    assert all(len(set(first) & set(other)) < 15 for other in others)
+    assert sorted(Streams(0).choice("fit", 20, 20)) == list(range(20))
+    with pytest.raises(BadInput, match="21 of 20"):
+        Streams(0).choice("fit", 20, 21)
