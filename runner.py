@@ -40,6 +40,7 @@ def run() -> int:
     commandline.name_run()
     broken = False
     try:
+        commandline.check(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         print("interrupted; finished cells and batches are kept: run it again", file=sys.stderr)

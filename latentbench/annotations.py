@@ -13,7 +13,7 @@ from enum import Enum
 from inspect import Parameter
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from latentbench.bounds import Interval, Limit, OrInfinite
+from latentbench.bounds import Interval, Limit, OrInfinite, distinct, not_empty
 
 DEFAULT = Interval(-(2**31), 2**31 - 1)  # of whole numbers whose annotation has no interval
 LISTS = (list, tuple, Sequence)
@@ -105,7 +105,9 @@ def allowed(annotation: Any) -> str:
     if origin is Literal:
         return _either(get_args(base))
     if origin in LISTS or base in LISTS:
-        return f"a list{tail}, each entry {allowed(_entry(base))}"
+        filled = "non-empty " if not_empty in limits else ""
+        entries = " of distinct entries" if distinct in limits else ""
+        return f"a {filled}list{entries}, each {allowed(_entry(base))}"
     if isinstance(base, type) and issubclass(base, Enum):
         return _either(base.__members__)
     return KINDS.get(base, getattr(base, "__name__", str(base))) + tail

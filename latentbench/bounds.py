@@ -75,7 +75,7 @@ class Distinct:
         """Return whether all entries differ."""
         return len(set(map(repr, value))) == len(value)
 
-    words = "without repeated entries"
+    words = "of distinct entries"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
 """The root of a run's configuration, typed; each group's settings are its constructor's."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from omegaconf import MISSING
+
+from latentbench.annotations import fault
+from latentbench.bounds import Count, Name, Seed, at_least, below, between, matches
+from latentbench.errors import unknown
 
 
 class Overwrite(Enum):
@@ -31,6 +36,9 @@ class Attention(Enum):
     efficient = "efficient"
     flash = "flash"
     cudnn = "cudnn"
+
+
+Device = Annotated[str, matches(r"auto|cpu|cuda(:\d+)?", "such as auto, cpu, cuda or cuda:1")]
 
 
 @dataclass(unsafe_hash=True)  # a key of the models that stay loaded
@@ -66,11 +74,11 @@ class Runtime:
         execution: how the model's networks compute.
     """
 
-    device: str = "auto"
-    batch_size: int = 32
-    threads: int = 2
+    device: Device = "auto"
+    batch_size: Count = 32
+    threads: Annotated[int, between(1, 1024)] = 2
     order: Order = Order.natural
-    max_failed_share: float = 0.0
+    max_failed_share: Annotated[float, at_least(0), below(1)] = 0.0
     fail_fast: bool = False
     execution: Execution = field(default_factory=Execution)
 
@@ -87,11 +95,11 @@ class Results:
         images: rows per cell that are kept as images.
     """
 
-    dir: str = "results"
-    cache: str | None = ".cache/latentbench"
-    weights_dir: str | None = None
+    dir: Name = "results"
+    cache: Name | None = ".cache/latentbench"
+    weights_dir: Name | None = None
     overwrite: Overwrite = Overwrite.missing
-    images: int = 16
+    images: Annotated[int, between(0, 100_000)] = 16
 
 
 @dataclass
@@ -103,10 +111,36 @@ class RunConfig:
     model: Any = MISSING
     dataset: Any = MISSING
     metric: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: Seed = 0
     tracker: Any = None
     runtime: Runtime = field(default_factory=Runtime)
     results: Results = field(default_factory=Results)
 
 
 IDENTITY = ("benchmark", "method", "model", "dataset", "metric", "seed")
+
+
+def faults(values: Mapping[str, Any], cls: type = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Yield one sentence per value that the typed root refuses.
+
+    Args:
+        values: settings by name, those of a section as a mapping.
+        cls: the dataclass that types them.
+        prefix: what stands before their names.
+
+    Example:
+        >>> list(faults({"seed": 0, "runtime": {"threads": 0}}))
+        ['runtime.threads must be a whole number from 1 to 1024; got 0']
+        >>> list(faults({"runtime": {"thread": 1}}))[0][:62]
+        "unknown setting of runtime 'thread'; did you mean threads? kno"
+    """
+    known = get_type_hints(cls, include_extras=True)
+    for name, value in values.items():
+        if name not in known:
+            yield str(unknown(f"setting of {prefix[:-1]}", name, known))
+        elif is_dataclass(known[name]) and isinstance(value, Mapping):
+            yield from faults(value, known[name], f"{prefix}{name}.")
+        elif not is_dataclass(known[name]):
+            yield from filter(None, [fault(f"{prefix}{name}", value, known[name])])
+        else:
+            yield f"{prefix}{name} holds several settings; write {prefix}{name}.NAME=VALUE"

@@ -21,9 +21,8 @@ from latentbench.annotations import fault
 from latentbench.errors import unknown
 
 Parameters = Mapping[str, Parameter]
-
-
 TARGET, MISSING = "_target_", "???"  # in a config: the class's name; what a user must give
+ELSEWHERE = ("device",)  # settings that `runtime` gives
 
 
 class UnreadableError(Exception):
@@ -78,19 +77,24 @@ def _problems(part: str, given: Mapping[str, Any], parameters: Parameters) -> It
     for name, value in given.items():
         if name == TARGET or (open_ended and name not in parameters):
             continue
-        if name not in parameters:
-            yield str(unknown(f"setting of {part}", str(name), parameters))
-        elif value != MISSING and not _is_nested(value):
+        if name in ELSEWHERE and name in parameters:
+            yield f"{part}.{name} is given by runtime.{name}; write runtime.{name}=VALUE"
+        elif name not in parameters:
+            yield str(unknown(f"setting of {part}", str(name), parameters.keys() - {*ELSEWHERE}))
+        elif value != MISSING and not _comes_later(value):
             yield from filter(None, [fault(f"{part}.{name}", value, parameters[name].annotation)])
     for name, parameter in parameters.items():
         unset = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        unset = unset and name not in ELSEWHERE
         if given.get(name) == MISSING or (unset and name not in given):
             yield f"{part}.{name} is not set; give {part}.{name}=VALUE"
 
 
-def _is_nested(value: Any) -> bool:
-    """Return whether a setting is an object of its own, which Hydra builds."""
-    return isinstance(value, Mapping) and TARGET in value
+def _comes_later(value: Any) -> bool:
+    """Return whether Hydra makes the value: an object of its own, or an interpolation."""
+    if isinstance(value, Mapping):
+        return TARGET in value
+    return isinstance(value, str) and "${" in value
 
 
 class _Scope(Mapping[str, Any]):

@@ -7,11 +7,9 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from latentbench.annotations import as_annotated
-from latentbench.cells.constructors import of_class, problems
+from latentbench.cells.constructors import ELSEWHERE, of_class, problems
 from latentbench.errors import BadInput
 from latentbench.records import in_words
-
-ELSEWHERE = ("device",)  # settings that `runtime` gives
 
 
 def part_class(config: DictConfig) -> type[Any]:
@@ -32,7 +30,8 @@ def build(config: DictConfig, **extra: Any) -> Any:
     """
     cls = part_class(config)
     given: Any = OmegaConf.to_container(config, resolve=True)
-    found = problems(str(config._get_full_key(None)) or cls.__name__, given | extra, of_class(cls))
+    checked = given | {name: value for name, value in extra.items() if name not in ELSEWHERE}
+    found = problems(str(config._get_full_key(None)) or cls.__name__, checked, of_class(cls))
     if found:
         raise BadInput("; ".join(found))
     try:

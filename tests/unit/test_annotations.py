@@ -82,7 +82,7 @@ def test_what_fits_and_what_does_not(annotation, good, bad):
         (Mode | None, "inner or outer, or null"),
         (
             Annotated[Sequence[Mode], not_empty],
-            "a list that is not empty, each entry inner or outer",
+            "a non-empty list, each inner or outer",
         ),
         (Order, "natural or reversed"),
         (ANY_INFINITY, "a number (infinity included)"),
@@ -113,7 +113,7 @@ def test_what_is_allowed_is_said_in_words(annotation, words):
         (
             "outer",
             Sequence[Mode],
-            "n must be a list, each entry inner or outer; got 'outer'; write [outer]",
+            "n must be a list, each inner or outer; got 'outer'; write [outer]",
         ),
     ],
 )
