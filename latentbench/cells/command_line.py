@@ -189,7 +189,8 @@ def _wrong_parts(command: Command) -> Iterator[str]:
     choices = [word for word in words if not word.names and word.root in _groups()]
     config = compose("config", [word.alternatives[0] for word in choices if word.alternatives])
     typed = OmegaConf.masked_copy(config, ["seed", *SECTIONS])
-    yield from faults(OmegaConf.to_container(typed, resolve=True, enum_to_str=True))
+    values: Any = OmegaConf.to_container(typed, resolve=True, enum_to_str=True)
+    yield from faults(values)
     settings = [word for word in words if word.names]
     changing = any(len(w.values) > 1 for w in choices if w.root in ("benchmark", LISTED))
     own = [word for word in settings if word.root == LISTED]

@@ -52,7 +52,7 @@ def of_source(target: str) -> Parameters | None:
     try:
         scope, definition = _constructor(_scope(module), name)
         return {p.name: p for p in _parameters(scope, definition)}
-    except UnreadableError:
+    except (UnreadableError, RecursionError):  # classes may name each other in a circle
         return None
 
 
@@ -102,7 +102,10 @@ class _Scope(Mapping[str, Any]):
 
     def __init__(self, module: str) -> None:
         self.module = module
-        self.tree = ast.parse(_file(module).read_text(encoding="utf-8"))
+        try:
+            self.tree = ast.parse(_file(module).read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError, OSError) as error:
+            raise UnreadableError(module) from error
         self.assigned = dict(_assignments(self.tree))
         self.imported = dict(_imports(self.tree))
         self.classes = {

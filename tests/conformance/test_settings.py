@@ -29,6 +29,7 @@ GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classi
 NUMBERS = (math.nan, math.inf, -math.inf, 10**30, -(10**30))
 ZERO = {  # settings that mean something at zero
     "correlation", "dilate", "embedded_guidance", "entangled", "eta", "explore", "forward_steps",
+    "inversion_guidance",
     "guidance", "guidance_source", "guidance_target", "noise_level", "other_seed",
     "per_dimension", "seed", "skip", "t5_tokens", "threshold", "types", "warmup",
 }  # fmt: skip

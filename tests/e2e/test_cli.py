@@ -157,19 +157,43 @@ def test_a_wrong_setting_is_answered_with_the_settings_there_are(tmp_path):
 def test_a_wrong_value_is_answered_with_what_is_allowed(tmp_path):
     done = run(tmp_path, *ACME, "model=acme", "method=acme", "runtime.order=random")
     assert done.returncode == 2
-    assert "[natural, reversed]" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("runtime.order must be natural or reversed; got 'random'")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
-def test_help_needs_no_torch(tmp_path):
+def without_torch(*words: str):
+    """Run a command and fail unless it did without torch and numpy, which take seconds."""
     code = (
-        "import sys, runpy; sys.argv = ['runner.py', '--help']\n"
+        "import sys, runpy\n"
+        f"sys.argv = {['runner.py', *words]!r}\n"
         "try: runpy.run_path('runner.py', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        "except SystemExit as end: code = end.code or 0\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "sys.exit(code)"
     )
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["metod=acme"], "unknown setting 'metod'; did you mean method"),
+        ([*ACME, "model=acme", "method=acme", "method.gain=nan"], "method.gain must be a number"),
+        (["dataset=folder", "dataset.path=/a(b"], "quotes: 'dataset.path=\"/a(b\"'"),
+        (["--cfg", "job", "-m"], "--cfg and --multirun do not go together"),
+    ],
+)
+def test_a_wrong_command_is_answered_without_torch(words, answer):
+    done = without_torch(*words)
+    assert done.returncode == 2, done.stderr
+    assert answer in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_needs_no_torch():
+    done = without_torch("--help")
     assert done.returncode == 0, done.stderr
     assert "method:" in done.stdout
     assert "acme" in done.stdout
