@@ -59,7 +59,7 @@ def test_all_problems_are_told_at_once_as_a_user_types_them():
         "method.path must be text; got 3, which is text only in quotes; "
         "method.n must be a whole number from 1 to 1000000; got 0; "
         "unknown setting of method 'sahre'; did you mean share or shares? "
-        "known: ceiling, device, n, path, share, shares"
+        "known: ceiling, n, path, share, shares"
     )
 
 
@@ -107,3 +107,9 @@ def test_settings_are_what_the_constructor_gets_as_json():
 def test_a_whole_number_and_the_same_number_are_one_setting():
     one, other = (settings(config(path="a", share=v)) for v in (1, 1.0))
     assert str(one) == str(other)
+
+
+def test_the_device_is_not_a_setting_of_a_part():
+    assert refusal(config("model", path="a", device="cuda")) == (
+        "model.device is given by runtime.device; write runtime.device=VALUE"
+    )
