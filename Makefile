@@ -8,7 +8,7 @@ REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
 SOURCES := latentbench methods metrics benchmarks agreement tests perf conftest.py runner.py
 SHAPED := $(addprefix tests/unit/,benchmarks data methods metrics sampling) benchmarks metrics methods
 
-.PHONY: setup demo reference test test-slow shapes agreement check format lock clean
+.PHONY: setup demo reference test test-slow soak shapes agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -32,6 +32,9 @@ reference: setup ## the sweeps behind results/reference, two at a time: some 45 
 
 test: setup ## all quick tests, and the examples in docstrings
 	$(RUN) -m pytest -n 2
+
+soak: setup ## ten minutes of kills, damage and full disks under a sweep: the same leaderboard
+	OMP_NUM_THREADS=1 $(RUN) tests/soak/soak.py --seconds 600
 
 test-slow: setup ## those that take more than a few seconds each
 	$(RUN) -m pytest -n 2 -m slow

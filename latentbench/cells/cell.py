@@ -9,6 +9,7 @@ import os
 import random
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +28,8 @@ from latentbench.cells.compatibility import Parts, reason_to_skip
 from latentbench.cells.costs import Cost
 from latentbench.cells.environment import environment, peak_memory
 from latentbench.cells.identity import identity
-from latentbench.cells.lock import held
+from latentbench.cells.lock import NAME as LOCK
+from latentbench.cells.lock import Busy, held
 from latentbench.cells.others import named_by
 from latentbench.cells.parts import build, part_class, settings
 from latentbench.cells.progress import display
@@ -48,6 +50,7 @@ from latentbench.streams import Streams
 from latentbench.types import Edit
 from latentbench.zoo.judges import load_judge
 
+PARTIAL = "partial"  # folder of unfinished work, in the cell's own
 OWN_FIELDS = ("config", "versions", "weights")  # of an identity, that a record has fields for
 MAY_PASS = (OSError, ImportError, MemoryError, MissingWeights, SystemExit)
 
@@ -124,12 +127,21 @@ def run_cell(
             return old, False
         return _save(skipped, config)
     if not is_due(old, config):
+        _tidy(cell, old)
         return old or _not_computed(cell.blank), False
     with held(cell.folder, wait, display.tell):
         old = records.read(cell.folder)  # another process may have made it meanwhile
         if not is_due(old, config):
             return old or _not_computed(cell.blank), False
         return _computed(cell)
+
+
+def _tidy(cell: Cell, old: Record | None) -> None:
+    """Remove what a process left that was killed right after it had written the record."""
+    left = any((cell.folder / name).exists() for name in (PARTIAL, LOCK))
+    if left and old is not None:
+        with suppress(Busy), held(cell.folder, False, lambda words: None):
+            _partial(cell).clear(old.status is Status.OK)
 
 
 def _computed(cell: Cell) -> tuple[Record, bool]:
@@ -258,7 +270,7 @@ def load(cell: Cell) -> Bench:
     dataset, streams = cell.dataset, Streams(cell.config.seed)
     if cell.config.dataset.get("size", 0) is None:
         dataset = build(cell.config.dataset, size=model.image_size)
-    fitting = Fitting(cell.folder / "partial" / "fit", report=display.step, cell=cell.blank.id)
+    fitting = Fitting(cell.folder / PARTIAL / "fit", report=display.step, cell=cell.blank.id)
     cell.editor.attach(model, streams, cache, parts["method"], fitting)
     return Bench(
         CheckedEditor(cell.editor),
@@ -385,7 +397,7 @@ def check_places(config: DictConfig) -> None:
 
 
 def _partial(cell: Cell) -> Partial:
-    return Partial(cell.folder / "partial", cell.blank.id)
+    return Partial(cell.folder / PARTIAL, cell.blank.id)
 
 
 def _works(cell: Cell, bench: Bench) -> list[Work]:

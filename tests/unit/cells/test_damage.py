@@ -1,6 +1,7 @@
 """What is damaged, full, or fails in an odd way costs time and no result."""
 
 import errno
+import json
 import shutil
 
 import cells
@@ -8,6 +9,7 @@ import pytest
 from acme.parts import Brighten, Shift
 
 from latentbench import records, store
+from latentbench.processes import current
 from latentbench.records import Status
 
 
@@ -298,3 +300,17 @@ def test_a_smaller_share_of_failures_makes_a_tolerant_record_due(tmp_path):
     again, new = cells.run(tmp_path, odd, "runtime.max_failed_share=.9")
     assert new
     assert scores(again) == scores(tolerant)
+
+
+# ---------------------------------------------------------------- what a kill leaves
+
+
+def test_what_was_left_right_after_the_record_is_tidied_up(tmp_path):
+    record, _ = cells.run(tmp_path)
+    folder = tmp_path / "cells" / record.id
+    store.write(folder / "partial" / "x.sealed", b"")
+    gone = {"host": current().host, "pid": 4194304, "started": "1"}
+    (folder / "lock").write_text(json.dumps({"owner": gone}))
+    assert not cells.run(tmp_path)[1]
+    assert not (folder / "partial").exists()
+    assert not (folder / "lock").exists()
