@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Count, Share, Steps
+from latentbench.bounds import Count, Name, Share, Steps
 from latentbench.editor import Editor
 from latentbench.model import Convention, LatentModel
 from latentbench.sampling.inversion import ddim_invert
-from latentbench.sampling.loop import Recorder, denoise, noise_to_level, plain
 from latentbench.types import Batch, Capability, Space
+from methods.representation.noised_maps import noised_maps
 
 
 class Features(Editor[Any]):
@@ -22,12 +21,14 @@ class Features(Editor[Any]):
     Sources: "Emergent Correspondence from Image Diffusion", section 4 (x_t = alpha_t x_0 + sigma_t
     eps, one pass of the denoiser, activations averaged over noises); "Diffusion Models Beat GANs
     on Image Classification", section 3.2 (average pooling, then a linear probe). Deviations: the
-    block is the middle one; the condition is empty; all images share the same noises, so that
-    codes differ by their images alone, as comparisons of spaces ask.
+    block is the middle one unless `layer` names another; the condition is empty; all images share
+    the same noises, so that codes differ by their images alone, as comparisons of spaces ask.
 
     Args:
         space: "bottleneck" (h_t), "noise" (x_T by DDIM inversion), "vae" (z_0), "style" (w, by
             the generator's encoder) or "semantic" (z_sem).
+        layer: feature layer that is read in place of h_t, as in model.feature_layers(); default:
+            the middle block.
         noise_level: share of the sampler's steps that lie below the level at which h_t is read:
             1 is x_T, 0 the last level that the network is told of.
         ensemble: number of noises that h_t is averaged over.
@@ -50,6 +51,7 @@ class Features(Editor[Any]):
         self,
         *,
         space: Literal["bottleneck", "noise", "vae", "style", "semantic"] = "bottleneck",
+        layer: Name | None = None,
         noise_level: Share = 0.1,
         ensemble: Count = 1,
         pool: Count = 1,
@@ -57,7 +59,7 @@ class Features(Editor[Any]):
         convention: Convention = "matched",
     ) -> None:
         self.space, self.noise_level, self.steps = Space(space), noise_level, steps
-        self.ensemble, self.pool = ensemble, pool
+        self.layer, self.ensemble, self.pool = layer, ensemble, pool
         self.convention: Convention = convention
 
     @classmethod
@@ -91,20 +93,13 @@ class Features(Editor[Any]):
         )
 
     def _bottleneck(self, batch: Batch) -> Tensor:
-        x0 = self.model.encode(batch.images)
-        draws = self.streams.normal("features", self._draws(), self.model.latent_shape)
-        h = torch.stack([self._activations(x0, eps) for eps in draws]).mean(0)
+        names = [f"noise {k}" for k in range(self.ensemble)]
+        (h,) = noised_maps(
+            self.model,
+            self.model.encode(batch.images),
+            self.streams.normal("features", names, self.model.latent_shape),
+            layers=() if self.layer is None else (self.layer,),
+            noise_level=self.noise_level,
+            steps=self.steps,
+        ).values()
         return F.adaptive_avg_pool2d(h, self.pool)
-
-    def _activations(self, x0: Tensor, eps: Tensor) -> Float[Tensor, "b c h w"]:
-        """Return h_t of noised images."""
-        model, grid = self.model, self.model.grid(self.steps)
-        level = min(round((1 - self.noise_level) * grid.n), grid.n - 1)
-        x = noise_to_level(grid, x0, eps.to(x0).expand_as(x0), level)
-        recorder = Recorder(bottleneck=True)
-        terms = plain(model.unconditional(len(x)))
-        denoise(model, x, terms, grid=grid, level=level, interventions=[recorder])
-        return recorder.h[level]
-
-    def _draws(self) -> list[str]:
-        return [f"noise {k}" for k in range(self.ensemble)]

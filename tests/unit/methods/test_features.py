@@ -61,3 +61,12 @@ def test_vector_codes(vae, gan, diffae):
 def test_inverted_noise_takes_a_sampler(gan):
     spaces, _ = Features.required(["represent"], {"space": "noise"})
     assert spaces - gan.spaces
+
+
+def test_a_layer_may_be_named(pixel):
+    middle, same, other = (
+        codes(pixel, layer=layer) for layer in (None, "mid_block", "up_blocks.1.resnets.0")
+    )
+    assert torch.equal(middle, same)
+    width = pixel.network.get_submodule("up_blocks.1.resnets.0").out_channels
+    assert other.shape == (len(middle), width)
