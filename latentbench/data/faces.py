@@ -53,21 +53,6 @@ class Factor:
     words: tuple[str, ...]
     law: str = "uniform"
 
-    @property
-    def word_low(self) -> str:
-        """Caption word of the value 0."""
-        return self.words[0]
-
-    @property
-    def word_high(self) -> str:
-        """Caption word of the value 1."""
-        return self.words[-1]
-
-    @property
-    def words_mid(self) -> tuple[str, ...]:
-        """Caption words between the lowest and the highest; empty for a two-word factor."""
-        return self.words[1:-1]
-
     def word(self, value: float) -> str:
         """Caption word of a value in [0, 1]."""
         return self.words[min(int(value * len(self.words)), len(self.words) - 1)]
@@ -299,11 +284,6 @@ def caption(factors: Float[Tensor, "b f"]) -> list[str]:
     """
     rows = _check_factors(factors).tolist()
     return [" ".join(f.word(value) for f, value in zip(FACTORS, row, strict=True)) for row in rows]
-
-
-def caption_edit(factors: Float[Tensor, "b f"], factor: str, value: float) -> list[str]:
-    """Captions of the faces after one factor is set to a value; only its word may differ."""
-    return caption(with_factor(factors, factor, value))
 
 
 def vocabulary() -> tuple[str, ...]:

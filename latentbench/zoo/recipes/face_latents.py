@@ -19,7 +19,7 @@ from latentbench.zoo import training
 from latentbench.zoo.recipes import faces_ldm
 
 FIRST, COUNT = 2_000_000, 24_576
-SIZE, SHAPE = faces_ldm.SIZE, (4, 16, 16)
+SIZE = faces_ldm.SIZE
 
 
 @dataclass(frozen=True)

@@ -97,14 +97,14 @@ def test_words_are_unique_and_plain():
     words = faces.vocabulary()
     assert len(set(words)) == len(words)
     assert all(word.isalpha() and word.islower() for word in words)
-    assert all(len(f.words) >= 2 and f.word(0.0) == f.word_low for f in FACTORS)
+    assert all(len(f.words) >= 2 and f.word(0.0) == f.words[0] for f in FACTORS)
     assert all(f.word(f.value(word)) == word for f in FACTORS for word in f.words)
 
 
 def test_caption_of_an_edit_differs_in_one_word():
     factors = faces.sample_factors("test", torch.arange(6))
     for name in FACTOR_NAMES:
-        low, high = (faces.caption_edit(factors, name, v) for v in (0.0, 1.0))
+        low, high = (faces.caption(faces.with_factor(factors, name, v)) for v in (0.0, 1.0))
         for a, b in zip(low, high, strict=True):
             pairs = enumerate(zip(a.split(), b.split(), strict=True))
             different = [k for k, (u, v) in pairs if u != v]

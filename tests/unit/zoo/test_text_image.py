@@ -86,7 +86,7 @@ def test_a_word_moves_the_text_where_its_images_are(shipped):
     plain, asked = (shipped.text(faces.caption(f)) for f in ends)
     cosine = torch.nn.functional.cosine_similarity(hatted - bare, asked - plain)
     assert float(cosine.mean()) > 0.5
-    other = faces.caption_edit(ends[0], "smile", 1.0)
+    other = faces.caption(faces.with_factor(ends[0], "smile", 1.0))
     away = torch.nn.functional.cosine_similarity(hatted - bare, shipped.text(other) - plain)
     assert float(away.mean()) < float(cosine.mean()) - 0.3
 
