@@ -58,11 +58,11 @@ def use_attention(kernel: Attention) -> None:
 
 
 def _networks(model: LatentModel, option: str) -> Sequence[nn.Module]:
-    networks = getattr(model, "networks", None)
-    if networks is None:
+    networks = model.networks()
+    if not networks:
         raise BadInput(f"runtime.execution.{option} needs a model made of networks, which "
                        f"{type(model).__name__} is not; switch it off")  # fmt: skip
-    return networks()
+    return networks
 
 
 def _slice(model: LatentModel) -> None:

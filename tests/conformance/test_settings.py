@@ -31,7 +31,7 @@ ZERO = {  # settings that mean something at zero
     "correlation", "dilate", "embedded_guidance", "entangled", "eta", "explore", "forward_steps",
     "inversion_guidance",
     "guidance", "guidance_source", "guidance_target", "noise_level", "other_seed",
-    "per_dimension", "seed", "skip", "t5_tokens", "threshold", "types", "warmup",
+    "per_dimension", "seed", "skip", "start", "t5_tokens", "threshold", "types", "warmup",
 }  # fmt: skip
 NEGATIVE = {"other_seed"}
 ABOVE_ZERO = {("method", "cycle_diffusion", "eta"), ("method", "edit_friendly_ddpm", "eta")}

@@ -256,7 +256,7 @@ def test_an_error_of_any_text_becomes_a_record(tmp_path, monkeypatch, raised):
 def test_a_setting_that_json_cannot_hold_fails_with_a_record(tmp_path, value):
     record, _ = cells.run(tmp_path, f"+dataset.colour={value}")
     assert record.status is Status.FAILED
-    assert "unknown setting of Stripes 'colour'" in record.reason
+    assert "unknown setting of dataset 'colour'" in record.reason
     assert records.read(tmp_path / "cells" / record.id) is not None
 
 

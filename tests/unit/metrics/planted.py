@@ -8,7 +8,7 @@ from torch import Tensor
 from latentbench.data.dataset import Dataset
 from latentbench.data.faces import ATTRIBUTES, FACTOR_NAMES
 from latentbench.streams import Streams
-from latentbench.types import Batch, Samples
+from latentbench.types import Batch, Capability, Samples
 from latentbench.zoo.judges import Judge
 
 SIZE = 16
@@ -51,6 +51,7 @@ class PlantedJudge(Judge):
 class PlantedData(Dataset):
     """Faces' factors without faces."""
 
+    gives = frozenset({Capability.LABELS})
     factor_names = FACTOR_NAMES
     attributes = ATTRIBUTES
 

@@ -9,6 +9,7 @@ from latentbench.errors import BadInput
 from latentbench.records import Record, ScoreEntry, Status
 from latentbench.reports import claims
 from latentbench.reports.claims import Claim
+from latentbench.weights import sha256
 
 N = 30
 
@@ -26,14 +27,18 @@ def results(tmp_path):
     for method, leak in values.items():
         names = {"benchmark": "b", "method": method, "model": "m", "dataset": "d"}
         scores = {"leak": ScoreEntry(float(leak.mean()), N)}
-        record = Record(
-            method, Status.OK, names, 0, {"method": method}, ("benchmark.n=2",), scores=scores
-        )
         folder = tmp_path / "cells" / method
-        records.write(record, folder)
+        folder.mkdir(parents=True)
         ids = [f"test/{k}" for k in range(N)]
         table = {"id": ids, "group": "g", "output": 0, "headline": True, "leak": leak}
-        pd.DataFrame(table).to_parquet(folder / "samples.parquet")
+        samples = folder / "samples.parquet"
+        pd.DataFrame(table).to_parquet(samples)
+        files = {samples.name: sha256(samples)}
+        record = Record(
+            method, Status.OK, names, 0, {"method": method}, overrides=("benchmark.n=2",),
+            scores=scores, files=files,
+        )  # fmt: skip
+        records.write(record, folder)
     return tmp_path
 
 

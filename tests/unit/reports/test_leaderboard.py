@@ -38,7 +38,7 @@ def made(*some):
 
 def test_one_board_per_model_with_rows_from_best_to_worst():
     first, second = boards(ALL)
-    assert (first.title, second.title) == ("recon · m1", "recon · m2")
+    assert (first.title, second.title) == ("recon · m1, faces", "recon · m2, faces")
     assert [row.first.names["method"] for row in first.rows] == ["best", "good"]
     assert {r.names["method"] for r in first.rest} == {"odd", "bad"}
 
