@@ -1,14 +1,14 @@
 """Directions in h-space: class differences, PCA components, and their orthogonalisation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.batching import padded_batches
-from latentbench.bounds import Count, Name, Positive, Share, Steps
+from latentbench.bounds import Count, Name, Positive, Share, Steps, above, at_most
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput, Incompatible, unknown
@@ -110,7 +110,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
         joint: bool = False,
         tap: Literal["after", "before"] = "after",
         start: Share = 0.0,
-        stop: Share = 1.0,
+        stop: Annotated[float, above(0), at_most(1)] = 1.0,
         orthogonal: bool | Sequence[Name] = False,
         asymmetric: bool = False,
         convention: Convention = "matched",
