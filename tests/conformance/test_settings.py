@@ -68,7 +68,7 @@ def wrong_values(where: tuple[str, str, str], annotation: Any) -> Iterator[Any]:
     yield {"a": 1}
     takes = {kind for kind in (bool, int, float, str) if takes_kind(annotation, kind)}
     if takes_list(annotation):
-        yield from ("one", 3, True)
+        yield from ("one", 3) if bool in takes else ("one", 3, True)
         return
     yield ["one"]
     if str not in takes:
