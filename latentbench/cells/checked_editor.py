@@ -186,10 +186,10 @@ def _copy(value: Any) -> Any:
     """Return a deep copy of tensors, and of dataclasses and mappings of them."""
     if isinstance(value, Tensor):
         return value.clone()
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _copy(getattr(value, f.name)) for f in fields(value)})
-    if type(value) is dict:
-        return {key: _copy(inner) for key, inner in value.items()}
     return value
 
 
