@@ -135,7 +135,7 @@ def patch_correlation(noise: Float[Tensor, "n c h w"], patch: int, topk: int) ->
     """Return the mean of the largest |r| over samples inside each patch, mean over patches.
 
     Example:
-        >>> patch_correlation(torch.ones(8, 1, 8, 8) * torch.randn(8, 1, 1, 1), 8, 20)
+        >>> round(patch_correlation(torch.ones(8, 1, 8, 8) * torch.randn(8, 1, 1, 1), 8, 20), 6)
         1.0
     """
     blocks = noise.double().unfold(2, patch, patch).unfold(3, patch, patch)
