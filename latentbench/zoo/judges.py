@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench import weights
-from latentbench.data.faces import FACTORS
+from latentbench.data.faces import FACTOR_NAMES, FACTORS
 from latentbench.errors import BadInput, unknown
 
 INPUT_SIZE = 64
@@ -277,3 +277,28 @@ def load_judge(name: str, device: str | torch.device = "cpu") -> Judge:
     state = safetensors.torch.load_file(folder / "model.safetensors")
     judge.load_state_dict(state)
     return judge.float().eval().requires_grad_(False).to(device)
+
+
+def reliability(name: str) -> Float[Tensor, " f"]:
+    """Share of each factor's variance that a judge explains on rendered faces it never saw.
+
+    R2 at 64 px, from the judge's card, in [0, 1]. It is low for factors that are hard to see (brow,
+    nose): a mean over factors weighted by it gives less room to what the judge cannot read.
+
+    Args:
+        name: One of ``JUDGES``.
+
+    Returns:
+        One value per factor, in the order of ``FACTORS``.
+
+    Raises:
+        BadInput: Unknown name.
+
+    Example:
+        >>> reliability("zoo1")[FACTOR_NAMES.index("glasses")] > 0.9
+        tensor(True)
+    """
+    if name not in JUDGES:
+        raise unknown("judge", name, JUDGES)
+    explained = weights.card(name)["measured"]["r2_64px"]
+    return torch.tensor([explained[factor] for factor in FACTOR_NAMES]).clamp(0, 1)

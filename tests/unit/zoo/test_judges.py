@@ -10,8 +10,9 @@ from diffusers import AutoencoderKL
 
 from latentbench import weights
 from latentbench.data import faces
+from latentbench.errors import BadInput
 from latentbench.zoo import measures
-from latentbench.zoo.judges import JUDGES, load_judge
+from latentbench.zoo.judges import JUDGES, load_judge, reliability
 from latentbench.zoo.recipes.judges import distort
 from metrics.sets.frechet import distance as frechet_distance
 from metrics.sets.kernel import kernel_score
@@ -97,6 +98,20 @@ def test_images_of_a_model_are_read_nearly_as_well(judge, images, factors):
     decoded = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
     assert error(judge, decoded, factors) < 1.4 * error(judge, images, factors)
     assert (judge.identity(decoded) * judge.identity(images)).sum(1).mean() > 0.95
+
+
+def test_reliability_is_what_is_explained_on_new_faces(judge):
+    """Of other faces than the card's."""
+    factors = drawn(20_000)
+    left = (judge.factors(faces.render(factors)) - factors).square().mean(0)
+    explained = 1 - left / factors.var(0, unbiased=False)
+    assert (explained - reliability(judge.name)).abs().max() < 0.15
+    assert explained.mean() == pytest.approx(float(reliability(judge.name).mean()), abs=0.02)
+
+
+def test_reliability_of_no_judge_is_refused():
+    with pytest.raises(BadInput, match="unknown judge 'zoo9'"):
+        reliability("zoo9")
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])
