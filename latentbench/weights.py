@@ -35,7 +35,7 @@ def card(name: str) -> dict[str, Any]:
 def digest(name: str) -> str:
     """Hash of all files of an embedded model, as cells' ids know it."""
     text = json.dumps(card(name)["sha256"], sort_keys=True)
-    return hashlib.sha256(text.encode() + b"\0").hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

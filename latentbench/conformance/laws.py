@@ -358,32 +358,24 @@ def _global_seed(seed: int) -> Iterator[None]:
 
 def _hash(value: Any) -> str:
     """Return a hash of all tensors and texts inside tuples, mappings and dataclasses."""
-    return content_hash(*_leaves(value))
+    return content_hash(_plain(value))
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        for f in fields(value):
-            yield from _leaves(getattr(value, f.name))
-    elif isinstance(value, dict):
-        for key in value:
-            yield key
-            yield from _leaves(value[key])
-    elif isinstance(value, tuple | list):
-        for inner in value:
-            yield from _leaves(inner)
-    else:
-        yield value
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def _traces(model: Any) -> dict[str, Any]:
     """Return all that a method may leave behind in a model's networks."""
     networks = model.networks()
     modules = [(name, m) for net in networks for name, m in net.named_modules()]
-    states = [part for net in networks for key, v in net.state_dict().items() for part in (key, v)]
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
     return {
-        "weights": content_hash(*states),
+        "weights": content_hash([net.state_dict() for net in networks]),
         "hooks": [sum(len(getattr(m, kind)) for kind in hooks) for _, m in modules],
         "layers": [(name, type(m).__name__) for name, m in modules],
         "attention": [type(getattr(m, "processor", None)).__name__ for _, m in modules],

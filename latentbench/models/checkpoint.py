@@ -93,7 +93,7 @@ class CheckpointDiffusion(Denoiser):
             if ".lora_" not in key
         }
         config = {k: v for k, v in self.scheduler.config.items() if not k.startswith("_")}
-        return content_hash(config, *[p for k in sorted(tensors) for p in (k, tensors[k])])
+        return content_hash(config, tensors)
 
     # ------------------------------------------------------------ one call of the network
 

@@ -87,5 +87,4 @@ class PushForward(LatentModel):
         return self._hash_weights()
 
     def _hash_weights(self) -> str:
-        states = [network.state_dict() for network in self.networks()]
-        return content_hash(*[part for s in states for key in sorted(s) for part in (key, s[key])])
+        return content_hash([network.state_dict() for network in self.networks()])

@@ -46,8 +46,7 @@ def ddim_invert(
     )
     key = content_hash(
         VERSION, model.fingerprint(), grid.timesteps, batch.images, convention, guidance,
-        *[part for term in terms for part in _parts(term.condition)],
-        *(() if forward_noise is None else (forward_noise, forward_steps)),
+        [term.condition.tensors for term in terms], forward_noise, forward_steps,
     )  # fmt: skip
 
     def make() -> dict[str, Tensor]:
@@ -55,10 +54,6 @@ def ddim_invert(
         return {"x": invert(model, x, terms, grid=grid, start=level, convention=convention)}
 
     return cache.get_or_make("inversion", key, make)["x"].to(model.device)
-
-
-def _parts(condition: Condition) -> list[str | Tensor]:
-    return [part for name in sorted(condition.tensors) for part in (name, condition.tensors[name])]
 
 
 def _start(

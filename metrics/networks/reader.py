@@ -11,6 +11,7 @@ from latentbench.batching import map_batches
 from latentbench.cache import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.metric import Surroundings
+from latentbench.records import in_words
 
 BATCH = 16  # images a network sees at once, on every machine
 LOADED = 256  # reference images held in memory at once
@@ -48,8 +49,7 @@ class Reader:
     def __init__(self, name: str, surroundings: Surroundings) -> None:
         self.name, self.device = name, surroundings.device
         self.judge = surroundings.judge(name, surroundings.device)
-        state = self.judge.state_dict()
-        self.digest = content_hash(type(self.judge).__name__, *state, *state.values())
+        self.digest = content_hash(type(self.judge).__name__, self.judge.state_dict())
 
     def features(self, images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n d"]:
         """Return features for distances between sets."""
@@ -106,7 +106,7 @@ def read_split(
         indices: which images.
     """
     data = surroundings.dataset
-    key = content_hash(extractor.digest, kind, *_contents(data), split, str(indices))
+    key = content_hash(extractor.digest, kind, *_contents(data), split, list(map(int, indices)))
 
     def make() -> dict[str, Tensor]:
         parts = [indices[k : k + LOADED] for k in range(0, len(indices), LOADED)]
@@ -120,4 +120,4 @@ def _contents(data: Dataset) -> tuple[Any, ...]:
     """Return what a data set's images depend on."""
     plain = {k: v for k, v in vars(data).items() if isinstance(v, str | int | float | tuple | None)}
     kind = f"{type(data).__module__}.{type(data).__qualname__}"
-    return kind, data.version, data.fingerprint(), plain
+    return kind, data.version, data.fingerprint(), in_words(plain)

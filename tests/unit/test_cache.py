@@ -1,6 +1,12 @@
-import torch
+import math
+from pathlib import Path
 
-from latentbench.cache import Cache, content_hash
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentbench.cache import Cache, content_hash, encode
 
 
 class Counter:
@@ -69,22 +75,111 @@ def test_an_inner_hit_is_part_of_the_outer_cost(tmp_path):
     assert last.saved.tolist() == [20, 0]
 
 
-def test_the_hash_tells_shape_dtype_and_boundaries_apart():
-    x = torch.zeros(4)
-    hashes = [
-        content_hash(x),
-        content_hash(x.reshape(2, 2)),
-        content_hash(x.int()),
-        content_hash(x, x),
-        content_hash("ab"),
-        content_hash("a", "b"),
-        content_hash(b"ab"),
-        content_hash(b"a", b"b"),
-        content_hash(1, 2),
-        content_hash(12),
-    ]
-    assert len(set(hashes)) == len(hashes)
+ZEROS = torch.zeros(4)
+SHORT = ZEROS.numpy().tobytes()
+APART = [  # each of these as parts; no two may share a hash
+    (), (None,), ("None",), ("null",), (True,), (1,), ("1",), (1.0,), (-1,), (0.0,), (-0.0,),
+    (math.nan,), ("NaN",), (12,), (1, 2), ([1, 2],), ([1], 2), ([[1], 2],), ([],), ({},), ("",),
+    (b"",), ("ab",), ("a", "b"), (b"ab",), (b"a", b"b"), (b"a\0b",), ("a\0b",), (b"a\0", b"b"),
+    ({"a": 1},), (["a", 1],), ([["a", 1]],), ({"a": {"b": 1}},), ({1: "a"},), ({"1": "a"},),
+    ("s1:a",), (["s1:a"],), ("\ud800",), ("\\ud800",), ("é",), ("e\u0301",),
+    (ZEROS,), (ZEROS.reshape(2, 2),), (ZEROS.int(),), (ZEROS.half().repeat(2),), (SHORT,),
+    ("(4,)torch.float32", SHORT), (b"(4,)torch.float32" + SHORT,), (ZEROS, ZEROS), ([ZEROS],),
+    (ZEROS[:0],), (ZEROS[:0].reshape(0, 3),), (ZEROS[0],), (ZEROS[:1],), (ZEROS.tolist(),),
+]  # fmt: skip
+
+
+def test_other_parts_have_other_hashes():
+    found = {}
+    for parts in APART:
+        found.setdefault(content_hash(*parts), []).append(parts)
+    assert [same for same in found.values() if len(same) > 1] == []
+
+
+def test_the_order_of_a_mapping_and_the_type_of_a_list_do_not_count():
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+    assert content_hash((1, ("a",))) == content_hash([1, ["a"]])
+    assert content_hash(torch.arange(6).reshape(2, 3).t()) == content_hash(
+        torch.tensor([[0, 3], [1, 4], [2, 5]])
+    )
+
+
+leaves = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+    | st.binary(max_size=5)
+    | st.builds(
+        lambda shape, dtype, fill: torch.full(shape, fill).to(dtype),
+        st.lists(st.integers(0, 3), max_size=3),
+        st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool]),
+        st.integers(0, 2),
+    )
+)  # fmt: skip
+nests = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def decoded(code):
+    """Return (kind, value, rest) of a code; a part with a decoder cannot share its code."""
+    kind, (length, _, rest) = code[:1], code[1:].partition(b":")
+    n = int(length)
+    if kind in b"lm":
+        values = []
+        for _ in range(n if kind == b"l" else 2 * n):
+            value, rest = decoded(rest)
+            values.append(value)
+        return (kind, values), rest
+    if kind == b"t":
+        described, rest = decoded(rest)
+        return (kind, described, rest[:n]), rest[n:]
+    return (kind, rest[:n]), rest[n:]
+
+
+def described(part):
+    """Return what `decoded` must give back, made without a code."""
+    match part:
+        case torch.Tensor():
+            raw = part.reshape(-1).view(torch.uint8).numpy().tobytes()
+            return b"t", described([str(part.dtype), list(part.shape)]), raw
+        case list():
+            return b"l", [described(inner) for inner in part]
+        case dict():
+            keys = sorted(part, key=code_of)
+            return b"m", [described(inner) for key in keys for inner in (key, part[key])]
+        case None:
+            return b"n", b""
+        case bool():
+            return b"b", b"1" if part else b"0"
+        case int():
+            return b"i", f"{part:x}".encode()
+        case float():
+            return b"f", part.hex().encode()
+        case str():
+            return b"s", part.encode()
+    return b"y", part
+
+
+def code_of(part):
+    pieces = []
+    encode(part, pieces.append)
+    return b"".join(pieces)
+
+
+@settings(deadline=None, max_examples=60)
+@given(nests)
+def test_what_is_hashed_can_be_read_back_so_no_two_parts_share_it(part):
+    assert decoded(code_of(part)) == (described(part), b"")
+
+
+@pytest.mark.parametrize("part", [object(), {1, 2}, torch.float32, Path("a"), ["a", {"b": object}]])
+def test_what_has_no_code_is_refused_not_hashed_by_its_text(part):
+    with pytest.raises(TypeError, match="content_hash takes tensors, bytes, JSON values"):
+        content_hash(part)
 
 
 def test_two_entries_that_were_swapped_are_made_again(tmp_path, caplog):

@@ -8,7 +8,6 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline
 
 from latentbench import weights
-from latentbench.cache import content_hash
 from latentbench.cells.catalogue import options
 from latentbench.data import faces
 from latentbench.errors import BadInput, MissingWeights
@@ -120,10 +119,6 @@ def test_command_line(capsys):
     assert "zoo2: ok" in capsys.readouterr().out
     assert command.main(["verify", "zoo9"]) == 1
     assert "unknown embedded model 'zoo9'" in capsys.readouterr().err
-
-
-def test_a_digest_is_what_cells_know_a_model_by():
-    assert weights.digest("zoo1") == content_hash(weights.card("zoo1")["sha256"])
 
 
 def test_quick_figures_are_measured_again(copied, monkeypatch, capsys):
