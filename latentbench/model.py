@@ -339,6 +339,32 @@ class DiffusionModel(LatentModel):
         """Return what guidance leads away from: the empty condition, or a negative prompt."""
         return self.condition(None if negative is None else (negative,) * rows, rows)
 
+    def condition_with_words(
+        self, prompts: Sequence[str], words: Mapping[str, Float[Tensor, " d"]]
+    ) -> Condition:
+        """Return the condition of captions with learned words in them, differentiable in the words.
+
+        Args:
+            prompts: one caption per row, words apart by spaces, some of them keys of `words`.
+            words: token embedding of each learned word ("<smile>").
+
+        Raises:
+            Incompatible: the model does not give `Capability.WORDS`.
+        """
+        raise self._takes_no_words()
+
+    def vocabulary(self) -> Float[Tensor, "v d"]:
+        """Return the model's own token embeddings: the place and scale that words start from.
+
+        Raises:
+            Incompatible: the model does not give `Capability.WORDS`.
+        """
+        raise self._takes_no_words()
+
+    def _takes_no_words(self) -> Incompatible:
+        return Incompatible(f"{type(self).__name__} takes no learned words; choose a model that "
+                            f"gives {Capability.WORDS}, such as model=sd15")  # fmt: skip
+
     def told(self, latent: Latent) -> Condition:
         """Return the condition of the latent's prompts, the empty one where it takes none."""
         prompts = latent.prompts if Capability.PROMPTS in self.gives else None

@@ -83,6 +83,18 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
         with torch.no_grad():
             return self.text_encoder(ids)[0][0].float()
 
+    def condition_with_words(
+        self, prompts: Sequence[str], words: Mapping[str, Float[Tensor, " d"]]
+    ) -> Condition:
+        """Return the condition of captions with learned words in them; see the base class."""
+        rows = {prompt: self.embed_words(prompt, words) for prompt in dict.fromkeys(prompts)}
+        told = self.unconditional(len(prompts)).tensors
+        return Condition({**told, "encoder_hidden_states": torch.stack([rows[p] for p in prompts])})
+
+    def vocabulary(self) -> Float[Tensor, "v d"]:
+        """Return the text encoder's token embeddings."""
+        return self.text_encoder.get_input_embeddings().weight.detach().float()
+
     def embed_words(
         self, prompt: str, words: Mapping[str, Float[Tensor, " d"]]
     ) -> Float[Tensor, "m d"]:

@@ -1,7 +1,7 @@
 """Stable Diffusion XL: two text encoders, and conditions on pooled text and on sizes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from latentbench.errors import Incompatible
 from latentbench.model import Condition
 from latentbench.models.checkpoint import load_component
 from latentbench.models.latent_diffusion import LatentDiffusion, token_ids
+from latentbench.types import Capability
 
 
 class StableDiffusionXL(LatentDiffusion):
@@ -36,6 +37,8 @@ class StableDiffusionXL(LatentDiffusion):
     Example:
         ``StableDiffusionXL(path="/data/sdxl", dtype="float16")``
     """
+
+    gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS})  # no words: two tables
 
     def __init__(
         self,

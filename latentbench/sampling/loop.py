@@ -176,23 +176,29 @@ class Intervention:
 
 
 class Recorder(Intervention):
-    """Keeps inner maps of each step (first branch), and x at every level that the loop reached.
+    """Keeps inner maps of each step (first branch), its prediction, and x at every level reached.
 
     Args:
         bottleneck: keep h_t.
         layers: feature layers to keep.
+        predictions: keep (x0, eps), as the interventions before this one have made them.
 
     Example:
-        >>> recorder = Recorder(bottleneck=True, layers=["up_blocks.0"])
+        >>> recorder = Recorder(bottleneck=True, layers=["up_blocks.0"], predictions=True)
         >>> # generate(..., interventions=[recorder])
         >>> # recorder.h[i] is [b, c, h, w] at step i; recorder.x[i] is x at level i;
-        >>> # recorder.maps["up_blocks.0"][i] is that layer's map at step i
+        >>> # recorder.maps["up_blocks.0"][i] is that layer's map at step i;
+        >>> # recorder.x0[i] and recorder.eps[i] are what was predicted at step i
     """
 
-    def __init__(self, bottleneck: bool = False, layers: Sequence[str] = ()) -> None:
-        self._bottleneck, self.layers = bottleneck, tuple(layers)
+    def __init__(
+        self, bottleneck: bool = False, layers: Sequence[str] = (), predictions: bool = False
+    ) -> None:
+        self._bottleneck, self.layers, self._predictions = bottleneck, tuple(layers), predictions
         self.h: dict[int, Tensor] = {}
         self.x: dict[int, Tensor] = {}
+        self.x0: dict[int, Tensor] = {}
+        self.eps: dict[int, Tensor] = {}
         self.maps: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.layers}
 
     def overrides(self, hook: str) -> bool:
@@ -208,6 +214,12 @@ class Recorder(Intervention):
         """Keep the layer's map of the first branch."""
         self.maps[layer][step.index] = h[0]
         return h
+
+    def prediction(self, step: Step, x: Tensor, x0: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep (x0, eps) where they are wanted."""
+        if self._predictions:
+            self.x0[step.index], self.eps[step.index] = x0, eps
+        return x0, eps
 
     def before_step(self, step: Step, x: Tensor) -> Tensor:
         """Keep x where the step starts."""

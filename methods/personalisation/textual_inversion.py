@@ -10,13 +10,12 @@ from torch import Tensor
 from latentbench.bounds import Count, Guidance, Positive, Steps
 from latentbench.cache import content_hash
 from latentbench.editor import Editor
-from latentbench.model import Condition
-from latentbench.models.latent_diffusion import LatentDiffusion
-from latentbench.sampling.loop import generate, guided, predict
+from latentbench.model import DiffusionModel
+from latentbench.sampling.loop import generate, guided, plain, predict
 from latentbench.types import SUBJECT, Batch, Capability, Space
 
 
-class TextualInversion(Editor[LatentDiffusion]):
+class TextualInversion(Editor[DiffusionModel]):
     """Learns the token embedding v* of `SUBJECT` that denoises the references best.
 
     Source: "An Image is Worth One Word: Personalizing Text-to-Image Generation using Textual
@@ -36,7 +35,6 @@ class TextualInversion(Editor[LatentDiffusion]):
     """
 
     paper = "An Image is Worth One Word: Personalizing Text-to-Image Generation, section 3"
-    families = (LatentDiffusion,)
     small: ClassVar[Mapping[str, Any]] = {"iterations": 3}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "personalise": frozenset({Space.NOISE, Space.TEXT})
@@ -61,8 +59,7 @@ class TextualInversion(Editor[LatentDiffusion]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id of the references' subject, from the noise of that id."""
         model, word = self.model, self.learn(references)
-        rows = [model.embed_words(prompt, {SUBJECT: word}) for prompt in prompts]
-        condition = Condition({"encoder_hidden_states": torch.stack(rows)})
+        condition = model.condition_with_words(prompts, {SUBJECT: word})
         scale = model.guidance if self.guidance is None else self.guidance
         terms = guided(condition, model.condition(None, len(ids)), scale)
         x = model.prior(self.streams, ids).parts[Space.NOISE]
@@ -81,7 +78,7 @@ class TextualInversion(Editor[LatentDiffusion]):
 
     def _optimise(self, references: Batch, name: str) -> Float[Tensor, " d"]:
         model = self.model
-        table = model.text_encoder.get_input_embeddings().weight.detach().float()
+        table = model.vocabulary()
         start = self.streams.normal("textual_inversion/word", ("start",), table.shape[1:])[0]
         v = (table.mean(0) + table.std() * start.to(table)).requires_grad_()
         adam = torch.optim.Adam([v], lr=self.learning_rate)
@@ -102,7 +99,7 @@ class TextualInversion(Editor[LatentDiffusion]):
         level = torch.stack([torch.randint(grid.n, (), generator=g) for g in draws])
         eps = torch.stack([torch.randn(*z0.shape[1:], generator=g) for g in draws]).to(z0)
         alpha, sigma = grid.levels(level, z0)
-        c = model.embed_words(SUBJECT, {SUBJECT: v}).expand(b, -1, -1)
-        terms = guided(Condition({"encoder_hidden_states": c}), Condition(), 1.0)
+        word = model.condition_with_words([SUBJECT], {SUBJECT: v})
+        terms = plain(word.map(lambda rows: rows.expand(b, *rows.shape[1:])))
         _, found = predict(model, alpha * z0 + sigma * eps, grid, level, terms)
         return (found - eps).square().mean()

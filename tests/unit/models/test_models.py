@@ -68,6 +68,19 @@ def test_own_word_vectors_take_the_place_of_tokens(latent):
         latent.embed_words(" ".join(["hat"] * toy.TOKENS), {})
 
 
+def test_learned_words_stand_in_captions_as_tokens_do(latent, pixel):
+    (hat,) = latent.tokenizer("hat", add_special_tokens=False).input_ids
+    words = {"<new>": latent.vocabulary()[hat]}
+    found = latent.condition_with_words(("a face with <new>", "smile <new>"), words)
+    told = latent.condition(("a face with hat", "smile hat"), 2)
+    assert found.tensors.keys() == told.tensors.keys()
+    for name, rows in told.tensors.items():
+        torch.testing.assert_close(found.tensors[name], rows, rtol=1e-4, atol=1e-5)
+    for refused in (pixel.vocabulary, lambda: pixel.condition_with_words(("a <new>",), words)):
+        with pytest.raises(Incompatible, match="takes no learned words"):
+            refused()
+
+
 def test_conditions_lerp_repeat_and_stack(latent):
     a, b = latent.condition(("hat", "smile"), 2), latent.condition(None, 2)
     mixed = a.lerp(b, torch.tensor([0.0, 1.0])).tensors["encoder_hidden_states"]

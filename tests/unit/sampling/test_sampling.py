@@ -526,8 +526,11 @@ def test_terms_come_after_before_step(pixel):
 
 
 def test_recorder_keeps_x_at_every_level_and_h_at_every_step(pixel):
-    x, recorder = noise(pixel), Recorder(bottleneck=True)
+    x, recorder = noise(pixel), Recorder(bottleneck=True, predictions=True)
     end = generate(pixel, x, FREE, interventions=[recorder])
+    for i in range(5):
+        alpha, sigma = pixel.grid().levels(i + 1, x)
+        assert torch.equal(recorder.x[i + 1], alpha * recorder.x0[i] + sigma * recorder.eps[i])
     assert sorted(recorder.x) == [0, 1, 2, 3, 4, 5] and sorted(recorder.h) == [0, 1, 2, 3, 4]
     assert torch.equal(recorder.x[0], x) and torch.equal(recorder.x[5], end)
     assert torch.equal(recorder.x[3], generate(pixel, x, FREE, stop=3))
