@@ -1,6 +1,7 @@
 """The interface of every metric, and the base of those that give one value per image."""
 
 import inspect
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torchmetrics
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latentbench.batching import padded_batches
@@ -18,7 +19,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
 from latentbench.metric_state import Seen, as_json, as_tensor
 from latentbench.statistics import add_note, mean_score
-from latentbench.types import Capability, Samples, Score
+from latentbench.types import At, Capability, Samples, Score
 from latentbench.zoo.published_weights import PublishedWeights, first_missing
 
 IMAGES = ("outputs", "sources", "truths", "reconstructions", "ends")
@@ -123,6 +124,8 @@ class Metric(torchmetrics.Metric):
 
     Attributes:
         version: raised when a fix changes figures; part of every cell's id.
+        at: which output of a row counts: "main" for a main score, "effect" (the default) for what
+            explains it at matched effect; the same where a benchmark matches no effect.
         needs: fields of `Samples` besides `outputs` that must be present; a setting may decide.
         figures: name -> what that column is. A metric trained in this suite carries its
             extractor's id in each name; a bare published name means published weights.
@@ -131,6 +134,7 @@ class Metric(torchmetrics.Metric):
     """
 
     version: ClassVar[int] = 1
+    at: ClassVar[At] = "effect"
     needs: frozenset[str] = frozenset()
     source: ClassVar[str] = ""
     weights: tuple[PublishedWeights, ...] = ()
@@ -242,10 +246,19 @@ class SampleMetric(Metric):
     """A metric with one value per image or per output; its score is a mean over images.
 
     A subclass gives `figures`, `needs` and `values`. The interval is the percentile bootstrap
-    over ids, so all outputs of one image stay together. Values per output count at the headline
-    output only, and only for rows that reach the matched effect; values of whole rows always do.
-    `values` is called with 16 rows each time, the last padded, so a row's bytes never change.
+    over ids, so all outputs of one image stay together. Values per output count at one output only
+    (see `at`), and only for rows that reach the matched effect where that is the one; values of
+    whole rows always do. `values` is called with 16 rows each time, the last padded, so a row's
+    bytes never change.
+
+    A figure in `ratios` is a ratio of sums over images, of each group as well, and never a mean of
+    ratios of single images, which small denominators rule. Its table holds `linearised` values.
     """
+
+    @property
+    def ratios(self) -> Mapping[str, str]:
+        """Figure -> name of the values by whose sum the sum of its own is divided."""
+        return {}
 
     @abstractmethod
     def values(self, samples: Samples) -> dict[str, Tensor]:
@@ -260,10 +273,10 @@ class SampleMetric(Metric):
         for index, count in padded_batches(len(samples), ROWS):
             for name, value in self.values(samples.rows(index)).items():
                 found.setdefault(name, []).append(value[:count].double())
-        everyone = torch.ones(len(samples), dtype=torch.bool)
+        main = samples.column(self.at)
         columns = {VALUES + name: torch.cat(parts) for name, parts in found.items()}
-        columns[MATCHED] = everyone if samples.matched is None else samples.matched
-        columns[MAIN] = torch.full((len(samples),), ALL if samples.main is None else samples.main)
+        columns[MATCHED] = samples.counting(self.at)
+        columns[MAIN] = torch.full((len(samples),), ALL if main is None else main)
         self.seen.append(samples.ids, samples.groups, **columns, **self.kept(samples))
 
     def kept(self, samples: Samples) -> dict[str, Tensor]:
@@ -272,30 +285,89 @@ class SampleMetric(Metric):
         return {}
 
     def compute(self) -> dict[str, Score]:
-        """Return the mean over images of each figure, at the headline output."""
-        return {name: self.mean_of(name) for name in self.table()}
+        """Return the mean over images of each figure, at the output that counts."""
+        groups = sorted(set(self.seen.groups))
+        return {name: self.mean_of(name) for name in self.table()} | {
+            f"{name}/{group}": self.mean_of(name, group)
+            for name in self.ratios
+            for group in groups
+            if len(groups) > 1
+        }
 
-    def mean_of(self, name: str) -> Score:
-        """Return the mean over images of the values under this name, at the headline output."""
-        values, ids = self.measured()[name], self.seen.ids
-        main = int(self.seen.column(MAIN)[0])
+    def mean_of(self, name: str, group: str | None = None) -> Score:
+        """Return the mean over images of the values under this name, at the output that counts.
+
+        Args:
+            name: of a figure, or of values that are kept for this.
+            group: rows of this group alone; None: all.
+        """
+        inside = torch.tensor([group in (None, g) for g in self.seen.groups], dtype=torch.bool)
+        values, main = self._shown(name, inside), int(self.seen.column(MAIN)[0])
         if values.ndim == 1 or main == ALL:
-            return mean_score(values, ids)
-        rows = self.seen.column(MATCHED).nonzero().flatten().tolist()
-        score = mean_score(values[rows][:, [main]], [ids[k] for k in rows])
-        left_out = len(values) - len(rows)
-        reason = f"{left_out} of {len(values)} rows did not reach the matched effect"
+            return mean_score(values[inside], self._ids(inside))
+        rows = inside & self.seen.column(MATCHED)
+        score = mean_score(values[rows][:, [main]], self._ids(rows))
+        left_out, asked = int((inside & ~rows).sum()), int(inside.sum())
+        reason = f"{left_out} of {asked} rows did not reach the matched effect"
         return add_note(score, reason if left_out else "")
+
+    def _ids(self, rows: Bool[Tensor, " b"]) -> list[str]:
+        return [name for name, take in zip(self.seen.ids, rows.tolist(), strict=True) if take]
+
+    def _shown(self, name: str, inside: Bool[Tensor, " b"]) -> Tensor:
+        """Return the values under this name; of a ratio those that are linear in the images."""
+        found = self.measured()
+        if name not in self.ratios:
+            return found[name]
+        top, bottom = found[name], found[self.ratios[name]]
+        main = int(self.seen.column(MAIN)[0])
+        if main == ALL:
+            rows = inside[:, None].expand_as(bottom).flatten()
+            return linearised(top.flatten(), bottom.flatten(), rows).reshape(top.shape)
+        if top.ndim == 1:
+            return linearised(top, bottom[:, main], inside)
+        counts = inside & self.seen.column(MATCHED)
+        rows = counts if bool(counts.any()) else inside
+        columns = [linearised(a, b, rows) for a, b in zip(top.T, bottom.T, strict=True)]
+        return torch.stack(columns, 1)
 
     def table(self) -> dict[str, Tensor]:
         """Return every value, ``[rows, s]`` (s = 1 for values of a whole row)."""
-        shown = {name: v for name, v in self.measured().items() if name in self.figures}
+        everyone = torch.ones(len(self.seen), dtype=torch.bool)
+        shown = {n: self._shown(n, everyone) for n in self.measured() if n in self.figures}
         return {name: v.reshape(len(v), -1) for name, v in shown.items()}
 
     def measured(self) -> dict[str, Tensor]:
         """Return all values by name, ``[rows]`` or ``[rows, s]``, those that are not shown too."""
         found = self.seen.columns()
         return {n.removeprefix(VALUES): v for n, v in found.items() if n.startswith(VALUES)}
+
+
+def linearised(
+    top: Float[Tensor, " b"], bottom: Float[Tensor, " b"], rows: Bool[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Return values whose mean over these rows is sum(top) / sum(bottom).
+
+    R + (top - R bottom) / mean(bottom): an interval and a paired test of their mean are those of
+    the ratio. NaN where the sums are not defined or the lower one is 0.
+
+    Source: Cochran, "Sampling Techniques", section 2.11, the large-sample variance of a ratio.
+
+    Args:
+        top: numerator of each row.
+        bottom: denominator of each row.
+        rows: which rows the sums run over.
+
+    Example:
+        >>> linearised(torch.ones(2), torch.tensor([1.0, 3.0]), torch.ones(2) > 0).tolist()
+        [0.75, 0.25]
+    """
+    known = rows & top.isfinite() & bottom.isfinite()
+    n, above, below = int(known.sum()), *(math.fsum(x[known].tolist()) for x in (top, bottom))
+    if below == 0:
+        return torch.full_like(top, torch.nan)
+    ratio = above / below
+    return ratio + (top - ratio * bottom) * (n / below)
 
 
 def _check_sizes(name: str, found: Mapping[str, Tensor]) -> None:

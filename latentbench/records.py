@@ -32,7 +32,8 @@ SCHEMA = 2
 UNSEALED = 1  # schema of records that were written before there were seals
 GROUPS = ("benchmark", "method", "model", "dataset")
 SEAL = "seal"
-COLUMNS = {"id": "O", "group": "O", "output": "iu", "headline": "b"}  # of samples; kinds of numpy
+HEADLINE, EFFECT = "headline", "effect"  # columns of samples: which outputs count for a figure
+COLUMNS = {"id": "O", "group": "O", "output": "iu", HEADLINE: "b"}  # of samples; kinds of numpy
 
 
 class Status(StrEnum):
@@ -57,6 +58,7 @@ class ScoreEntry:
         higher_is_better: direction, or None.
         replicates: the figure without each group of images, for paired tests of such figures.
         every_row: whether rows that miss the matched effect count as well.
+        at: column of the samples that says which outputs count: "headline" or "effect".
     """
 
     value: float | None
@@ -68,6 +70,7 @@ class ScoreEntry:
     higher_is_better: bool | None = None
     replicates: tuple[float, ...] = ()
     every_row: bool = False
+    at: str = HEADLINE
 
     def __post_init__(self) -> None:
         finite = all(map(math.isfinite, self.replicates))

@@ -7,6 +7,7 @@ Images are float32 RGB in [-1, 1] everywhere.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -196,6 +197,9 @@ class Direction:
     unit: str
 
 
+At = Literal["main", "effect"]  # which output figures count at: the main one, or matched effect
+
+
 @dataclass(frozen=True)
 class Samples:
     """What a benchmark yields and metrics read; row k of every field belongs to ``ids[k]``.
@@ -208,9 +212,11 @@ class Samples:
         truths: the exact image that a perfect method would give, per output.
         reconstructions: the method's own output at strength 0.
         strengths: native strength of each output.
-        main: index into s of the outputs that the headline scores are made of; None: all.
-        matched: whether the row's headline output is at the matched effect; rows that could not
-            reach it are left out of headline scores. None: all rows count.
+        main: index into s of the output that the main score is made of; None: all.
+        effect: index into s of the output at matched effect, where figures that explain the main
+            score are compared; None: at `main` as well.
+        matched: whether the row's output at matched effect has that effect; rows that could not
+            reach it are left out of the figures that count there. None: all rows count.
         factors: known factors of the source.
         wanted: factors that a perfect output would have, per output.
         noise: x_T, inverted or given, for the statistics of the latent.
@@ -230,6 +236,7 @@ class Samples:
     reconstructions: Float[Tensor, "b 3 h w"] | None = None
     strengths: Float[Tensor, "b s"] | None = None
     main: int | None = None
+    effect: int | None = None
     matched: Bool[Tensor, " b"] | None = None
     factors: Float[Tensor, "b f"] | None = None
     wanted: Float[Tensor, "b s f"] | None = None
@@ -273,9 +280,19 @@ class Samples:
         texts = {name: tuple(value[k] for k in index) for name, value in self.texts().items()}
         return replace(self, **texts, **picked)
 
-    def headline(self) -> Float[Tensor, "b s 3 h w"]:
-        """Return the outputs that headline scores are made of."""
-        return self.outputs if self.main is None else self.outputs[:, self.main : self.main + 1]
+    def column(self, at: At) -> int | None:
+        """Return the index of the output at which figures of this kind count; None: all."""
+        return self.main if at == "main" or self.effect is None else self.effect
+
+    def counting(self, at: At) -> Bool[Tensor, " b"]:
+        """Return which rows count for figures of this kind."""
+        everyone = torch.ones(len(self), dtype=torch.bool)
+        return everyone if at == "main" or self.matched is None else self.matched
+
+    def headline(self, at: At) -> Float[Tensor, "b s 3 h w"]:
+        """Return the outputs at which figures of this kind count."""
+        k = self.column(at)
+        return self.outputs if k is None else self.outputs[:, k : k + 1]
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
 
 from latentbench import store
 from latentbench.errors import BadInput, NotMeasurable
-from latentbench.metric import Figure, Metric, Surroundings
-from latentbench.records import SAMPLES, ScoreEntry
+from latentbench.metric import Metric, Surroundings
+from latentbench.records import EFFECT, HEADLINE, SAMPLES, ScoreEntry
 from latentbench.statistics import mean_score
-from latentbench.types import Samples, Score
+from latentbench.types import At, Samples, Score
 
 CHUNK = 32  # rows a metric sees at once
 
@@ -80,12 +81,22 @@ class Scorer:
         found: dict[str, ScoreEntry] = {}
         for metric in self.metrics.values():
             whole = {k for k, v in metric.table().items() if self._whole_rows(v)}
-            entries = {
-                name: _entry(score, metric.figures[name.partition("/")[0]], name in whole)
+            found |= {
+                name: self._entry(metric, name, score, name in whole)
                 for name, score in metric.compute().items()
             }
-            found |= entries
-        return found | self._group_scores()
+        return self._group_scores() | found
+
+    def _entry(
+        self, metric: Metric, name: str, score: Score, every_row: bool = False
+    ) -> ScoreEntry:
+        figure = metric.figures[name.partition("/")[0]]
+        says = {"unit": figure.unit, "higher_is_better": figure.higher_is_better}
+        at = EFFECT if metric.at == "effect" and self._matches_effect() else HEADLINE
+        return ScoreEntry(**asdict(score), every_row=every_row, at=at, **says)
+
+    def _matches_effect(self) -> bool:
+        return bool(self._chunks) and self._chunks[0].effect is not None
 
     def table(self) -> pd.DataFrame:
         """Return one row per image and output, with every per-sample value.
@@ -119,23 +130,23 @@ class Scorer:
         found = {}
         for metric in self.metrics.values():
             for figure, values in metric.table().items():
-                headline = self._headline(values)
+                headline = self._headline(values, metric.at)
                 for group in dict.fromkeys(groups.tolist()):
                     rows = np.flatnonzero(groups == group)
                     score = mean_score(headline[rows], [names[k] for k in rows])
-                    found[f"{figure}/{group}"] = _entry(score, metric.figures[figure])
+                    found[f"{figure}/{group}"] = self._entry(metric, figure, score)
         return found
 
     def _whole_rows(self, values: Tensor) -> bool:
         return values.shape[1] < self._outputs()
 
-    def _headline(self, values: Tensor) -> Tensor:
+    def _headline(self, values: Tensor, at: At) -> Tensor:
         """Return the values that count, as `SampleMetric.compute` does; NaN for the others."""
-        main = self._chunks[0].main
-        if main is None or self._whole_rows(values):
+        column = self._chunks[0].column(at)
+        if column is None or self._whole_rows(values):
             return values
-        counts = torch.cat([_matched(samples) for samples in self._chunks])
-        return torch.where(counts[:, None], values[:, [main]], torch.nan)
+        counts = torch.cat([samples.counting(at) for samples in self._chunks])
+        return torch.where(counts[:, None], values[:, [column]], torch.nan)
 
 
 def _update(metric: Metric, samples: Samples) -> str | None:
@@ -162,31 +173,31 @@ def _light(samples: Samples) -> Samples:
         samples.groups,
         strengths=samples.strengths,
         main=samples.main,
+        effect=samples.effect,
         matched=samples.matched,
     )
-
-
-def _matched(samples: Samples) -> Tensor:
-    everyone = torch.ones(len(samples), dtype=torch.bool)
-    return everyone if samples.matched is None else samples.matched
 
 
 def _frame(samples: Samples) -> pd.DataFrame:
     b, s = samples.outputs.shape[:2]
     strengths = torch.full((b, s), torch.nan) if samples.strengths is None else samples.strengths
-    column = np.tile(np.arange(s), b)
-    main = np.ones(b * s, bool) if samples.main is None else column == samples.main
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "id": np.repeat(np.array(samples.ids, object), s),
             "group": np.repeat(np.array(samples.groups, object), s),
-            "output": column,
+            "output": np.tile(np.arange(s), b),
             "strength": strengths.reshape(-1).numpy(),
-            "headline": main & np.repeat(_matched(samples).numpy(), s),
         }
     )
+    if samples.effect is None:
+        return frame.assign(**{HEADLINE: _counting(samples, "effect")})
+    columns = {HEADLINE: _counting(samples, "main"), EFFECT: _counting(samples, "effect")}
+    return frame.assign(**columns)
 
 
-def _entry(score: Score, figure: Figure, every_row: bool = False) -> ScoreEntry:
-    says = {"unit": figure.unit, "higher_is_better": figure.higher_is_better}
-    return ScoreEntry(**asdict(score), every_row=every_row, **says)
+def _counting(samples: Samples, at: At) -> npt.NDArray[np.bool_]:
+    """Return whether each output of each row counts for figures of this kind."""
+    b, s = samples.outputs.shape[:2]
+    column = samples.column(at)
+    chosen = np.ones(s, bool) if column is None else np.arange(s) == column
+    return np.tile(chosen, b) & np.repeat(samples.counting(at).numpy(), s)

@@ -67,9 +67,9 @@ class Partial:
     def put(self, work: Work, finished: Finished) -> None:
         """Store a finished batch, whole or not at all."""
         samples = finished.samples
-        meta = asdict(replace(finished, samples=None)) | {"texts": {}, "main": None}
+        meta = asdict(replace(finished, samples=None)) | {"texts": {}, "places": {}}
         if samples is not None:
-            meta |= {"texts": samples.texts(), "main": samples.main}
+            meta |= {"texts": samples.texts(), "places": _places(samples)}
         tensors = {} if samples is None else samples.tensors()
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
         text = torch.frombuffer(bytearray(json.dumps(meta).encode()), dtype=torch.uint8)
@@ -119,8 +119,8 @@ def _finished(body: bytes) -> Finished:
     tensors: dict[str, Any] = load(body)
     meta = json.loads(tensors.pop(META).numpy().tobytes())
     texts: dict[str, Any] = {name: tuple(value) for name, value in meta.pop("texts").items()}
-    main = meta.pop("main")
-    meta["samples"] = Samples(main=main, **texts, **tensors) if texts else None
+    places = meta.pop("places")
+    meta["samples"] = Samples(**places, **texts, **tensors) if texts else None
     meta["indices"], meta["failures"] = tuple(meta["indices"]), tuple(meta["failures"])
     return Finished(**meta)
 
@@ -158,7 +158,11 @@ def join(parts: Sequence[Samples]) -> Samples:
     tensors: dict[str, Any] = {
         name: torch.cat([part.tensors()[name] for part in parts]) for name in first.tensors()
     }
-    return Samples(main=first.main, **texts, **tensors)
+    return Samples(**_places(first), **texts, **tensors)
+
+
+def _places(samples: Samples) -> dict[str, Any]:
+    return {"main": samples.main, "effect": samples.effect}
 
 
 def in_order(

@@ -26,6 +26,9 @@ class Dataset(ABC):
     splits: ClassVar[tuple[str, ...]] = get_args(Split)
     factor_names: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()  # factors that an edit may ask for
+    things: tuple[
+        str, ...
+    ] = ()  # factors that say whether something is there; half of it is no aim
     edit_kinds: tuple[str, ...] = ()  # kinds of the edits that it asks for itself
 
     @abstractmethod

@@ -117,6 +117,7 @@ FACTORS: tuple[Factor, ...] = (
 FACTOR_NAMES = tuple(factor.name for factor in FACTORS)
 IDENTITY = tuple(factor.name for factor in FACTORS if factor.kind == "identity")
 ATTRIBUTES = tuple(factor.name for factor in FACTORS if factor.kind == "attribute")
+THINGS = tuple(factor.name for factor in FACTORS if factor.law == "presence")
 CORRELATED = (
     ("age", "glasses", 1.0),
     ("age", "beard", 0.7),

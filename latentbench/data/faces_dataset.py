@@ -36,6 +36,7 @@ class FacesDataset(Dataset):
     ) -> None:
         self.image_size, self.correlation = size or faces.NATIVE_SIZE, correlation
         self.factor_names, self.attributes = faces.FACTOR_NAMES, faces.ATTRIBUTES
+        self.things = faces.THINGS
         self._split("test")  # refuses a wrong size or correlation now
 
     def size(self, split: str) -> int:

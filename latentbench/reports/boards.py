@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Row:
             entry = record.scores.get(figure)
             if samples is None or entry is None or figure not in samples:
                 continue
-            counts = samples if entry.every_row else samples[samples["headline"]]
+            counts = samples if entry.every_row else samples[samples[entry.at]]
             parts[record.seed] = pd.Series(counts.groupby(KEYS)[figure].mean())
         return pd.concat(list(parts.values()), keys=parts, names=["seed"]) if parts else None
 
@@ -84,26 +84,31 @@ class Row:
         complete = len(rows) == len(entries) and len({len(row) for row in rows}) == 1
         return np.array(rows) if complete and rows[0] else None
 
-    @cached_property
-    def images(self) -> set[tuple[Any, ...]]:
-        """What counts for figures of sets: (seed, id, group) of the headline rows."""
-        return {
-            (seed, *key)
-            for seed, samples in zip(self.seeds, self._samples, strict=True)
-            if samples is not None
-            for key in samples.loc[samples["headline"], KEYS[:2]].itertuples(index=False)
-        }
+    def images(self, figure: str) -> frozenset[tuple[Any, ...]]:
+        """Return what counts for a figure: (seed, id, group) of the rows that are not left out."""
+        return self._keys(self.scores[figure].at) if figure in self.scores else frozenset()
 
-    @cached_property
-    def coverage(self) -> float:
-        """The share of rows that count: below 1 where some miss the matched effect."""
-        asked = {
-            (seed, *key)
-            for seed, samples in zip(self.seeds, self._samples, strict=True)
-            if samples is not None
-            for key in samples[KEYS[:2]].itertuples(index=False)
-        }
-        return len(self.images) / len(asked) if asked else 1.0
+    def coverage(self, figure: str) -> float:
+        """Return the share of rows that count: below 1 where some miss the matched effect."""
+        if figure not in self.scores or self.scores[figure].every_row:
+            return 1.0
+        asked = self._keys(None)
+        return len(self.images(figure)) / len(asked) if asked else 1.0
+
+    @property
+    def missed(self) -> bool:
+        """Whether some rows miss the matched effect."""
+        return any(self.coverage(figure) < 1 for figure in self.scores)
+
+    @cache  # noqa: B019 a row lives as long as its board
+    def _keys(self, column: str | None) -> frozenset[tuple[Any, ...]]:
+        """Return (seed, id, group) of the rows that count by a column of samples; None: of all."""
+        found: set[tuple[Any, ...]] = set()
+        for seed, samples in zip(self.seeds, self._samples, strict=True):
+            if samples is not None:
+                rows = samples if column is None else samples.loc[samples[column]]
+                found |= {(seed, *key) for key in rows.loc[:, KEYS[:2]].itertuples(index=False)}
+        return frozenset(found)
 
     def _over_seeds(self, figure: str) -> ScoreEntry:
         entries = [r.scores[figure] for r in self.records if figure in r.scores]
@@ -189,18 +194,19 @@ class Board:
 
     def _place(self, row: Row) -> tuple[float, float]:
         """Return what rows are sorted by: complete ones first, then the main score."""
+        coverage = row.coverage(self.main_score)
         entry = row.scores.get(self.main_score)
         if entry is None or entry.value is None:
             return (0.0, float("inf"))
-        return (-row.coverage, -entry.value if entry.higher_is_better else entry.value)
+        return (-coverage, -entry.value if entry.higher_is_better else entry.value)
 
     def _rank(self, figure: str) -> Ranking | None:
         """Return the ranking of the rows that miss the matched effect on the fewest images."""
         higher_is_better = self.figures[figure].higher_is_better
         if higher_is_better is None:
             return None
-        most = max(row.coverage for row in self.rows)
-        kept = {k for k, row in enumerate(self.rows) if row.coverage == most}
+        coverage = [row.coverage(figure) for row in self.rows]
+        kept = {k for k, share in enumerate(coverage) if share == max(coverage)}
         entries = [row.scores.get(figure) if k in kept else None for k, row in enumerate(self.rows)]
         values = [None if entry is None else entry.value for entry in entries]
         pairs = paired(self.rows, figure) | paired_sets(self.rows, figure)
@@ -270,8 +276,8 @@ def paired_sets(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Compa
     found = {}
     replicates = {k: r for k, row in enumerate(rows) if (r := row.replicates(figure)) is not None}
     for i, j in combinations(replicates, 2):
-        images = rows[i].images
-        if not images or images != rows[j].images:
+        images = rows[i].images(figure)
+        if not images or images != rows[j].images(figure):
             continue
         one, other = (np.array(list(rows[k].raw(figure).values())) for k in (i, j))
         n = len({key[1] for key in images})

@@ -31,7 +31,8 @@ LEGEND = (
     "told apart. In each column, bold is the best, ≈ is not told apart from it, * is worse "
     "(paired by image, corrected p < .05), no mark is not tested. A row is one seed unless it "
     "says otherwise, and its interval then leaves out what another seed would change. † misses "
-    "the matched effect on some images: it stands behind rows that miss fewer, without a rank. "
+    "the matched effect on some images: its figures that count there are of other images, and are "
+    "not compared; where the main score counts there, it has no rank. "
     "Evaluations: denoiser rows, forward and backward, cached work included. A figure without an "
     "interval has none that is valid at its n."
 )
@@ -87,7 +88,7 @@ def csv_text(made: Iterable[Board]) -> str:
     writer.writeheader()
     for board in made:
         for k, row in enumerate(board.rows):
-            who = _csv_who(row.records) | {"coverage": f"{row.coverage:.4g}"}
+            who = _csv_who(row.records)
             writer.writerows(who | _csv_figure(board, k, figure) for figure in row.scores)
         for record in board.rest:
             writer.writerow(_csv_who([record]))
@@ -171,7 +172,7 @@ def who(row: Row, rank: str) -> list[str]:
     """Return method, with its seeds where they are not the usual one, and rank."""
     many = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else ""
     name = row.first.label("method") + many if many else _method(row.first)
-    return [name + (" †" if row.coverage < 1 else ""), rank]
+    return [name + (" †" if row.missed else ""), rank]
 
 
 def _method(record: Record) -> str:
@@ -255,6 +256,7 @@ def _csv_figure(board: Board, k: int, figure: str) -> dict[str, object]:
         "figure": figure, "value": entry.value, "low": entry.low, "high": entry.high,
         "n": entry.n, "unit": entry.unit, "higher_is_better": entry.higher_is_better,
         "main": figure == board.main_score, "mark": mark(board, k, figure), "note": entry.note,
+        "coverage": f"{row.coverage(figure):.4g}",
         "seed_values": " ".join(str(value) for value in row.raw(figure).values()),
     }  # fmt: skip
     share = row.mean(figure)

@@ -186,7 +186,8 @@ def sample_table(folder: Path) -> pd.DataFrame:
 def _headline(outputs: pd.DataFrame) -> pd.Series:
     """Return the values of one sample: its headline output, or the mean when all are."""
     chosen = outputs[outputs["headline"]]
-    return (chosen if len(chosen) else outputs).drop(columns=["headline", "output"]).mean()
+    flags = ["headline", "output", *outputs.columns.intersection([records.EFFECT])]
+    return (chosen if len(chosen) else outputs).drop(columns=flags).mean()
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class AttributeDependency(FactorMetric):
         ['mean_ad_zoo1', 'max_ad_zoo1']
     """
 
+    version = 2
     needs = frozenset({"factors", "wanted"})
     source = "StyleSpace Analysis, section 5.2, with known factors"
 

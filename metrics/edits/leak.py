@@ -12,16 +12,18 @@ from latentbench.types import Samples, Score
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.readings import FactorMetric, Readings
 
+MOVED = "gain and leak"
 PERFECT = "leak of the true counterfactuals"
 
 
 class Leak(FactorMetric):
     """Mean absolute change of the factors that the edit does not name, in units of their range.
 
-    Read by a judge, relative to the method's reconstruction (to the source where there is none).
+    Read by a judge, relative to the source: what inversion loses counts.
     A change of less than `threshold` times the judge's root mean squared error on held-out faces
-    counts as none in `leak`; `leak_raw` counts all. `selectivity` is gain / (gain + leak), 0 for
-    an edit that goes the wrong way or nowhere.
+    counts as none in `leak`; `leak_raw` counts all. Factors are weighted by how well the judge
+    reads them: 1 - mean squared error / variance on those faces. `selectivity` is the sum of gains
+    over images / the sum of |gain| + `leak_raw`: negative for an edit that goes the wrong way.
 
     A perfect edit does not read as exactly 0, since a hat hides hair: where the true
     counterfactuals are known, the note gives what they read.
@@ -38,6 +40,7 @@ class Leak(FactorMetric):
         ['leak_zoo1', 'leak_raw_zoo1', 'selectivity_zoo1']
     """
 
+    version = 2
     needs = frozenset({"factors", "wanted"})
     source = "StyleSpace Analysis, attribute dependency, with known factors"
 
@@ -49,26 +52,32 @@ class Leak(FactorMetric):
     def figures(self) -> dict[str, Figure]:
         """Leak with and without threshold, and selectivity."""
         what = f"mean change of factors that were not asked for, read by {self.extractor}"
-        share = "gain / (gain + leak)"
+        share = "sum of gains / sum of |gain| + leak_raw"
         figures = {
             "leak": Figure(f"{what}, above its error", low=0.0, high=1.0, higher_is_better=False),
             "leak_raw": Figure(what, low=0.0, high=1.0, higher_is_better=False),
-            "selectivity": Figure(share, low=0.0, high=1.0, higher_is_better=True),
+            "selectivity": Figure(share, low=-1.0, high=1.0, higher_is_better=True),
         }
         return {f"{name}_{self.extractor}": figure for name, figure in figures.items()}
+
+    @property
+    def ratios(self) -> dict[str, str]:
+        """Selectivity is a share of all that moves."""
+        return {f"selectivity_{self.extractor}": MOVED}
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge and measure its error."""
         super().prepare(surroundings)
-        self.blur = self.threshold * self.sharpness().rmse
+        sharpness = self.sharpness()
+        self.blur, self.reliability = self.threshold * sharpness.rmse, sharpness.reliability
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each output ``[b, s]``."""
         read = self.read_edit(samples)
-        gain, leak = read.gain().clamp_min(0), read.leak(self.blur)
-        selectivity = torch.where(gain > 0, gain / (gain + leak), 0.0)
-        values = (leak, read.leak(torch.zeros_like(self.blur)), selectivity)
-        found = dict(zip(self.figures, values, strict=True))
+        gain, leak = read.gain(), read.leak(self.blur, self.reliability)
+        raw = read.leak(torch.zeros_like(self.blur), self.reliability)
+        found = dict(zip(self.figures, (leak, raw, gain), strict=True))
+        found[MOVED] = gain.abs() + raw
         if samples.truths is not None and samples.sources is not None:
             found[PERFECT] = self._of_truths(samples.truths, samples.sources, read)
         return found
@@ -84,4 +93,4 @@ class Leak(FactorMetric):
     def _of_truths(self, truths: Tensor, sources: Tensor, read: Readings) -> Tensor:
         """Return the leak of the true counterfactuals ``[b, s]``, relative to the sources."""
         change = self.reader.factors(truths) - self.reader.factors(sources)[:, None]
-        return replace(read, change=change).leak(self.blur)
+        return replace(read, change=change).leak(self.blur, self.reliability)

@@ -16,8 +16,9 @@ FEWEST = 3  # points of a curve
 class Monotonicity(FactorMetric):
     """Spearman correlation of strength and target factor, per image, in the asked direction.
 
-    The curve is the reconstruction (strength 0), where there is one, and every output but the
-    matched one. A factor that does not move scores 0. Of several targets the mean gain counts.
+    The curve is the reconstruction (strength 0), where there is one, and every output but those at
+    the chosen strengths, which lie on it once more. A factor that does not move scores 0. Of
+    several targets the mean gain counts.
 
     Source: Spearman's rank correlation, ties given their mean rank.
 
@@ -29,6 +30,7 @@ class Monotonicity(FactorMetric):
         ['monotonicity_zoo1']
     """
 
+    version = 2
     needs = frozenset({"factors", "wanted", "strengths"})
     source = "Spearman's rank correlation of strength and target factor"
 
@@ -46,7 +48,7 @@ class Monotonicity(FactorMetric):
         """Return one correlation per image ``[b]``, NaN below three points."""
         assert samples.strengths is not None
         gain, strengths = self.read_edit(samples).gain(), samples.strengths.to(torch.float64)
-        curve = [k for k in range(gain.shape[1]) if k != samples.main]
+        curve = [k for k in range(gain.shape[1]) if k not in (samples.main, samples.effect)]
         gain, strengths = gain[:, curve], strengths[:, curve]
         if samples.reconstructions is not None:
             start = torch.zeros(len(samples), 1)

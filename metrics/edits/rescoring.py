@@ -33,6 +33,7 @@ class Rescoring(FactorMetric):
         True
     """
 
+    version = 2
     needs = frozenset({"factors", "wanted"})
     source = "Interpreting the Latent Space of GANs, section 3.2, with known factors"
 

@@ -10,7 +10,7 @@ from metrics.networks.readings import FactorMetric
 class TargetGain(FactorMetric):
     """Change of the target factor in the asked direction, divided by the asked change.
 
-    Read by a judge, relative to the method's reconstruction (to the source where there is none):
+    Read by a judge, relative to the source:
     0 is no change, 1 the whole change, negative the wrong way. The target is where
     `Samples.wanted` differs from `Samples.factors`; of several targets the mean counts.
 
@@ -25,6 +25,7 @@ class TargetGain(FactorMetric):
         ['target_gain_zoo1']
     """
 
+    version = 2
     needs = frozenset({"factors", "wanted"})
     source = "change of the target factor / asked change, as read by a judge"
 

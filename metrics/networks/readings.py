@@ -12,6 +12,7 @@ from latentbench.data.faults import shortened
 from latentbench.errors import BadInput, NotMeasurable
 from latentbench.metric import SampleMetric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.answers import reliability
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader, read_split
 
@@ -24,8 +25,7 @@ class Readings:
     """Factors of an edit, as a judge reads them, in [0, 1].
 
     Args:
-        change: reading of each output minus that of the reconstruction (of the source where
-            there is none).
+        change: reading of each output minus that of the source.
         asked: factors that a perfect edit would have, minus those of the source.
         target: factors that the edit asks to change.
     """
@@ -39,11 +39,12 @@ class Readings:
         share = self.change / torch.where(self.target, self.asked, torch.nan)
         return share.nanmean(-1)
 
-    def leak(self, blur: Float[Tensor, " f"]) -> Float[Tensor, "b s"]:
-        """Return the mean absolute change of the other factors; up to `blur` counts as none."""
+    def leak(self, blur: Float[Tensor, " f"], weights: Float[Tensor, " f"]) -> Float[Tensor, "b s"]:
+        """Return the weighted mean absolute change of the others; up to `blur` counts as none."""
         moved = self.change.abs()
+        others = torch.where(self.target, 0.0, weights)
         moved = torch.where(moved > blur, moved, 0.0)
-        return torch.where(self.target, torch.nan, moved).nanmean(-1)
+        return (others * moved).sum(-1) / others.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,39 @@ class Sharpness:
     Args:
         rmse: root mean squared error per factor.
         std: standard deviation of the readings per factor.
+        reliability: 1 - mean squared error / variance per factor, at least 0.
     """
 
     rmse: Float[Tensor, " f"]
     std: Float[Tensor, " f"]
+    reliability: Float[Tensor, " f"]
+
+
+def targets(samples: Samples, asker: str) -> Bool[Tensor, "b 1 f"]:
+    """Return the factors that each row's edit asks to change.
+
+    Args:
+        samples: with `factors` and `wanted`.
+        asker: name of the metric that asks, for the error.
+
+    Raises:
+        BadInput: an edit that asks for no change.
+    """
+    assert samples.factors is not None and samples.wanted is not None
+    change = (samples.wanted - samples.factors[:, None]).abs()
+    target = (change > UNCHANGED).any(1, keepdim=True)
+    if not bool(target.any(-1).all()):
+        row = int((~target.any(-1)).flatten().nonzero()[0])
+        raise BadInput(
+            f"{asker}: Samples.wanted of {samples.ids[row]} equals its factors; ask for images "
+            f"that lack what the edit adds"
+        )
+    return target
+
+
+def things(target: Bool[Tensor, "b 1 f"], dataset: Dataset) -> Bool[Tensor, "b 1 f"]:
+    """Return those of the asked factors that say whether a thing is there."""
+    return target & torch.tensor([name in dataset.things for name in dataset.factor_names])
 
 
 class FactorMetric(SampleMetric):
@@ -97,21 +127,17 @@ class FactorMetric(SampleMetric):
             BadInput: an edit that asks for no change.
         """
         assert samples.factors is not None and samples.wanted is not None
-        base = samples.sources if samples.reconstructions is None else samples.reconstructions
-        if base is None:
+        if samples.sources is None:
             raise BadInput(
-                f"{type(self).__name__} needs Samples.reconstructions or sources, got neither; "
-                f"take a benchmark of edits"
+                f"{type(self).__name__} needs Samples.sources, got None; take a benchmark of edits"
             )
-        asked = samples.wanted - samples.factors[:, None]
-        target = (asked.abs() > UNCHANGED).any(1, keepdim=True)
-        if not bool(target.any(-1).all()):
-            row = int((~target.any(-1)).flatten().nonzero()[0])
-            raise BadInput(
-                f"{type(self).__name__}: Samples.wanted of {samples.ids[row]} equals its factors; "
-                f"ask for images that lack what the edit adds"
-            )
-        change = self.reader.factors(samples.outputs) - self.reader.factors(base)[:, None]
+        asked, target = (
+            samples.wanted - samples.factors[:, None],
+            targets(samples, type(self).__name__),
+        )
+        change = (
+            self.reader.factors(samples.outputs) - self.reader.factors(samples.sources)[:, None]
+        )
         return Readings(change, asked, target)
 
     def sharpness(self) -> Sharpness:
@@ -123,4 +149,5 @@ class FactorMetric(SampleMetric):
         known = data.describe("calibration", index).factors
         if known is None:
             raise BadInput(f"{type(self).__name__} needs known factors, the data set has none")
-        return Sharpness((read - known).square().mean(0).sqrt(), read.std(0))
+        rmse = (read - known).square().mean(0).sqrt()
+        return Sharpness(rmse, read.std(0), reliability(read, known))

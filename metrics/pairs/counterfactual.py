@@ -8,13 +8,15 @@ from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
 
+IDLE = "pixel error of the source"
+
 
 class CounterfactualError(SampleMetric):
     """Error against the true counterfactual: what was asked, and all that should have stayed.
 
     `counterfactual_rmse` is the root mean squared pixel error, images in [0, 1];
-    `counterfactual_lpd` the learned perceptual distance; `counterfactual_ratio` the pixel error
-    divided by that of the source left as it is: below 1 the edit is better than doing nothing.
+    `counterfactual_lpd` the learned perceptual distance; `counterfactual_ratio` the sum over images
+    of the pixel error / that of the untouched sources: below 1 is better than doing nothing.
 
     Source: this suite; possible since the data set renders counterfactuals.
 
@@ -26,6 +28,8 @@ class CounterfactualError(SampleMetric):
         ['counterfactual_rmse', 'counterfactual_ratio', 'counterfactual_lpd_zoo1']
     """
 
+    version = 2
+    at = "main"
     needs = frozenset({"truths", "sources"})
     source = "error against the rendered counterfactual"
 
@@ -47,19 +51,23 @@ class CounterfactualError(SampleMetric):
             for name, f in figures.items()
         }
 
+    @property
+    def ratios(self) -> dict[str, str]:
+        """The pixel error as a share of the sources'."""
+        return {"counterfactual_ratio": IDLE}
+
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge."""
         super().prepare(surroundings)
         self.reader = Reader(self.extractor, surroundings)
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
-        """Return the figures of each output ``[b, s]``; no ratio where nothing was asked."""
+        """Return the figures of each output ``[b, s]``, and the pixel error of the source."""
         assert samples.truths is not None and samples.sources is not None
         sources = samples.sources[:, None].expand_as(samples.truths)
         error, idle = (_rmse(x - samples.truths) for x in (samples.outputs, sources))
         perceptual = self.reader.distance(samples.outputs, samples.truths)
-        ratio = (error / idle).where(idle > 0, float("nan"))
-        return dict(zip(self.figures, (error, ratio, perceptual), strict=True))
+        return dict(zip((*self.figures, IDLE), (error, error, perceptual, idle), strict=True))
 
 
 def _rmse(gap: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "b s"]:

@@ -74,7 +74,7 @@ class FeatureSets(Metric):
 
     def images(self, samples: Samples) -> Float[Tensor, "b k 3 h w"]:
         """Return the images that count, by row."""
-        return samples.headline()
+        return samples.headline(self.at)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, with the hash of the network's weights."""
@@ -82,8 +82,7 @@ class FeatureSets(Metric):
 
     def add(self, samples: Samples) -> None:
         """Keep the features of the rows that reach the matched effect."""
-        counts = torch.ones(len(samples)) if samples.matched is None else samples.matched
-        rows = counts.nonzero().flatten().tolist()
+        rows = samples.counting(self.at).nonzero().flatten().tolist()
         self.seen.add(LEFT_OUT, torch.tensor(len(samples) - len(rows)))
         self.seen.add(MEASURED, torch.tensor(len(rows)))
         if rows:

@@ -47,8 +47,9 @@ class TruthKernelDistance(FeatureSets):
     def images(self, samples: Samples) -> Float[Tensor, "b k 3 h w"]:
         """Return outputs and truths in turn."""
         assert samples.truths is not None
-        columns = slice(None) if samples.main is None else [samples.main]
-        return torch.stack([samples.headline(), samples.truths[:, columns]], 2).flatten(1, 2)
+        main = samples.column(self.at)
+        columns = slice(None) if main is None else [main]
+        return torch.stack([samples.headline(self.at), samples.truths[:, columns]], 2).flatten(1, 2)
 
     def compute(self) -> dict[str, Score]:
         """Return the distance; None below two independent images."""

@@ -64,7 +64,7 @@ class ShiftedSet(FeatureSets):
     def images(self, samples: Samples) -> Float[Tensor, "b 2 3 h w"]:
         """Return the shifted and the unshifted sample of each row."""
         assert samples.sources is not None
-        return torch.cat([samples.headline()[:, :1], samples.sources[:, None]], 1)
+        return torch.cat([samples.headline(self.at)[:, :1], samples.sources[:, None]], 1)
 
     def compute(self) -> dict[str, Score]:
         """Return the figures of each case, as "figure/case"."""

@@ -26,6 +26,8 @@ from metrics.codes.spread import Spread
 from metrics.codes.svcca import SVCCA
 from metrics.codes.typicality import Typicality
 from metrics.edits.attribute_dependency import AttributeDependency
+from metrics.edits.edit_error import EditError
+from metrics.edits.edit_error_image import EditErrorImage
 from metrics.edits.leak import Leak
 from metrics.edits.monotonicity import Monotonicity
 from metrics.edits.rescoring import Rescoring
@@ -60,6 +62,7 @@ from planted import PlantedData, PlantedJudge
 N = 26
 MAKERS = [
     PSNR, SSIM, MeanSquaredError, PerceptualDistance, CounterfactualError, TargetGain, Leak,
+    EditError, EditErrorImage,
     Background, BackgroundPerceptual,
     Monotonicity, IdentityPreservation, TruthKernelDistance, ISTD, PathSmoothness, FactorPath,
     NoiseStatistics,
@@ -107,7 +110,7 @@ def samples(data=SURROUNDINGS.dataset, n=N) -> Samples:
     return Samples(
         ids, outputs, tuple(f"group{k % 2}" for k in range(n)), sources=batch.images,
         truths=other.flip(1).contiguous(), reconstructions=outputs[:, 0] * 0.9,
-        strengths=strengths.repeat(n, 1), main=4, matched=torch.arange(n) % 7 != 0,
+        strengths=strengths.repeat(n, 1), main=3, effect=4, matched=torch.arange(n) % 7 != 0,
         factors=batch.factors, wanted=wanted, noise=noise, codes=codes, other_codes=other_codes,
         masks=masks,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from latentbench.data.dataset import Dataset
-from latentbench.data.faces import ATTRIBUTES, FACTOR_NAMES
+from latentbench.data.faces import ATTRIBUTES, FACTOR_NAMES, THINGS
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Samples
 from latentbench.zoo.judges import Judge
@@ -54,6 +54,7 @@ class PlantedData(Dataset):
     gives = frozenset({Capability.LABELS})
     factor_names = FACTOR_NAMES
     attributes = ATTRIBUTES
+    things = THINGS
 
     def __init__(self, count: int = 1024) -> None:
         self.count = count

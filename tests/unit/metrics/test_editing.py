@@ -9,7 +9,7 @@ from latentbench.errors import BadInput
 from latentbench.metric import Surroundings
 from latentbench.types import Samples
 from metrics.edits.attribute_dependency import AttributeDependency, curve
-from metrics.edits.leak import Leak
+from metrics.edits.leak import MOVED, Leak
 from metrics.edits.monotonicity import Monotonicity, spearman
 from metrics.edits.rescoring import Rescoring, selectivity
 from metrics.edits.target_gain import TargetGain
@@ -91,15 +91,15 @@ class TestTargetGain:
         values = scored(TargetGain(), surroundings, edited(off, factors))
         assert values["target_gain_zoo1"] == pytest.approx(-0.5, abs=1e-5)
 
-    def test_reconstruction_error_is_not_gain(self, surroundings):
-        """A method that decodes every face with glasses at half has changed nothing by editing."""
+    def test_what_the_reconstruction_changed_counts(self, surroundings):
+        """The user has the source, and sees the output."""
         half = plant(put_on(source_factors(), 0.5))
 
         def stays(factors, share):
             return put_on(factors, 0.5)
 
         values = scored(TargetGain(), surroundings, edited(stays, reconstructions=half))
-        assert values["target_gain_zoo1"] == pytest.approx(0, abs=1e-6)
+        assert values["target_gain_zoo1"] == pytest.approx(0.5, abs=1e-6)
 
     def test_an_edit_that_asks_for_nothing_is_refused(self, surroundings):
         samples = edited(put_on)
@@ -173,8 +173,35 @@ class TestLeak:
         assert perfect["leak_zoo1"] == idle["leak_zoo1"] == 0
         assert all_of_it["leak_zoo1"] > 0.2
         assert perfect["selectivity_zoo1"] == pytest.approx(1)
-        assert idle["selectivity_zoo1"] == 0
+        assert idle["selectivity_zoo1"] is None  # nothing moves
         assert 0.5 < all_of_it["selectivity_zoo1"] < 0.8
+
+    def test_what_inversion_loses_is_leak(self, surroundings):
+        """Another person in reconstruction and edit alike is no clean edit."""
+
+        def other(factors, share):
+            after = put_on(factors, share)
+            after[:, :10] = 1 - factors[:, :10]
+            return after
+
+        lost = plant(other(source_factors(), 0.0))
+        samples = edited(other, reconstructions=lost)
+        assert scored(Leak(), surroundings, samples)["leak_zoo1"] > 0.2
+
+    def test_selectivity_is_a_ratio_of_sums(self, surroundings):
+        """One image that hardly moves, all of it right, does not make the method selective."""
+
+        def mixed(factors, share):
+            after = factors + share * (1 - factors)
+            after[0] = put_on(factors, 0.01)[0]
+            return after
+
+        metric, samples = Leak(), edited(mixed)
+        value = scored(metric, surroundings, samples)["selectivity_zoo1"]
+        gain, moved = (metric.measured()[k][:, -1] for k in ("selectivity_zoo1", MOVED))
+        assert value == pytest.approx(float(gain.sum() / moved.sum()))
+        assert (gain / moved)[0] == pytest.approx(1)
+        assert value < float((gain / moved).mean()) - 0.01
 
     def test_changes_within_the_judges_error_count_as_none(self, surroundings):
         class Blurred(PlantedJudge):

@@ -124,16 +124,27 @@ class Planted:
     def __init__(self, folder):
         self.folder, self.found = folder, []
 
-    def cell(self, method, seed=0, reached=None, replicates=(), **figures):
-        """Add a cell; each figure is ``[n]`` values, lower is better."""
+    def cell(self, method, seed=0, reached=None, replicates=(), effect=None, **figures):
+        """Add a cell; each figure is ``[n]`` values, lower is better.
+
+        Given `effect`, all figures but the first count on its rows alone.
+        """
         n = len(next(iter(figures.values())))
         frame = pd.DataFrame({"id": [f"test/{k}" for k in range(n)], "group": "hat+", "output": 0})
         frame["headline"] = True if reached is None else reached
         counts = frame["headline"].to_numpy()
-        frame = frame.assign(**figures)
+        frame = (
+            frame.assign(**figures) if effect is None else frame.assign(effect=effect, **figures)
+        )
+        main = next(iter(figures))
+        at = {name: "headline" if effect is None or name == main else "effect" for name in figures}
         entries = {
             name: ScoreEntry(
-                float(np.mean(values[counts])), n, replicates=replicates, higher_is_better=False
+                float(np.mean(values[counts])),
+                n,
+                replicates=replicates,
+                higher_is_better=False,
+                at=at[name],
             )
             for name, values in figures.items()
         }
@@ -143,7 +154,6 @@ class Planted:
             frame.to_parquet(where / SAMPLES)
         else:
             frame.drop(columns=list(figures)).to_parquet(where / SAMPLES)
-        main = next(iter(figures))
         cell = record(method, 0.0, id=where.name, seed=seed, scores=entries, main_score=main)
         self.found.append((where, cell))
 
@@ -208,6 +218,21 @@ def test_giving_up_on_hard_images_wins_nothing(planted):
     assert leaderboard.who(board.rows[2], "")[0] == "quitter †"
     marks = [leaderboard.mark(board, k, "leak_zoo1") for k in range(3)]
     assert marks == ["best", "worse", ""] and 2 not in board.ranking.ranks()
+
+
+def test_missing_the_matched_effect_takes_no_rank_from_a_main_score_that_counts_elsewhere(planted):
+    """Its figures at matched effect are left out of the comparison, its main score is not."""
+    near, far = draw(30, 0, 0.1), 1 + draw(30, 1, 0.1)
+    planted.cell("coarse", effect=np.arange(30) < 10, edit_error_zoo1=near, leak_zoo1=near)
+    planted.cell("fine", effect=np.full(30, True), edit_error_zoo1=far, leak_zoo1=far)
+    board, k = planted.row("coarse")
+    assert k == 0 and board.ranking.ranks() == {0: (1, 1), 1: (2, 2)}
+    assert board.rankings["leak_zoo1"].order == [1]
+    assert leaderboard.who(board.rows[0], "")[0] == "coarse †"
+    rows = list(csv.DictReader(io.StringIO(leaderboard.csv_text([board]))))
+    shares = {(r["method"], r["figure"]): float(r["coverage"]) for r in rows}
+    assert shares["coarse", "edit_error_zoo1"] == 1
+    assert shares["coarse", "leak_zoo1"] == pytest.approx(1 / 3, abs=1e-3)
 
 
 def test_sets_are_compared_when_they_hold_the_same_images(planted):
