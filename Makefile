@@ -31,16 +31,16 @@ reference: setup ## the sweeps behind results/reference, two at a time: some 45 
 	$(RUN) -m latentbench.reports.claims results/reference
 
 test: setup ## all quick tests, and the examples in docstrings
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 soak: setup ## ten minutes of kills, damage and full disks under a sweep: the same leaderboard
 	OMP_NUM_THREADS=1 $(RUN) tests/soak/soak.py --seconds 600
 
 test-slow: setup ## those that take more than a few seconds each
-	$(RUN) -m pytest -n 2 -m slow
+	$(RUN) -m pytest -n 2 --dist worksteal -m slow
 
 shapes: setup ## part of the quick tests with the shapes and types of all arguments checked
-	$(RUN) -m pytest -n 2 --jaxtyping $(SHAPED)
+	$(RUN) -m pytest -n 2 --dist worksteal --jaxtyping $(SHAPED)
 
 agreement: setup ## compare figures with reference implementations; writes docs/agreement.md
 	$(UV) sync --frozen --inexact --group agreement

@@ -1,38 +1,47 @@
-"""Real command lines in subprocesses, on the plug-in package's tiny parts."""
+"""Real command lines in processes of their own, on the plug-in package's tiny parts."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
+from commands import PACKAGE, ROOT, Command, Done
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "tests" / "plugin_package"
 ACME = ("benchmark=acme", "dataset=acme", "tracker=none")
+NUMBERS = count()
 
 
-def command(results: Path, *words: str) -> list[str]:
+def words_of(results: Path, *words: str) -> list[str]:
     places = [f"results.dir={results}", f"results.cache={results}/cache"]
     runtime = ["runtime.batch_size=4", "runtime.threads=1", "runtime.device=cpu"]
     many = ["-m"] if "-m" in words else []
     rest = [word for word in words if word != "-m"]
-    return [sys.executable, "runner.py", *many, *places, *runtime, *rest]
+    return [*many, *places, *runtime, *rest]
 
 
 def environment(log: Path | None = None) -> dict[str, str]:
-    extra = {"PYTHONPATH": str(PACKAGE), "COLUMNS": "200"}
-    return os.environ | extra | ({} if log is None else {"ACME_LOG": str(log)})
+    extra = {"COLUMNS": "200"}
+    return extra | ({} if log is None else {"ACME_LOG": str(log)})
 
 
-def run(results: Path, *words: str, log: Path | None = None):
+def start(results: Path, *words: str, log: Path | None = None) -> Command:
+    output = results.parent / f"{results.name} output {next(NUMBERS)}"
+    return Command(words_of(results, *words), output, environment(log))
+
+
+def run(results: Path, *words: str, log: Path | None = None) -> Done:
+    return start(results, *words, log=log).wait()
+
+
+def in_a_fresh_interpreter(*words: str):
     return subprocess.run(
-        command(results, *words),
+        [sys.executable, *words],
         cwd=ROOT,
-        env=environment(log),
+        env=os.environ | environment() | {"PYTHONPATH": str(PACKAGE)},
         capture_output=True,
         text=True,
         timeout=900,
@@ -115,14 +124,12 @@ def test_a_sweep_killed_in_the_middle_goes_on_where_it_stopped(tmp_path):
     words = ("-m", *ACME, "model=acme,acme_double", "method=acme", "++method.seconds=0.5")
     whole, cut, log = tmp_path / "whole", tmp_path / "cut", tmp_path / "log"
     assert run(whole, *words).returncode == 0
-    process = subprocess.Popen(command(cut, *words), cwd=ROOT, env=environment(log))
+    process = start(cut, *words, log=log)
     deadline = time.monotonic() + 600
-    while not cells(cut) or len(batches(cut)) < 2:
-        assert process.poll() is None, "ended before it could be killed"
+    while process.running() and (not cells(cut) or len(batches(cut)) < 2):
         assert time.monotonic() < deadline, "no batch was finished"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     done = cells(cut)
     assert len(done) == 1
     finished = len(batches(cut))
@@ -177,8 +184,7 @@ def without_torch(*words: str):
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
         "sys.exit(code)"
     )
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    return in_a_fresh_interpreter("-c", code)
 
 
 @pytest.mark.parametrize(
@@ -209,20 +215,17 @@ def test_help_needs_no_torch():
 
 def test_two_sweeps_of_one_second_end_with_their_own_exit_codes(tmp_path):
     started = [
-        subprocess.Popen(
-            command(tmp_path, "-m", *ACME, "model=acme", f"method={method}"),
-            cwd=ROOT,
-            env=environment(),
-        )
+        start(tmp_path, "-m", *ACME, "model=acme", f"method={method}")
         for method in ("acme", "acme_broken")
     ]
-    assert [process.wait(600) for process in started] == [0, 1]
+    assert [process.wait().returncode for process in started] == [0, 1]
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_joblib_computes_every_cell_and_its_exit_code_tells(tmp_path):
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    done = run(tmp_path, "-m", *ACME, "model=acme", "method=acme,acme_broken", *launcher)
+    words = words_of(tmp_path, "-m", *ACME, "model=acme", "method=acme,acme_broken", *launcher)
+    done = in_a_fresh_interpreter("runner.py", *words)
     assert done.returncode == 1, done.stderr
     found = [json.loads(body) for body in cells(tmp_path).values()]
     assert sorted(record["status"] for record in found) == ["failed", "ok"]

@@ -99,9 +99,9 @@ def by_dtype(tmp_path_factory):
     names = {"benchmark": "reconstruction", "method": "ddim_inversion", "model": "faces_ddpm",
              "dataset": "faces"}  # fmt: skip
     choices = [f"{group}={name}" for group, name in names.items()]
-    settings = ["benchmark.n=8", "method.steps=5", "metric=[psnr,ssim,identity_preservation]"]
+    settings = ["benchmark.n=4", "method.steps=3", "metric=[psnr,ssim,identity_preservation]"]
     places = [f"results.dir={folder}", "results.cache=null", "tracker=none"]
-    runtime = ["runtime.threads=1", "runtime.batch_size=8", "runtime.device=cpu"]
+    runtime = ["runtime.threads=1", "runtime.batch_size=4", "runtime.device=cpu"]
     found = {}
     for dtype in ("float32", "bfloat16"):
         with plugins.conf():

@@ -142,6 +142,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.NAME)
 def test_a_recipe_writes_half_precision_that_its_model_loads(recipe, root, tmp_path):
     told = recipe.make(tmp_path, CPU, root, TINY, count=40)
@@ -159,6 +160,7 @@ def test_a_recipe_writes_half_precision_that_its_model_loads(recipe, root, tmp_p
         assert b'"F16"' in header and b'"F32"' not in header, file
 
 
+@pytest.mark.slow
 def test_a_further_ldm_is_a_pipeline_with_its_own_latents(root, tmp_path):
     told = further_ldms.make("faces_ldm_f8", tmp_path, CPU, root, TINY, count=8)
     assert told["unet_and_text"]["steps"] == 2
