@@ -12,6 +12,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.errors import Incompatible
 from latentbench.fitting import Fitting
 from latentbench.model import DiffusionModel, LatentModel
+from latentbench.option import Option
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Concept, Edit, Endpoint, Latent, Space
 
@@ -84,6 +85,17 @@ class Editor(ABC, Generic[Model]):
         del config
         spaces = frozenset(s for verb in verbs for s in cls.requires.get(verb, ()))
         return spaces, frozenset(n for verb in verbs for n in cls.needs.get(verb, ()))
+
+    @classmethod
+    def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
+        """Return why its other parts do not go with the model or with each other, or None.
+
+        Args:
+            model: class of the cell's model.
+            others: the options that its settings name, by setting.
+        """
+        del model, others
+        return None
 
     def attach(
         self,

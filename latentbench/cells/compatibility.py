@@ -100,8 +100,9 @@ class Parts:
         return f"{who} needs {_words(lacking)}, which {where} does not give"
 
     def _others(self) -> str | None:
+        own = others.named_by(self.editor, self.settings)
         named = others.named_by(type(self.benchmark), self.benchmark_settings)
-        return self.benchmark.misfit(self.model, named)
+        return self.editor.misfit(self.model, own) or self.benchmark.misfit(self.model, named)
 
 
 def reason_to_skip(parts: Parts) -> str | None:

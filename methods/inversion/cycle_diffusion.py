@@ -1,14 +1,20 @@
 """DPM-Encoder and CycleDiffusion: noise maps along one sampled chain of the forward process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Guidance, Positive, Steps
-from latentbench.parameterization import Grid
-from latentbench.types import Batch
+from latentbench.bounds import Guidance, Name, Positive, Steps
+from latentbench.errors import BadInput, Incompatible
+from latentbench.model import DiffusionModel, LatentModel
+from latentbench.option import Option
+from latentbench.parameterization import Grid, whole_steps
+from latentbench.sampling.loop import plain
+from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.inversion.noise_maps import Eta, NoiseMapEditor, Skip
 
 
@@ -16,10 +22,14 @@ class CycleDiffusion(NoiseMapEditor):
     """Noise maps of a chain: x_T ~ q(x_T | x_0), then x_{i-1} ~ q(x_{i-1} | x_i, x_0).
 
     Source: "Unifying Diffusion Models' Latent Space, with Applications to CycleDiffusion and
-    Guidance", sections 3.1 (DPM-Encoder) and 3.2 (text editing). The code is close to N(0, I); its
-    deviation measures the model's denoising error per level.
+    Guidance", sections 3.1 (DPM-Encoder) and 3.2 (CycleDiffusion). The code is close to N(0, I);
+    its deviation measures the model's denoising error per level. An edit decodes it under another
+    prompt or, with a `target_model`, by a model of another domain: both models have the same levels
+    and the same latents, and no prompt is needed.
     Deviations: the chain needs no network, so the means of all timesteps are evaluated in one
-    batch; one trial, never the best of many; the strength axis is that of `NoiseMapEditor`.
+    batch; one trial, never the best of many; between prompts the strength axis is that of
+    `NoiseMapEditor`, between models it is the share of the kept steps that the target model makes,
+    the last ones (the paper's early stop): 0 leaves the image to the source model.
 
     Args:
         steps: sampling steps; default: the model's.
@@ -28,7 +38,8 @@ class CycleDiffusion(NoiseMapEditor):
             steps (0.3).
         guidance_source: guidance while encoding.
         guidance_target: guidance at strength 1.
-        max_strength: largest lambda of a benchmark's curve.
+        target_model: a yaml of conf/model that decodes; None is the cell's own model.
+        max_strength: largest strength of a benchmark's curve; with a target model at most 1.
 
     Example:
         >>> editor = CycleDiffusion(eta=0.1)  # editor.decode(editor.invert(batch))
@@ -36,6 +47,7 @@ class CycleDiffusion(NoiseMapEditor):
 
     paper = "Unifying Diffusion Models' Latent Space, with Applications to CycleDiffusion, sec. 3"
     version = 2
+    others: ClassVar[Mapping[str, str]] = {"target_model": "model"}
 
     def __init__(
         self,
@@ -45,12 +57,72 @@ class CycleDiffusion(NoiseMapEditor):
         skip: Skip = 0.3,
         guidance_source: Guidance = 1.0,
         guidance_target: Guidance = 3.0,
+        target_model: Name | None = None,
         max_strength: Positive = 1.0,
     ) -> None:
+        if target_model is not None and max_strength > 1:
+            raise BadInput(
+                f"max_strength {max_strength:g}: a target model makes at most all steps, which is "
+                f"strength 1; give 1 or less"
+            )
         super().__init__(
             steps=steps, eta=eta, skip=skip, guidance_source=guidance_source,
             guidance_target=guidance_target, max_strength=max_strength,
         )  # fmt: skip
+        self.target_model = target_model
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
+        """Return what is asked of model and data: another model takes the place of prompts."""
+        spaces, needs = super().required(verbs, config)
+        if config.get("target_model") is None:
+            return spaces, needs
+        return spaces - {Space.TEXT}, needs - {Capability.PROMPTS, Capability.TARGET_PROMPTS}
+
+    @classmethod
+    def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
+        """Return why the target model cannot decode noise maps, or None."""
+        target = others.get("target_model")
+        if target is None or Space.NOISE_MAPS in target.cls.spaces:
+            return None
+        return f"target_model={target.name} ({target.cls.__name__}) lacks the space noise_maps"
+
+    def edit(
+        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the codes' images under prompts between source and target, or by another model."""
+        target = self.parts.get("target_model")
+        if target is None:
+            return super().edit(batch, edit, strengths)
+        refuse_other_levels(self.model, target, self.steps)
+        code, grid = self.invert(batch), self.model.grid(self.steps)
+        x = self.draw_levels(grid, self.model.encode(batch.images), batch, code.start)
+        images = []
+        for strength in strengths.tolist():
+            k = whole_steps(strength, grid.n - code.start)
+            if strength > 1 or (k == 0 and strength > 0):
+                raise BadInput(
+                    f"strength {strength:g} is not 1 to {grid.n - code.start} of "
+                    f"{grid.n - code.start} steps; use {1 / (grid.n - code.start):g} to 1"
+                )
+            images.append(self._translated(target if k else self.model, code, x, k, edit))
+        return torch.stack(images, 1)
+
+    def _translated(
+        self, model: DiffusionModel, code: Latent, x: Float[Tensor, "b l ..."], k: int, edit: Edit
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the images after the last k steps by a model, from where the chain was then."""
+        if k == 0:
+            return model.decode(x[:, -1])
+        maps = code.parts[Space.NOISE_MAPS]
+        parts = {Space.NOISE: x[:, -1 - k], Space.NOISE_MAPS: maps[:, -k:]}
+        late = replace(code, parts=parts, start=code.start + maps.shape[1] - k)
+        if Capability.PROMPTS not in model.gives:
+            return self._images(model, late, plain(model.told(late)))
+        terms = self._terms(model, late, edit.target_prompts, torch.ones(1))
+        return self._images(model, late, terms)
 
     def draw_levels(
         self, grid: Grid, x0: Float[Tensor, "b ..."], batch: Batch, start: int
@@ -68,3 +140,22 @@ class CycleDiffusion(NoiseMapEditor):
             mean = alpha * x0 + (sigma**2 - s**2).clamp(min=0).sqrt() * r
             levels.append(mean + s * noise[:, i - start + 1])
         return torch.stack([*levels, x0], 1)
+
+
+def refuse_other_levels(source: DiffusionModel, target: DiffusionModel, steps: int | None) -> None:
+    """Refuse two models of which one cannot decode what the other has encoded.
+
+    Raises:
+        Incompatible: their latents have other shapes, or their noise levels differ.
+    """
+    if source.latent_shape != target.latent_shape:
+        raise Incompatible(
+            f"the target model's latents are {target.latent_shape}, the source model's "
+            f"{source.latent_shape}; take two models of one latent space"
+        )
+    a, b = source.grid(steps), target.grid(steps)
+    if not (torch.equal(a.alpha, b.alpha) and torch.equal(a.sigma, b.sigma)):
+        raise Incompatible(
+            f"the target model's sampler has other noise levels than the source model's ({b.n} and "
+            f"{a.n} steps); set method.steps, and take two models of one schedule"
+        )

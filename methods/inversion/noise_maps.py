@@ -97,7 +97,7 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         start = self._start(grid)
         x = self.draw_levels(grid, self.model.encode(batch.images), batch, start)
         latent = Latent({Space.NOISE: x[:, 0]}, start, batch.prompts)
-        terms = self._terms(latent, None, torch.zeros(1))
+        terms = self._terms(self.model, latent, None, torch.zeros(1))
         maps = self._noise_maps(grid, x, terms, start)
         return replace(latent, parts={**latent.parts, Space.NOISE_MAPS: maps})
 
@@ -125,37 +125,47 @@ class NoiseMapEditor(Editor[DiffusionModel]):
     def _decode(
         self, latent: Latent, target: tuple[str, ...] | None, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
-        grid, s = self.model.grid(self.steps), len(strengths)
-        x, maps = latent.parts[Space.NOISE], latent.parts[Space.NOISE_MAPS]
+        terms = self._terms(self.model, latent, target, strengths)
+        images = self._images(self.model, latent, terms, len(strengths))
+        return images.unflatten(0, (len(latent), len(strengths)))
+
+    def _images(
+        self, model: DiffusionModel, latent: Latent, terms: tuple[Term, ...], times: int = 1
+    ) -> Float[Tensor, "r 3 h w"]:
+        """Return the images that a model makes of codes, of each code `times` with terms of own."""
+        grid, maps = model.grid(self.steps), latent.parts[Space.NOISE_MAPS]
         # std of the last step is 0 where the clean end has sigma 0: its map is a plain residual
-        last = maps[:, -1].repeat_interleave(s, 0)
+        last = maps[:, -1].repeat_interleave(times, 0)
         residual = [Residual(last)] if float(grid.sigma[-1]) == 0 else []
         z0 = generate(
-            self.model,
-            x.repeat_interleave(s, 0),
-            self._terms(latent, target, strengths),
+            model,
+            latent.parts[Space.NOISE].repeat_interleave(times, 0),
+            terms,
             grid=grid,
             start=latent.start,
             eta=self.eta,
-            noise=lambda i: maps[:, i - latent.start].repeat_interleave(s, 0),
+            noise=lambda i: maps[:, i - latent.start].repeat_interleave(times, 0),
             interventions=residual,
         )
-        return self.model.decode(z0).unflatten(0, (len(x), s))
+        return model.decode(z0)
 
     def _terms(
-        self, latent: Latent, target: tuple[str, ...] | None, strengths: Float[Tensor, " s"]
+        self,
+        model: DiffusionModel,
+        latent: Latent,
+        target: tuple[str, ...] | None,
+        strengths: Float[Tensor, " s"],
     ) -> tuple[Term, ...]:
         """Return the guided condition of each image and strength, from its source to the target."""
         weight = strengths.repeat(len(latent))
-        condition = self.model.told(latent).repeat(len(strengths))
+        condition = model.told(latent).repeat(len(strengths))
         if target is not None:
-            goal = self.model.told(replace(latent, prompts=target)).repeat(len(strengths))
+            goal = model.told(replace(latent, prompts=target)).repeat(len(strengths))
             condition = condition.lerp(goal, weight)
         if float(weight.max()) == 0 and self.guidance_source == 1:
             return plain(condition)
         scale = self.guidance_source + weight * (self.guidance_target - self.guidance_source)
-        null = self.model.unconditional(len(weight))
-        return guided(condition, null, scale.to(self.model.device))
+        return guided(condition, model.unconditional(len(weight)), scale.to(model.device))
 
     def _noise_maps(
         self, grid: Grid, x: Float[Tensor, "b l ..."], terms: tuple[Term, ...], start: int

@@ -1,10 +1,15 @@
 """CycleDiffusion's codes: Gaussian, unlike the edit-friendly ones."""
 
+from dataclasses import replace
+
+import cells
 import pytest
 import torch
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
+from latentbench.errors import BadInput, Incompatible
+from latentbench.records import Status
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
 from methods.inversion.cycle_diffusion import CycleDiffusion
@@ -12,10 +17,18 @@ from methods.inversion.cycle_diffusion import CycleDiffusion
 SOURCE, TARGET = "a face with hat", "a face with smile"
 
 
-def attached(model, **settings) -> CycleDiffusion:
+def attached(model, target=None, **settings) -> CycleDiffusion:
     editor = CycleDiffusion(**settings)
-    editor.attach(model, Streams(0), Cache(None))
+    parts = {} if target is None else {"target_model": target}
+    editor.attach(model, Streams(0), Cache(None), parts)
     return editor
+
+
+class Brighter(toy.GaussianModel):
+    """The same images on a brighter ground: another domain."""
+
+    def mean(self, prompt):
+        return super().mean(prompt) + 0.2
 
 
 def exact_batch(model, rows: int = 32) -> Batch:
@@ -78,3 +91,72 @@ def test_the_edit_moves_towards_the_target(gaussian):
     way = gaussian.mean(TARGET) - gaussian.mean(SOURCE)
     moved = ((images - batch.images[:, None]) * way).sum((-3, -2, -1)) / way.square().sum()
     assert moved.mean(0).tolist() == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
+
+
+# ---------------------------------------------------------------- between two models
+
+
+def test_the_same_model_twice_gives_the_images_back(gaussian):
+    batch = exact_batch(gaussian, 3)
+    editor = attached(gaussian, toy.GaussianModel("v_prediction"), guidance_target=1.0)
+    images = editor.edit(batch, Edit("domain"), torch.tensor([0.0, 0.4, 1.0]))
+    torch.testing.assert_close(images, batch.images[:, None].expand_as(images), rtol=0, atol=2e-4)
+
+
+def test_another_model_decodes_what_the_first_has_encoded(gaussian):
+    batch = exact_batch(gaussian, 3)
+    editor = attached(gaussian, Brighter(), skip=0.0, eta=1.0, guidance_target=1.0)
+    images = editor.edit(batch, Edit("domain"), torch.tensor([0.0, 0.5, 1.0]))
+    moved = images - batch.images[:, None]
+    assert torch.equal(images[:, 0], batch.images)
+    assert moved[:, 2].mean() == pytest.approx(0.2, abs=0.005)
+    assert 0.0 < float(moved[:, 1].mean()) < float(moved[:, 2].mean())
+    assert float(moved[:, 2].std()) < 0.01  # the image is kept
+
+
+def test_both_models_share_levels_and_latents(gaussian):
+    class Wider(toy.GaussianModel):
+        latent_shape = (3, 9, 9)
+
+    class Noisier(toy.GaussianModel):
+        def grid(self, steps=None):
+            grid = super().grid(steps)
+            return replace(grid, alpha=0.9 * grid.alpha)
+
+    batch = exact_batch(gaussian, 1)
+    for target, words in ((Wider(), "one latent space"), (Noisier(), "one schedule")):
+        with pytest.raises(Incompatible, match=words):
+            attached(gaussian, target).edit(batch, Edit("domain"), torch.tensor([1.0]))
+
+
+def test_a_target_model_makes_at_least_one_step_and_at_most_all(gaussian):
+    with pytest.raises(BadInput, match="give 1 or less"):
+        CycleDiffusion(target_model="faces_ddpm", max_strength=2.0)
+    editor, batch = attached(gaussian, Brighter()), exact_batch(gaussian, 1)
+    for strength in (0.01, 1.5):
+        with pytest.raises(BadInput, match="of 35 steps"):
+            editor.edit(batch, Edit("domain"), torch.tensor([strength]))
+
+
+def test_both_models_are_part_of_the_cell_and_metered(tmp_path, monkeypatch):
+    rows, forward = {}, toy.GaussianModel.forward
+
+    def counted(self, x, *others):
+        rows[self.bright] = rows.get(self.bright, 0) + len(x)
+        return forward(self, x, *others)
+
+    monkeypatch.setattr(toy.GaussianModel, "forward", counted)
+    ask = ["method=cycle_diffusion", "model=acme_planted", "benchmark=acme_half", "benchmark.n=4"]
+    record, _ = cells.run(tmp_path, *ask, "method.target_model=acme_bright")
+    assert record.status is Status.OK, record.reason
+    named = record.config["others"]["method.target_model"]
+    assert named == {"_target_": "acme.denoisers.Planted", "bright": 0.2}
+    inverted = 3 * 8  # steps x images: the first model's part, the runner's own check left out
+    assert record.evaluations["run"]["forward"] == inverted + rows[0.2]
+
+
+def test_a_target_model_without_noise_maps_is_told_before_anything_is_loaded(tmp_path):
+    ask = ["method=cycle_diffusion", "method.target_model=acme", "benchmark=acme_half"]
+    record, _ = cells.run(tmp_path, *ask, "model=acme_planted")
+    assert record.status is Status.SKIPPED
+    assert "target_model=acme (Waves) lacks the space noise_maps" in record.reason
