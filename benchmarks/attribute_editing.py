@@ -14,7 +14,7 @@ from latentbench.batching import map_batches, padded_batches
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, above, at_most, between, distinct, matches, not_empty
 from latentbench.data.dataset import Dataset, Split
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, unknown
 from latentbench.types import Batch, Capability, Edit, Samples
 from latentbench.zoo.judges import JudgeName, load_judge
 
@@ -47,7 +47,8 @@ class AttributeEditing(Benchmark):
         split: which images are edited.
 
     Raises:
-        BadInput: the split has fewer than n images far from an edit's goal (raised by `setup`).
+        BadInput: an attribute that the data set does not have, or a split with fewer than n images
+            far from an edit's goal (raised by `check`).
     """
 
     question = "Does an edit change what was asked and nothing else?"
@@ -69,6 +70,19 @@ class AttributeEditing(Benchmark):
     ) -> None:
         self.n, self.attributes, self.gain = n, tuple(attributes), gain
         self.strengths, self.judge, self.split = strengths, judge, split
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse attributes that the data do not have, and too few images far from a goal."""
+        super().check(dataset)
+        for name in self.attributes:
+            attribute = str(_edit(name).attribute)
+            if attribute not in dataset.attributes:
+                raise unknown("attribute", attribute, dataset.attributes)
+            _untouched(dataset, self.split, name, self.n)
+
+    def curve(self, max_strength: float) -> tuple[float, ...]:
+        """Return 0 and the native strengths of the curve, evenly spaced."""
+        return tuple(torch.linspace(0, max_strength, self.strengths + 1).tolist())
 
     def edits(self, dataset: Dataset) -> Sequence[Edit]:
         """Return the edits without prompts, for methods that fit."""
@@ -119,7 +133,7 @@ class AttributeEditing(Benchmark):
 
     def _match(self, bench: Bench, name: str) -> dict[str, Any]:
         """Return the curve, and the strength whose mean gain comes nearest to the wanted one."""
-        curve = torch.linspace(0, bench.editor.max_strength, self.strengths + 1)
+        curve = torch.tensor(self.curve(bench.editor.max_strength))
         start, asked = self._read(bench, name, curve[:1])
 
         def gains(strengths: Tensor) -> dict[float, float]:

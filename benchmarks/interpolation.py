@@ -27,6 +27,7 @@ class Interpolation(Benchmark):
     question = "Is the path between two latents smooth, and on the manifold?"
     verbs = frozenset({"interpolate"})
     main_score = "istd_cv"
+    images_per_row = 2
 
     def __init__(
         self,

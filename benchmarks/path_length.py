@@ -37,6 +37,7 @@ class PathLength(Benchmark):
     question = "How fast does the image change with the latent?"
     verbs = frozenset({"interpolate"})
     main_score = "ppl_lpd_zoo1"
+    images_per_row = 2
 
     def __init__(
         self,

@@ -48,6 +48,10 @@ class PromptEditing(Benchmark):
         self.n, self.strengths, self.give_masks = n, strengths, give_masks
         self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
 
+    def curve(self, max_strength: float) -> tuple[float, ...]:
+        """Return 0 and the native strengths, evenly spaced."""
+        return tuple(torch.linspace(0, max_strength, self.strengths + 1).tolist())
+
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
         """Return the kinds of edit."""
         return dataset.edit_kinds
@@ -62,7 +66,7 @@ class PromptEditing(Benchmark):
         index = [numbers[k] for k in work.indices]
         batch = bench.dataset.batch(SPLIT, index)
         edit = bench.dataset.edit(SPLIT, index)
-        curve = torch.linspace(0, bench.editor.max_strength, self.strengths + 1)
+        curve = torch.tensor(self.curve(bench.editor.max_strength))
         asked = edit if self.give_masks else replace(edit, masks=None)
         images = bench.editor.edit(batch, asked, curve).clamp(-1, 1).cpu()
         return Samples(

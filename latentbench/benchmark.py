@@ -10,6 +10,7 @@ import torch
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.model import LatentModel
 from latentbench.option import Option
 from latentbench.streams import Streams
@@ -83,6 +84,33 @@ class Benchmark(ABC):
     main_score: ClassVar[str]
 
     n: int
+    images_per_row: ClassVar[int] = 1  # two where a row is a path between two images
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse settings that do not fit the data, before a weight is read.
+
+        The runner refuses a cell without rows by itself.
+
+        Args:
+            dataset: the images; of no size yet where the model decides it.
+
+        Raises:
+            BadInput: it reads more images than the split holds.
+        """
+        split = getattr(self, "split", None)
+        read, there = self.images_per_row * self.n, 0 if split is None else dataset.size(split)
+        if split is not None and read > there:
+            most = there // self.images_per_row
+            raise BadInput(
+                f"benchmark.n={self.n} of {type(self).__name__} takes {read} images of the split "
+                f"{split!r}, which has {there}; {f'give {most} or fewer, ' if most else ''}add "
+                f"images or take another split"
+            )
+
+    def curve(self, max_strength: float) -> tuple[float, ...]:
+        """Return the native strengths that it asks a method for, 0 first; none by default."""
+        del max_strength
+        return ()
 
     def misfit(self, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
         """Return why its other parts do not go with the model or with each other, or None.

@@ -47,6 +47,8 @@ class Editor(ABC, Generic[Model]):
         scope: "image" (one image at a time), "global" (one direction for all), "model".
         families: kinds of model that it works on; a denoiser where nothing else is said.
 
+    A setting `steps` is the number of sampling steps, None the model's.
+
     Attributes:
         max_strength: the largest native strength that is worth trying. A benchmark spreads its
             strength curve evenly over [0, max_strength], so choose the value at which edits
@@ -96,6 +98,22 @@ class Editor(ABC, Generic[Model]):
         """
         del model, others
         return None
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse settings that do not fit the cell, before a weight is read.
+
+        Override it where settings depend on each other through the number of steps, on the labels
+        or on the size of the data. What a constructor can tell alone, it refuses itself.
+
+        Args:
+            data: the images; of no size yet where the model decides it.
+            steps: sampling steps, the method's or the model's; None for a model without a sampler.
+            strengths: native strengths that the benchmark will ask for, 0 left out.
+
+        Raises:
+            BadInput: says what came, what is allowed and what to do.
+        """
+        del data, steps, strengths
 
     def attach(
         self,

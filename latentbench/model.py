@@ -166,6 +166,19 @@ class LatentModel(ABC):
     evaluations: Evaluations
     _lent: int = 0  # how many `borrowed` are open
 
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], steps: int | None) -> None:
+        """Refuse settings that its schedule has no room for, before a weight is read.
+
+        Args:
+            settings: of its constructor, defaults filled in.
+            steps: sampling steps that a method will take; None where it leaves them to the model.
+
+        Raises:
+            BadInput: says what is allowed.
+        """
+        del settings, steps
+
     @abstractmethod
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b ..."]:
         """Return the clean latent z_0 (the images themselves for a pixel model)."""

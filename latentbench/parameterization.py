@@ -151,6 +151,38 @@ def variance_preserving_grid(
     return Grid(steps, a.sqrt(), (1 - a).sqrt())
 
 
+def scheduled_grid(scheduler: Any, steps: int, final_alpha_cumprod: float) -> Grid:
+    """Return the grid of a DDPM/DDIM model on the timesteps that a diffusers scheduler spaces.
+
+    Args:
+        scheduler: of diffusers, with `set_timesteps` and `alphas_cumprod`.
+        steps: number of steps.
+        final_alpha_cumprod: alpha_bar of the clean end.
+
+    Raises:
+        BadInput: the schedule has no room for so many steps; says how many it has room for.
+    """
+
+    def spaced(n: int) -> Grid | None:
+        try:
+            scheduler.set_timesteps(n)
+            timesteps = scheduler.timesteps.tolist()
+            return variance_preserving_grid(
+                scheduler.alphas_cumprod, timesteps, final_alpha_cumprod
+            )
+        except (ValueError, IndexError):  # refused, or spaced beyond the last timestep
+            return None
+
+    grid = spaced(steps)
+    if grid is None:
+        most = next((n for n in range(steps - 1, 0, -1) if spaced(n) is not None), 0)
+        raise BadInput(
+            f"the model's schedule has no room for {steps} sampling steps, at most for {most}; "
+            f"lower method.steps or model.steps"
+        )
+    return grid
+
+
 def flow_grid(
     scheduler: Any, steps: int, tokens: int, sigmas: Sequence[float] | None = None
 ) -> Grid:

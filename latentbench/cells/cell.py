@@ -35,10 +35,10 @@ from latentbench.cells.parts import build, part_class, settings
 from latentbench.cells.progress import display
 from latentbench.cells.scoring import CHUNK, Scorer, refuse_clashes
 from latentbench.cells.working_folder import Finished, Partial, in_order
-from latentbench.config import Execution, Order, Overwrite
+from latentbench.config import Execution, Order, Overwrite, faults
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
-from latentbench.errors import Incompatible, LatentbenchError, MissingWeights
+from latentbench.errors import BadInput, Incompatible, LatentbenchError, MissingWeights
 from latentbench.fitting import Fitting
 from latentbench.metric import Metric, Surroundings
 from latentbench.model import DiffusionModel, LatentModel
@@ -110,12 +110,16 @@ def run_cell(
         wait: whether to wait where another process computes this cell.
 
     Raises:
+        BadInput: `seed`, `runtime` or `results` are wrong.
         Busy: another process computes it, and `wait` is false.
     """
+    check_surroundings(config)
     blank = Record("", Status.FAILED, dict(names), config.seed, {}, overrides=tuple(overrides))
     try:
         cell = plan(config, blank)
-        reason = reason_to_skip(_parts(cell))
+        reason = reason_to_skip(_parts(cell)) or _unscored(cell)
+        if reason is None:
+            check(cell)
         old = records.read(cell.folder)
     except KeyboardInterrupt:
         raise
@@ -183,6 +187,10 @@ def plan(config: DictConfig, blank: Record) -> Cell:
     """Build the light parts and find the id; no weight is read."""
     editor, benchmark, dataset = (build(config[g]) for g in ("method", "benchmark", "dataset"))
     metrics = {str(name): build(entry) for name, entry in config.metric.items()}
+    if not metrics:
+        raise BadInput(
+            "no metric is chosen, so there is nothing to measure; name one: metric=[psnr]"
+        )
     refuse_clashes(metrics)
     weights_dir = place(config, "weights_dir")
     on = [n for n, m in metrics.items() if not (m.missing(weights_dir) or m.unfed(dataset))]
@@ -195,6 +203,36 @@ def plan(config: DictConfig, blank: Record) -> Cell:
         main_score=benchmark.main_score,
     )
     return Cell(config, editor, benchmark, dataset, metrics, whole, blank)
+
+
+def check(cell: Cell) -> None:
+    """Refuse settings that do not fit the data, the model or each other; no weight is read.
+
+    Raises:
+        BadInput: says what came, what is allowed and what to do.
+    """
+    benchmark, editor, data = cell.benchmark, cell.editor, cell.dataset
+    if not any(benchmark.count(group, data) for group in benchmark.groups(data)):
+        raise BadInput(
+            f"{type(benchmark).__name__} has no row on {type(data).__name__}: none of its groups "
+            f"has an image there; raise dataset.limit, or take another data set"
+        )
+    benchmark.check(data)
+    own, steps = settings(cell.config.model), getattr(editor, "steps", None)
+    part_class(cell.config.model).check(own, steps)
+    strengths = [s for s in benchmark.curve(editor.max_strength) if s]
+    editor.check(data, steps or own.get("steps"), strengths)
+
+
+def _unscored(cell: Cell) -> str | None:
+    """Return why no metric can give a figure, or None where one can."""
+    folder, data = cell.weights_dir, cell.dataset
+    reasons = {name: m.missing(folder) or m.unfed(data) for name, m in cell.metrics.items()}
+    return None if None in reasons.values() else f"no metric gives a figure: {_listed(reasons)}"
+
+
+def _listed(reasons: Mapping[str, str | None]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
 def is_due(old: Record | None, config: DictConfig) -> bool:
@@ -236,6 +274,9 @@ def compute(cell: Cell) -> Record:
         costs["setup"] = Cost(**setup["cost"])
         with costs["score"].measure(bench.cache):
             scorer, files = score(cell, bench, runner.finished, works)
+    if all(entry.value is None for entry in scorer.scores.values()):
+        notes = {name: entry.note for name, entry in scorer.scores.items()}
+        raise BadInput(f"no metric gave a figure: {_listed(scorer.switched_off | notes)}")
     return replace(
         cell.blank,
         status=Status.OK,
@@ -390,10 +431,27 @@ def place(config: DictConfig, name: str) -> Path | None:
     return None if given is None else user_path(given, f"results.{name}")
 
 
-def check_places(config: DictConfig) -> None:
-    """Refuse a path of `results` that is empty or no text, before any work."""
+def check_surroundings(config: DictConfig) -> None:
+    """Refuse what is wrong with `seed`, `runtime` or `results`, whatever the cell, before any work.
+
+    Raises:
+        BadInput: a value that its type refuses, an empty path, a GPU that is not there.
+    """
+    typed = OmegaConf.masked_copy(config, ["seed", "runtime", "results"])
+    values: Any = OmegaConf.to_container(typed, resolve=True, enum_to_str=True)
+    found = list(faults(values))
+    if found:
+        raise BadInput("; ".join(found))
     for name in ("dir", "cache", "weights_dir"):
         place(config, name)
+    device = str(config.runtime.device)
+    if device.startswith("cuda"):
+        number, there = int(device.partition(":")[2] or 0), torch.cuda.device_count()
+        if number >= there:
+            raise BadInput(
+                f"runtime.device={device} is not there: torch {torch.__version__} sees {there} "
+                f"GPUs; write runtime.device=cpu, or auto for a GPU where there is one"
+            )
 
 
 def _partial(cell: Cell) -> Partial:

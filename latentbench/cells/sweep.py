@@ -67,14 +67,14 @@ def run_job(config: DictConfig, hydra: Any) -> str:
     done. The workers of a launcher wait for it.
 
     Raises:
-        WrongCommand: a place of `results` or the tracker's settings are wrong.
+        WrongCommand: `seed`, `runtime`, `results` or the tracker's settings are wrong.
     """
-    from latentbench.cells.cell import check_places
+    from latentbench.cells.cell import check_surroundings
     from latentbench.cells.identity import GROUPS
     from latentbench.reports.tracking import build
 
     try:
-        check_places(config)
+        check_surroundings(config)
     except BadInput as error:
         raise WrongCommand(str(error)) from None
     build(config.tracker)

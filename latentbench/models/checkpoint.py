@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from hydra.utils import get_class
@@ -21,6 +21,7 @@ from latentbench.model import AttentionCall, Condition, Evaluations, Taps
 from latentbench.models.denoiser import Denoiser
 from latentbench.models.feature_points import Change, FeaturePoint
 from latentbench.models.loading_bars import hide_loading_bars
+from latentbench.parameterization import Grid
 
 Attend = Callable[[AttentionCall], Tensor]
 
@@ -37,10 +38,10 @@ class CheckpointDiffusion(Denoiser):
         guidance: default classifier-free guidance scale.
         dtype: "float32", "float16" or "bfloat16".
         device: where the network runs.
-        scheduler: class of the checkpoint's scheduler.
     """
 
     processor: Callable[[str, Attend, list[str]], Any]  # of a tapped attention layer
+    schedule: ClassVar[str]  # full name of the class of its scheduler
 
     def __init__(
         self,
@@ -50,14 +51,30 @@ class CheckpointDiffusion(Denoiser):
         guidance: Guidance,
         dtype: Dtype,
         device: str,
-        scheduler: Any,
     ) -> None:
         self.path, self.steps, self.guidance = path, steps, guidance
         self.dtype, self.device = getattr(torch, dtype), torch.device(device)
         self.folder = resolve(path)
-        self.scheduler = load_component(scheduler, self.folder, "scheduler")
+        self.scheduler = load_component(self.schedule, self.folder, "scheduler")
         self.evaluations = Evaluations()
         self.compiled = False
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], steps: int | None) -> None:
+        """Refuse more sampling steps than its schedule has room for, before a weight is read."""
+        scheduler = read_scheduler(cls.schedule, str(settings["path"]))
+        for n in {steps or settings["steps"], settings["steps"]} if scheduler is not None else ():
+            cls.levels(scheduler, n)
+
+    @classmethod
+    def levels(cls, scheduler: Any, steps: int) -> Grid | None:
+        """Return the levels of a sampler, as far as the scheduler alone decides; else None.
+
+        Raises:
+            BadInput: the schedule has no room for so many steps.
+        """
+        del scheduler, steps
+        return None
 
     def component(self, cls: Any, subfolder: str, folder: str | None = None) -> Any:
         """Return one frozen network of the checkpoint (or another folder), in evaluation mode."""
@@ -212,6 +229,16 @@ def resolve(path: str) -> str:
         zoo.verify(path)
         return str(zoo.folder(path))
     return path
+
+
+def read_scheduler(cls: str, path: str) -> Any | None:
+    """Return a checkpoint's scheduler and leave its weights alone; None where it is not on disk."""
+    folder = str(zoo.folder(path)) if path in zoo.names() else path
+    options = {} if Path(folder).is_dir() else {"local_files_only": True}
+    try:
+        return load_component(cls, folder, "scheduler", **options)
+    except MissingWeights:
+        return None
 
 
 def load_component(cls: Any, folder: str, subfolder: str, **options: Any) -> Any:

@@ -1,6 +1,6 @@
 """Diffusion autoencoders: an encoder to one vector per image, and a denoiser that is told it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -121,6 +121,12 @@ class DiffusionAutoencoder(SemanticDiffusion):
         self.semantic_encoder: Any = self.component(SemanticEncoder, "semantic_encoder")
         self.code_prior: Any = self.component(CodePrior, "code_prior")
         self.code_size = int(self.semantic_encoder.config.code)
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], steps: int | None) -> None:
+        """Refuse more steps of the sampler or of the prior than the schedule has room for."""
+        super().check(settings, steps)
+        super().check(settings, settings["prior_steps"])
 
     def networks(self) -> Sequence[nn.Module]:
         """Return denoiser, encoder and prior."""

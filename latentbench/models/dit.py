@@ -54,6 +54,7 @@ class DiT(TransformerDiffusion):
     )
     gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS, Capability.CLASSES})
     processor = TappedAttention
+    schedule = "diffusers.DDIMScheduler"
 
     def __init__(
         self,
@@ -65,10 +66,7 @@ class DiT(TransformerDiffusion):
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(
-            path=path, steps=steps, guidance=guidance, dtype=dtype, device=device,
-            scheduler="diffusers.DDIMScheduler",
-        )  # fmt: skip
+        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
         self.prediction_type = self.scheduler.config.prediction_type
         self.network = self.component("diffusers.DiTTransformer2DModel", "transformer")
         _weigh_classes(self.network)
@@ -82,9 +80,14 @@ class DiT(TransformerDiffusion):
         """Return transformer and autoencoder."""
         return (self.network, self.vae)
 
+    @classmethod
+    def levels(cls, scheduler: Any, steps: int) -> Grid:
+        """Return the DDIM levels of the checkpoint's own scheduler config."""
+        return ddim_grid(scheduler, steps)
+
     def grid(self, steps: int | None = None) -> Grid:
         """Return the DDIM levels of the checkpoint's own scheduler config."""
-        return ddim_grid(self.scheduler, steps or self.steps)
+        return self.levels(self.scheduler, steps or self.steps)
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
         """Return the classes of prompts; None stands for the null class in every row."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.model import Condition, Taps
-from latentbench.models.checkpoint import CheckpointDiffusion, load_component
+from latentbench.models.checkpoint import CheckpointDiffusion
 from latentbench.models.stable_diffusion_xl import StableDiffusionXL
 from latentbench.parameterization import Grid
 
@@ -23,17 +23,13 @@ class EDMForm(CheckpointDiffusion):
     eps = (x - D) / sigma = sigma x / (sigma^2 + s^2) - s F / sqrt(sigma^2 + s^2), s = sigma_data.
     """
 
-    def load_edm_scheduler(self) -> None:
-        """Read sigma_min, sigma_max, sigma_data, rho and the sign of F from the checkpoint."""
-        self.scheduler: Any = load_component(
-            "diffusers.EDMEulerScheduler", self.folder, "scheduler"
-        )
-        self.prediction_type = "epsilon"
+    schedule = "diffusers.EDMEulerScheduler"
 
-    def grid(self, steps: int | None = None) -> Grid:
+    @classmethod
+    def levels(cls, scheduler: Any, steps: int) -> Grid:
         """Return the checkpoint's levels, divided as above; the last is clean."""
-        self.scheduler.set_timesteps(steps or self.steps)
-        sigma = self.scheduler.sigmas.double()
+        scheduler.set_timesteps(steps)
+        sigma = scheduler.sigmas.double()
         norm = (1 + sigma**2).sqrt()
         return Grid(sigma[:-1], 1 / norm, sigma / norm)
 
@@ -82,4 +78,4 @@ class EDMStableDiffusionXL(EDMForm, StableDiffusionXL):
             path=path, steps=steps, guidance=guidance, dtype=dtype, vae_tiling=vae_tiling,
             device=device,
         )  # fmt: skip
-        self.load_edm_scheduler()
+        self.prediction_type = "epsilon"

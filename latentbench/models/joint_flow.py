@@ -37,16 +37,14 @@ class JointFlow(TransformerDiffusion):
     )
     gives: ClassVar[frozenset[Capability]] = frozenset({Capability.PROMPTS})
     prediction_type = "flow"
+    schedule = "diffusers.FlowMatchEulerDiscreteScheduler"
     block_output = staticmethod(second_tokens)
     attention_name = "attn"
 
     def __init__(
         self, *, path: Name, steps: Steps, guidance: Guidance, dtype: Dtype, device: str
     ) -> None:
-        super().__init__(
-            path=path, steps=steps, guidance=guidance, dtype=dtype, device=device,
-            scheduler="diffusers.FlowMatchEulerDiscreteScheduler",
-        )  # fmt: skip
+        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
         self._embedded: dict[str, Condition] = {}
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:

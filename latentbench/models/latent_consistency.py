@@ -11,9 +11,9 @@ from torch import Tensor
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import MissingWeights
 from latentbench.model import Condition
-from latentbench.models.checkpoint import load_component, resolve
+from latentbench.models.checkpoint import resolve
 from latentbench.models.latent_diffusion import LatentDiffusion
-from latentbench.parameterization import Grid, variance_preserving_grid
+from latentbench.parameterization import Grid, scheduled_grid
 from latentbench.types import Space
 
 
@@ -42,6 +42,7 @@ class LatentConsistency(LatentDiffusion):
     """
 
     spaces: ClassVar[frozenset[Space]] = frozenset({Space.CONSISTENCY, Space.VAE})
+    schedule = "diffusers.LCMScheduler"
 
     def __init__(
         self,
@@ -55,7 +56,6 @@ class LatentConsistency(LatentDiffusion):
         device: str = "cpu",
     ) -> None:
         super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
-        self.scheduler = load_component("diffusers.LCMScheduler", self.folder, "scheduler")
         self.embedded_guidance = embedded_guidance
         if adapter is not None:
             merge_lora(self.network, adapter)
@@ -64,11 +64,10 @@ class LatentConsistency(LatentDiffusion):
         """Return what changes an image beside weights and schedule."""
         return (*super().settings(), self.embedded_guidance)
 
-    def grid(self, steps: int | None = None) -> Grid:
+    @classmethod
+    def levels(cls, scheduler: Any, steps: int) -> Grid:
         """Return the levels of the LCM schedule, ending at the clean image."""
-        self.scheduler.set_timesteps(steps or self.steps)
-        timesteps = self.scheduler.timesteps.tolist()
-        return variance_preserving_grid(self.scheduler.alphas_cumprod, timesteps, 1.0)
+        return scheduled_grid(scheduler, steps, 1.0)
 
     def boundary(self, timestep: int | float) -> tuple[float, float]:
         """Return (c_skip, c_out) of a timestep."""

@@ -10,7 +10,7 @@ from latentbench.errors import Incompatible
 from latentbench.model import AttentionCall
 from latentbench.models.checkpoint import Attend, CheckpointDiffusion
 from latentbench.models.feature_points import FeaturePoint, all_but_last, last
-from latentbench.parameterization import Grid, variance_preserving_grid
+from latentbench.parameterization import Grid, scheduled_grid
 
 DEPTH = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
@@ -80,6 +80,7 @@ class UNetDiffusion(CheckpointDiffusion):
     """
 
     processor = TappedAttention
+    schedule = "diffusers.DDIMScheduler"
 
     def __init__(
         self,
@@ -90,15 +91,17 @@ class UNetDiffusion(CheckpointDiffusion):
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(
-            path=path, steps=steps, guidance=guidance, dtype=dtype, device=device,
-            scheduler="diffusers.DDIMScheduler",
-        )  # fmt: skip
+        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
         self.prediction_type = self.scheduler.config.prediction_type
+
+    @classmethod
+    def levels(cls, scheduler: Any, steps: int) -> Grid:
+        """Return the DDIM levels of the checkpoint's own scheduler config."""
+        return ddim_grid(scheduler, steps)
 
     def grid(self, steps: int | None = None) -> Grid:
         """Return the DDIM levels of the checkpoint's own scheduler config."""
-        return ddim_grid(self.scheduler, steps or self.steps)
+        return self.levels(self.scheduler, steps or self.steps)
 
     def attention_modules(self) -> dict[str, Any]:
         """Return the attention layers by name, in the order in which they run."""
@@ -157,7 +160,4 @@ def _skip_widths(network: Any) -> list[int]:
 
 def ddim_grid(scheduler: Any, steps: int) -> Grid:
     """Return the levels of DDIM with this many steps, as a `DDIMScheduler` spaces them."""
-    scheduler.set_timesteps(steps)
-    timesteps = scheduler.timesteps.tolist()
-    final = float(scheduler.final_alpha_cumprod)
-    return variance_preserving_grid(scheduler.alphas_cumprod, timesteps, final)
+    return scheduled_grid(scheduler, steps, float(scheduler.final_alpha_cumprod))

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.cache import Cache, content_hash
+from latentbench.errors import BadInput
 from latentbench.model import Condition, Convention, DiffusionModel
 from latentbench.parameterization import Grid
 from latentbench.sampling.loop import guided, invert, noise_to_level
@@ -39,8 +40,15 @@ def ddim_invert(
         forward_noise: for `forward_steps`.
         forward_steps: replace this many of the first inversion steps (at the clean end) by one
             draw of the forward process ("There and Back Again", the first-steps fix).
+
+    Raises:
+        BadInput: more forward steps than steps.
     """
     grid, empty = model.grid(steps), model.unconditional(len(batch))
+    if not 0 <= forward_steps <= grid.n:
+        raise BadInput(
+            f"forward_steps must be 0 to {grid.n}, the sampling steps; got {forward_steps}"
+        )
     terms = guided(
         empty if condition is None else condition, empty if null is None else null, guidance
     )

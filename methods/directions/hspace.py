@@ -120,6 +120,13 @@ class HSpaceDirections(Editor[DiffusionModel]):
             raise BadInput(f"{extremes} extremes on either side need {2 * extremes} images")
         if variant == "pca" and space == "noise":
             raise BadInput("variant pca works on space=bottleneck; x_T has no steps to align")
+        if variant == "pca" and components > images - 2:
+            raise BadInput(f"{components} components need {components + 2} images, got {images}")
+        if extremes % 2 ** len(balance or ()):
+            raise BadInput(
+                f"{extremes} extremes cannot be balanced over {2 ** len(balance or ())} classes; "
+                f"give a multiple"
+            )
         if start >= stop:
             raise BadInput(f"no step lies between start {start:g} and stop {stop:g}")
         self.variant, self.space, self.steps = variant, Space(space), steps
@@ -138,6 +145,23 @@ class HSpaceDirections(Editor[DiffusionModel]):
         spaces = frozenset({Space.NOISE, Space(config.get("space", "bottleneck"))})
         _, needs = super().required(verbs, config)
         return spaces, frozenset() if config.get("variant") == "pca" else needs
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse a window without a step, more images than there are, and unknown attributes."""
+        start, stop = self.window
+        if steps is not None and not any(start <= i / steps < stop for i in range(steps)):
+            raise BadInput(
+                f"none of the {steps} sampling steps lies between method.start={start:g} and "
+                f"method.stop={stop:g}; widen the window or raise method.steps"
+            )
+        if self.images > (there := data.size("generator")):
+            raise BadInput(
+                f"method.images={self.images} is more than the {there} images of the split "
+                f"'generator'; give {there} or fewer, or add images"
+            )
+        for name in (*self.balance, *self._off(())):
+            if name not in data.factor_names:
+                raise unknown("attribute", name, data.factor_names)
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn a direction per attribute that will be asked for, and all components."""

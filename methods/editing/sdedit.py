@@ -1,6 +1,6 @@
 """SDEdit: noise the image part of the way, denoise under the target condition."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Count, Guidance, Share, Steps, above, at_most
+from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
@@ -62,6 +63,12 @@ class SDEdit(Editor[DiffusionModel]):
         self.negative = negative
         self.repeats, self.max_strength = repeats, max_strength
 
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse strengths of less than a step."""
+        if steps is not None:
+            for strength in strengths:
+                self._steps_back(strength, steps)
+
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
@@ -73,13 +80,21 @@ class SDEdit(Editor[DiffusionModel]):
     def _repeat(self, x0: Tensor, batch: Batch, edit: Edit, strength: float) -> Tensor:
         """Return the clean latents after all passes."""
         n = self.model.grid(self.steps).n
-        k = whole_steps(strength, n)
-        if k == 0 and strength > 0:
-            raise BadInput(f"strength {strength:g} is 0 of {n} steps; use {1 / n:g} up")
+        k = self._steps_back(strength, n)
         z0 = x0
         for number in range(self.repeats if k else 0):
             z0 = self._pass(z0, x0, batch, edit, n - k, self._noise(batch, x0, n, number))
         return z0
+
+    def _steps_back(self, strength: float, n: int) -> int:
+        """Return how many of n steps a strength goes back."""
+        k = whole_steps(strength, n)
+        if k == 0 and strength > 0:
+            raise BadInput(
+                f"strength {strength:g} is 0 of {n} sampling steps, strengths start at {1 / n:g}; "
+                f"raise method.steps or method.max_strength, or lower benchmark.strengths"
+            )
+        return k
 
     def _pass(
         self,

@@ -11,6 +11,7 @@ from scipy.stats import beta as beta_law
 from torch import Tensor
 
 from latentbench.bounds import Guidance, Name, Share, Steps, between
+from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
 from latentbench.model import AttentionCall, Condition, Convention
 from latentbench.parameterization import whole_steps
@@ -137,6 +138,14 @@ class AttentionInterpolation(SphericalInterpolation):
         self.mode: Literal["inner", "outer"] = mode
         self.fused, self.guide, self.warmup = fused, guide, warmup
         self.alpha, self.beta, self.explore = alpha, beta, explore
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse a warm-up of less than a step, which would be plain interpolation."""
+        if steps is not None and self.warmup > 0 and not whole_steps(self.warmup, steps):
+            raise BadInput(
+                f"method.warmup={self.warmup:g} is 0 of {steps} sampling steps; give 0 for none, "
+                f"{1 / steps:g} or more, or raise method.steps"
+            )
 
     def coefficients(self, a: Endpoint, b: Endpoint, frames: int) -> Float[Tensor, "b t"]:
         """Return t_i, quantiles of the Beta law of each path; 0 and 1 at the ends."""

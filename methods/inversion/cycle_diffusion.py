@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Guidance, Name, Positive, Steps
+from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput, Incompatible
 from latentbench.model import DiffusionModel, LatentModel
 from latentbench.option import Option
@@ -89,6 +90,13 @@ class CycleDiffusion(NoiseMapEditor):
             return None
         return f"target_model={target.name} ({target.cls.__name__}) lacks the space noise_maps"
 
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse what every such editor refuses, and shares of a translation below a step."""
+        super().check(data, steps, strengths)
+        if self.target_model is not None and steps is not None:
+            for strength in strengths:
+                _steps_of(strength, steps - self._start(steps))
+
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
@@ -101,12 +109,7 @@ class CycleDiffusion(NoiseMapEditor):
         x = self.draw_levels(grid, self.model.encode(batch.images), batch, code.start)
         images = []
         for strength in strengths.tolist():
-            k = whole_steps(strength, grid.n - code.start)
-            if strength > 1 or (k == 0 and strength > 0):
-                raise BadInput(
-                    f"strength {strength:g} is not 1 to {grid.n - code.start} of "
-                    f"{grid.n - code.start} steps; use {1 / (grid.n - code.start):g} to 1"
-                )
+            k = _steps_of(strength, grid.n - code.start)
             images.append(self._translated(target if k else self.model, code, x, k, edit))
         return torch.stack(images, 1)
 
@@ -140,6 +143,14 @@ class CycleDiffusion(NoiseMapEditor):
             mean = alpha * x0 + (sigma**2 - s**2).clamp(min=0).sqrt() * r
             levels.append(mean + s * noise[:, i - start + 1])
         return torch.stack([*levels, x0], 1)
+
+
+def _steps_of(strength: float, n: int) -> int:
+    """Return how many of n steps are a share of them."""
+    k = whole_steps(strength, n)
+    if strength > 1 or (k == 0 and strength > 0):
+        raise BadInput(f"strength {strength:g} is not 1 to {n} of {n} steps; use {1 / n:g} to 1")
+    return k
 
 
 def refuse_other_levels(source: DiffusionModel, target: DiffusionModel, steps: int | None) -> None:

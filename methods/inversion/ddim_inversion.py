@@ -1,13 +1,15 @@
 """DDIM inversion: the deterministic sampler run backwards; edits by decoding under a new prompt."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Guidance, Positive, Steps, between
+from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.types import Batch, Capability, Edit, Latent, Space
@@ -73,6 +75,14 @@ class DDIMInversion(Editor[DiffusionModel]):
         spaces, needs = super().required(verbs, config)
         own = any(config.get(name) is not None for name in ("inversion_prompt", "negative"))
         return spaces | ({Space.TEXT} if own else frozenset()), needs
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse more forward steps than there are steps."""
+        if steps is not None and self.forward_steps > steps:
+            raise BadInput(
+                f"method.forward_steps={self.forward_steps} is more than the {steps} sampling "
+                f"steps; give {steps} or fewer, or raise method.steps"
+            )
 
     def invert(self, batch: Batch) -> Latent:
         """Return x_T of each image under the inversion's prompt."""

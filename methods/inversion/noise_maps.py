@@ -23,6 +23,7 @@ from latentbench.bounds import (
     below,
     between,
 )
+from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
@@ -85,6 +86,11 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         self.guidance_source, self.guidance_target = guidance_source, guidance_target
         self.max_strength = max_strength
 
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse a skip that leaves no step, and as many etas as there are not steps."""
+        if steps is not None:
+            self._start(steps)
+
     @abstractmethod
     def draw_levels(
         self, grid: Grid, x0: Float[Tensor, "b ..."], batch: Batch, start: int
@@ -94,7 +100,7 @@ class NoiseMapEditor(Editor[DiffusionModel]):
     def invert(self, batch: Batch) -> Latent:
         """Return x at level `start` and the noise maps from there on; see `decode`."""
         grid = self.model.grid(self.steps)
-        start = self._start(grid)
+        start = self._start(grid.n)
         x = self.draw_levels(grid, self.model.encode(batch.images), batch, start)
         latent = Latent({Space.NOISE: x[:, 0]}, start, batch.prompts)
         terms = self._terms(self.model, latent, None, torch.zeros(1))
@@ -111,14 +117,18 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         """Return the codes' images under prompts between source and target."""
         return self._decode(self.invert(batch), edit.target_prompts, strengths)
 
-    def _start(self, grid: Grid) -> int:
-        """Return the level that the code starts at."""
-        start = self.skip if isinstance(self.skip, int) else whole_steps(self.skip, grid.n)
-        if start >= grid.n:
-            raise BadInput(f"skip leaves out {start} of {grid.n} steps; leave out fewer")
-        if not isinstance(self.eta, float | int) and len(self.eta) != grid.n:
+    def _start(self, n: int) -> int:
+        """Return the level of a sampler of n steps that the code starts at."""
+        start = self.skip if isinstance(self.skip, int) else whole_steps(self.skip, n)
+        if start >= n:
             raise BadInput(
-                f"eta has {len(self.eta)} values for {grid.n} steps; give one, or one a step"
+                f"method.skip={self.skip} leaves out {start} of {n} sampling steps; leave out "
+                f"{n - 1} or fewer, or raise method.steps"
+            )
+        if not isinstance(self.eta, float | int) and len(self.eta) != n:
+            raise BadInput(
+                f"method.eta has {len(self.eta)} values for {n} sampling steps; give one number, "
+                f"or one a step"
             )
         return start
 

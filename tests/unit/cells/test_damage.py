@@ -264,9 +264,9 @@ def test_a_setting_that_json_cannot_hold_fails_with_a_record(tmp_path, value):
 
 
 def test_what_only_the_runtime_caused_is_due_under_another_runtime(tmp_path):
-    record, _ = cells.run(tmp_path, "runtime.device=gpu")
+    record, _ = cells.run(tmp_path, "runtime.execution.vae_slicing=true")
     assert record.status is Status.FAILED
-    assert not cells.run(tmp_path, "runtime.device=gpu")[1]
+    assert not cells.run(tmp_path, "runtime.execution.vae_slicing=true")[1]
     again, new = cells.run(tmp_path)
     assert new
     assert again.status is Status.OK

@@ -97,7 +97,7 @@ def test_skip_is_a_count_or_a_share(pixel, cls):
     count, share = (attached(cls(skip=skip), pixel).invert(batch) for skip in (2, 0.4))
     assert count.start == share.start == 2
     assert torch.equal(count.parts[Space.NOISE_MAPS], share.parts[Space.NOISE_MAPS])
-    with pytest.raises(BadInput, match="leaves out 5 of 5 steps"):
+    with pytest.raises(BadInput, match="leaves out 5 of 5 sampling steps"):
         attached(cls(skip=5), pixel).invert(batch)
 
 
@@ -117,7 +117,7 @@ def test_eta_may_differ_between_steps(pixel, cls):
     code = editor.invert(batch)
     torch.testing.assert_close(editor.decode(code), batch.images, rtol=1e-4, atol=1e-4)
     assert not torch.equal(code.parts[Space.NOISE_MAPS], one.parts[Space.NOISE_MAPS])
-    with pytest.raises(BadInput, match="2 values for 5 steps"):
+    with pytest.raises(BadInput, match="2 values for 5 sampling steps"):
         attached(cls(eta=[1.0, 1.0]), pixel).invert(batch)
 
 

@@ -70,7 +70,7 @@ def test_seeds_differ(latent):
 def test_a_strength_below_one_step_is_refused(latent):
     batch = toy.ToyData().batch("test", range(1))
     edit = Edit("x", target_prompts=("smile",))
-    with pytest.raises(BadInput, match=r"0 of 5 steps; use 0\.2 up"):
+    with pytest.raises(BadInput, match=r"0 of 5 sampling steps, strengths start at 0\.2"):
         attached(latent).edit(batch, edit, torch.tensor([0.1]))
 
 
