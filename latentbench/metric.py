@@ -17,8 +17,9 @@ from latentbench.batching import padded_batches
 from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
+from latentbench.intervals import Kind
 from latentbench.metric_state import Seen, as_json, as_tensor
-from latentbench.statistics import add_note, mean_score
+from latentbench.statistics import add_note, row_score
 from latentbench.types import At, Capability, Samples, Score
 from latentbench.zoo.published_weights import PublishedWeights, first_missing
 
@@ -33,6 +34,7 @@ FED_BY = {  # fields of samples that there are only where the data set gives thi
     "source_prompts": Capability.PROMPTS,
 }
 ALL = -1  # main output of samples that have none: all count
+SHARE = 0.01  # of a range: the smallest difference that matters
 ROWS = 16  # rows measured at once: sums over rows of another number may round differently
 
 
@@ -46,6 +48,9 @@ class Figure:
         low: smallest possible value, or None.
         high: largest possible value, or None.
         higher_is_better: direction, or None where neither is better.
+        kind: what it is made of, which decides its interval.
+        smallest: the smallest difference that matters; 1% of the range by default. Without a finite
+            range None: a board takes 1% of the figure's median size there.
     """
 
     description: str
@@ -53,6 +58,12 @@ class Figure:
     low: float | None = None
     high: float | None = None
     higher_is_better: bool | None = None
+    kind: Kind = Kind.MEAN
+    smallest: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.smallest is None and self.low is not None and self.high is not None:
+            object.__setattr__(self, "smallest", SHARE * (self.high - self.low))
 
 
 @runtime_checkable
@@ -243,9 +254,9 @@ class Metric(torchmetrics.Metric):
 
 
 class SampleMetric(Metric):
-    """A metric with one value per image or per output; its score is a mean over images.
+    """A metric with one value per image or per output; its score is a mean or a rate over rows.
 
-    A subclass gives `figures`, `needs` and `values`. The interval is the percentile bootstrap
+    A subclass gives `figures`, `needs` and `values`. The interval is that of the figure's kind
     over ids, so all outputs of one image stay together. Values per output count at one output only
     (see `at`), and only for rows that reach the matched effect where that is the one; values of
     whole rows always do. `values` is called with 16 rows each time, the last padded, so a row's
@@ -304,12 +315,15 @@ class SampleMetric(Metric):
         inside = torch.tensor([group in (None, g) for g in self.seen.groups], dtype=torch.bool)
         values, main = self._shown(name, inside), int(self.seen.column(MAIN)[0])
         if values.ndim == 1 or main == ALL:
-            return mean_score(values[inside], self._ids(inside))
+            return row_score(values[inside], self._ids(inside), self._kind(name))
         rows = inside & self.seen.column(MATCHED)
-        score = mean_score(values[rows][:, [main]], self._ids(rows))
+        score = row_score(values[rows][:, [main]], self._ids(rows), self._kind(name))
         left_out, asked = int((inside & ~rows).sum()), int(inside.sum())
         reason = f"{left_out} of {asked} rows did not reach the matched effect"
         return add_note(score, reason if left_out else "")
+
+    def _kind(self, name: str) -> Kind:
+        return self.figures[name].kind if name in self.figures else Kind.MEAN
 
     def _ids(self, rows: Bool[Tensor, " b"]) -> list[str]:
         return [name for name, take in zip(self.seen.ids, rows.tolist(), strict=True) if take]

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from latentbench import store
 from latentbench.cache import content_hash
 from latentbench.errors import BadInput
+from latentbench.intervals import Kind
 
 log = logging.getLogger(__name__)
 FILE = "record.json"
@@ -59,6 +60,9 @@ class ScoreEntry:
         replicates: the figure without each group of images, for paired tests of such figures.
         every_row: whether rows that miss the matched effect count as well.
         at: column of the samples that says which outputs count: "headline" or "effect".
+        kind: what the figure is made of, which decides its interval.
+        range: smallest and largest possible value, None where there is none.
+        smallest: the smallest difference that matters, None where it depends on the board.
     """
 
     value: float | None
@@ -71,6 +75,9 @@ class ScoreEntry:
     replicates: tuple[float, ...] = ()
     every_row: bool = False
     at: str = HEADLINE
+    kind: Kind = Kind.MEAN
+    range: tuple[float | None, float | None] = (None, None)
+    smallest: float | None = None
 
     def __post_init__(self) -> None:
         finite = all(map(math.isfinite, self.replicates))

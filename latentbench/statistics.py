@@ -1,32 +1,30 @@
-"""Intervals: how sure a figure is. Which method is for which figure: docs/statistics.md."""
+"""Scores: figures of rows that come in clusters, and means over seeds and images.
 
-from collections.abc import Iterator, Sequence
+Which interval is for which figure: `latentbench.intervals`, docs/statistics.md.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
+from latentbench.errors import BadInput
+from latentbench.intervals import LEVEL, Array, Kind, Units, clustered_wilson, row_units
 from latentbench.types import Score
 
-Array = npt.NDArray[np.float64]
 
-RESAMPLES = 2000
-FEWEST = 8  # clusters below which a 95% bootstrap interval is not shown
-_BLOCK = 2**20  # random numbers drawn at once
+def row_score(values: Tensor, ids: Sequence[str], kind: Kind) -> Score:
+    """Return the score of a figure of this kind from values of rows, as `mean_score` does."""
+    return (rate_score if kind is Kind.RATE else mean_score)(values, ids)
 
 
 def mean_score(values: Tensor, ids: Sequence[str]) -> Score:
-    """Return the mean with its 95% bootstrap interval over clusters.
+    """Return the mean over rows with its 95% interval over clusters.
 
-    Rows with the same id are one cluster and are resampled together; NaN values are left out
-    and counted in the note. The result does not depend on the order of the rows.
-
-    Source: Hesterberg, "What Teachers Should Know About the Bootstrap", the expanded percentile
-    interval: the percentiles are moved out by as much as the t law is wider than the normal law
-    with a standard deviation of n in the denominator.
+    Rows with the same id are one cluster. NaN values are left out and counted in the note. The
+    result does not depend on the order of the rows.
 
     Args:
         values: ``[rows]`` or ``[rows, k]``.
@@ -36,65 +34,40 @@ def mean_score(values: Tensor, ids: Sequence[str]) -> Score:
         >>> mean_score(torch.ones(10), [str(i) for i in range(10)]).value
         1.0
     """
-    table = _table(values)
-    dropped = int((~np.isfinite(table)).sum())
-    note = f"{dropped} undefined values left out" if dropped else ""
-    sums, counts = _clusters(table, ids)
-    n = len(sums)
-    if n == 0:
+    sums, counts, note = _clusters(values, ids)
+    if not len(sums):
         return Score(None, 0, note="no defined value")
-    score = Score(float(sums.sum() / counts.sum()), n, note=note)
-    if n < FEWEST:
-        return add_note(score, f"no interval: {n} images, at least {FEWEST} needed")
-    low, high = bootstrap_interval(sums, counts)
+    units = row_units(sums, counts)
+    score = Score(float(sums.sum() / counts.sum()), units.n, note=note)
+    if why_not := units.why_no_interval():
+        return add_note(score, f"no interval: {why_not}")
+    low, high = units.interval()
     return replace(score, low=low, high=high)
 
 
-def bootstrap_interval(sums: Array, counts: Array) -> tuple[float, float]:
-    """Return the 95% expanded percentile interval of sum(sums) / sum(counts) over clusters.
-
-    Example:
-        >>> bootstrap_interval(np.ones(10), np.ones(10))
-        (1.0, 1.0)
-    """
-    n = len(sums)
-    means = [sums[pick].sum(1) / counts[pick].sum(1) for pick in draws(n, n, RESAMPLES)]
-    tail = float(stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)))
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def jackknife(value: float, replicates: Sequence[float]) -> tuple[float, float]:
-    """Return the 95% delete-a-group jackknife interval of a smooth statistic of sets.
-
-    Source: Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 3: the
-    standard error is sqrt((G - 1) / G sum (replicate - mean)^2), here with a t-interval of G - 1
-    degrees of freedom. Nothing is drawn twice, so a statistic that is biased in n, as a Frechet
-    distance is, keeps its bias. The interval covers the expected figure at this n.
+def rate_score(values: Tensor, ids: Sequence[str]) -> Score:
+    """Return the share of rows that are 1, with its 95% Wilson interval over clusters.
 
     Args:
-        value: the figure, from all data.
-        replicates: the figure without each of G disjoint groups of equal size.
+        values: 0, 1 or NaN, ``[rows]`` or ``[rows, k]``.
+        ids: cluster of each row.
+
+    Raises:
+        BadInput: a value that is neither 0 nor 1.
 
     Example:
-        >>> jackknife(1.0, [0.5, 0.5])
-        (1.0, 1.0)
+        >>> rate_score(torch.zeros(10), [str(i) for i in range(10)]).low
+        0.0
     """
-    count, gaps = len(replicates), np.asarray(replicates) - np.mean(replicates)
-    error = np.sqrt((count - 1) / count * np.square(gaps).sum())
-    half = float(stats.t.ppf(0.975, count - 1) * error)
-    return value - half, value + half
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95% Wilson interval of a rate.
-
-    Example:
-        >>> [round(x, 3) for x in wilson(0, 10)]
-        [0.0, 0.278]
-    """
-    interval = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    table = _table(values)
+    odd = table[np.isfinite(table) & (table != 0) & (table != 1)]
+    if len(odd):
+        raise BadInput(f"a rate takes rows of 0 and 1, got {odd[0]:g}; make the figure a mean")
+    hits, rows, note = _clusters(values, ids)
+    if not len(hits):
+        return Score(None, 0, note="no defined value")
+    low, high = clustered_wilson(hits, rows)
+    return Score(float(hits.sum() / rows.sum()), len(hits), low, high, note)
 
 
 @dataclass(frozen=True)
@@ -116,14 +89,21 @@ class Mean:
 
     def interval(self) -> tuple[float, float]:
         """Return the 95% t-interval."""
-        half = float(stats.t.ppf(0.975, self.freedom)) * self.error
+        half = float(special.stdtrit(self.freedom, 1 - LEVEL / 2)) * self.error
         return self.value - half, self.value + half
+
+    def joined(self, units: Units) -> tuple[float, float]:
+        """Return the union of the t-interval, where there are several seeds, and of the units'."""
+        ends = units.interval()
+        if self.seed_share is not None:
+            ends = (*ends, *self.interval())
+        return min(ends), max(ends)
 
     def p(self) -> float:
         """Return the two-sided p-value of a true mean of 0."""
         if self.error == 0:
             return float(self.value == 0)
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * special.stdtr(self.freedom, -abs(self.value) / self.error))
 
 
 def crossed_mean(table: Array) -> Mean:
@@ -201,21 +181,17 @@ def _table(values: Tensor) -> Array:
     return (values if values.ndim > 1 else values[:, None]).flatten(1).double().cpu().numpy()
 
 
-def _clusters(table: Array, ids: Sequence[str]) -> tuple[Array, Array]:
-    """Return sum and count of the finite values of each cluster that has any, sorted by id."""
+def _clusters(values: Tensor, ids: Sequence[str]) -> tuple[Array, Array, str]:
+    """Return sum and count of the finite values of each cluster that has any, sorted by id.
+
+    The third is a note on values that are not finite.
+    """
+    table = _table(values)
     names, cluster = np.unique(np.asarray(ids, dtype=object).astype(str), return_inverse=True)
     known = np.isfinite(table)
-    sums = np.where(known, table, 0.0).sum(1)
+    sums, dropped = np.where(known, table, 0.0).sum(1), int((~known).sum())
     order = np.lexsort((sums, cluster))  # adding in one order: the same bytes in any order of rows
     total = np.bincount(cluster[order], sums[order], len(names)).astype(float)
     counts = np.bincount(cluster, known.sum(1).astype(float), len(names)).astype(float)
-    return total[counts > 0], counts[counts > 0]
-
-
-def draws(
-    below: int, n: int, times: int, dtype: type[np.signedinteger[Any]] = np.int64
-) -> Iterator[npt.NDArray[Any]]:
-    """Yield `times` seeded rows of n integers below a bound, in blocks that fit in memory."""
-    random, rows = np.random.default_rng(0), max(1, _BLOCK // n)
-    for start in range(0, times, rows):
-        yield random.integers(0, below, (min(rows, times - start), n), dtype)
+    note = f"{dropped} undefined values left out" if dropped else ""
+    return total[counts > 0], counts[counts > 0], note

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from latentbench import store
 from latentbench.errors import BadInput, NotMeasurable
+from latentbench.intervals import Kind
 from latentbench.metric import Metric, Surroundings
 from latentbench.records import EFFECT, HEADLINE, SAMPLES, ScoreEntry
-from latentbench.statistics import mean_score
+from latentbench.statistics import row_score
 from latentbench.types import At, Samples, Score
 
 CHUNK = 32  # rows a metric sees at once
@@ -91,9 +92,20 @@ class Scorer:
         self, metric: Metric, name: str, score: Score, every_row: bool = False
     ) -> ScoreEntry:
         figure = metric.figures[name.partition("/")[0]]
-        says = {"unit": figure.unit, "higher_is_better": figure.higher_is_better}
+        ends = {
+            end: float(np.clip(value, figure.low, figure.high))
+            for end in ("low", "high")
+            if (value := getattr(score, end)) is not None
+        }
+        says = {
+            "unit": figure.unit,
+            "higher_is_better": figure.higher_is_better,
+            "kind": Kind.SET if score.replicates else figure.kind,
+            "range": (figure.low, figure.high),
+            "smallest": figure.smallest,
+        }
         at = EFFECT if metric.at == "effect" and self._matches_effect() else HEADLINE
-        return ScoreEntry(**asdict(score), every_row=every_row, at=at, **says)
+        return ScoreEntry(**asdict(score) | ends, every_row=every_row, at=at, **says)
 
     def _matches_effect(self) -> bool:
         return bool(self._chunks) and self._chunks[0].effect is not None
@@ -133,7 +145,8 @@ class Scorer:
                 headline = self._headline(values, metric.at)
                 for group in dict.fromkeys(groups.tolist()):
                     rows = np.flatnonzero(groups == group)
-                    score = mean_score(headline[rows], [names[k] for k in rows])
+                    kind = metric.figures[figure].kind
+                    score = row_score(headline[rows], [names[k] for k in rows], kind)
                     found[f"{figure}/{group}"] = self._entry(metric, figure, score)
         return found
 

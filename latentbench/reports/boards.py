@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from latentbench.cache import content_hash
+from latentbench.intervals import FEWEST, Array, Units, jackknife_units, row_units
 from latentbench.records import Record, ScoreEntry, Status, read_samples
 from latentbench.reports.comparison import Comparison, Ranking, compare, compare_sets
-from latentbench.statistics import FEWEST, Array, Mean, crossed_mean, jackknife_mean
+from latentbench.statistics import Mean, crossed_mean, jackknife_mean
 
 Found = tuple[Path, Record]
+Numbers = npt.NDArray[np.intp]
 KEYS = ["id", "group", "output"]  # what makes a row of samples
 ROUNDING = 1e-6  # of a figure's largest value on the board: smaller differences count as none
 JUDGES = ("zoo1", "zoo2")  # the one that scores, and the one that is asked whether it agrees
+SHARE = 0.01  # of a figure's median size: the smallest difference that matters where none is stated
 AGREE = 0.7  # Kendall's tau below which the judges disagree
 
 
@@ -54,17 +58,25 @@ class Row:
 
     def mean(self, figure: str) -> Mean | None:
         """Return the mean over seeds with its variance, or None below two seeds or images."""
+        found = self._mean_and_units(figure)
+        return None if found is None else found[0]
+
+    def _mean_and_units(self, figure: str) -> tuple[Mean, Units] | None:
         values = [value for value in self.raw(figure).values() if value is not None]
         if len(values) < max(2, len(self.records)):
             return None
-        replicates = self.replicates(figure)
+        value, replicates = float(np.mean(values)), self.replicates(figure)
         if replicates is not None:
-            return jackknife_mean(np.array(values), replicates)
+            mean = jackknife_mean(np.array(values), replicates)
+            return mean, jackknife_units(value, replicates.mean(0))
         series = self.values(figure)
-        table = None if series is None else _seeds_by_images(series.index, series.to_numpy())
-        if table is None or table.shape[1] < FEWEST or len(table) < len(values):
+        if series is None:
             return None
-        return replace(crossed_mean(table), value=float(np.mean(values)))
+        found = _units(*_places(series.index), series.to_numpy())
+        if found is None or found[0].shape[1] < FEWEST or len(found[0]) < len(values):
+            return None
+        table, common = found
+        return replace(crossed_mean(table), value=value), Units(table.mean(0), common)
 
     def values(self, figure: str) -> pd.Series | None:
         """Return the values that the score is a mean of, by (seed, id, group, output)."""
@@ -117,12 +129,16 @@ class Row:
         raw = {seed: value for seed, value in self.raw(figure).items() if value is not None}
         if not raw:
             return entries[0]
-        mean, value = self.mean(figure), float(np.mean(list(raw.values())))
+        found, value = self._mean_and_units(figure), float(np.mean(list(raw.values())))
         note = "by seed: " + ", ".join(f"{seed}: {v:.4g}" for seed, v in raw.items())
-        if mean is None:
+        if found is None:
             return replace(entries[0], value=value, low=None, high=None, note=note)
+        mean, units = found
         note += f"; {mean.seed_share:.0%} of the variance is the seeds'"
-        low, high = mean.interval()
+        if why_not := units.why_no_interval():
+            note += f"; no interval: {why_not}"
+            return replace(entries[0], value=value, low=None, high=None, note=note)
+        low, high = (float(np.clip(end, *entries[0].range)) for end in mean.joined(units))
         return replace(entries[0], value=value, low=low, high=high, note=note)
 
 
@@ -211,7 +227,19 @@ class Board:
         values = [None if entry is None else entry.value for entry in entries]
         pairs = paired(self.rows, figure) | paired_sets(self.rows, figure)
         counted = {pair: found for pair, found in pairs.items() if kept.issuperset(pair)}
-        return Ranking(values, counted, higher_is_better)
+        return Ranking(values, counted, higher_is_better, self.smallest(figure))
+
+    def smallest(self, figure: str) -> float:
+        """Return the smallest difference of a figure that matters.
+
+        What the figure states; otherwise, for a figure without a finite range, 1% of the median
+        size on the board.
+        """
+        entries = [row.scores[figure] for row in self.rows if figure in row.scores]
+        if entries[0].smallest is not None:
+            return entries[0].smallest
+        sizes = [abs(entry.value) for entry in entries if entry.value is not None]
+        return SHARE * float(np.median(sizes)) if sizes else 0.0
 
     def _agreement(self, figure: str) -> Agreement | None:
         first, second = (self.rankings.get(name) for name in (figure, twin_of(figure)))
@@ -253,21 +281,26 @@ def twin_of(figure: str) -> str:
 
 
 def paired(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Comparison]:
-    """Return how rows differ by a figure that is a mean over images.
+    """Return how rows differ by a figure that is a mean over rows of samples.
 
-    Two rows are compared on the seeds, images, groups and outputs that both have.
+    Two methods are compared on the seeds, images, groups and outputs that both have, by the figure
+    that is shown: with several rows per image the mean over rows, images being the units.
     """
     series = {k: s for k, row in enumerate(rows) if (s := row.values(figure)) is not None}
     if len(series) < 2:
         return {}
     wide = pd.concat(series, axis=1)
+    seed, image = _places(wide.index)
+    values = {k: wide[k].to_numpy() for k in series}
     found, least = {}, ROUNDING * float(wide.abs().max().max())
     for i, j in combinations(series, 2):
-        gaps = (wide[i] - wide[j]).to_numpy()
-        table = _seeds_by_images(wide.index, np.where(np.abs(gaps) <= least, 0.0, gaps))
-        comparison = None if table is None else compare(table)
+        gaps = values[i] - values[j]
+        units = _units(seed, image, np.where(np.abs(gaps) <= least, 0.0, gaps))
+        comparison = None if units is None else compare(*units)
         if comparison is not None:
-            found[i, j] = comparison
+            both = np.isfinite(gaps)
+            means = float(values[i][both].mean()), float(values[j][both].mean())
+            found[i, j] = replace(comparison, values=means)
     return found
 
 
@@ -285,21 +318,36 @@ def paired_sets(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Compa
     return found
 
 
-def _seeds_by_images(index: pd.Index, values: Array) -> Array | None:
-    """Return the means ``[s, n]`` per seed and image, over the images that all its seeds have.
+def _places(index: pd.Index) -> tuple[Numbers, Numbers]:
+    """Return the number of each row's seed and of its image."""
+    seed, image = (pd.factorize(index.get_level_values(name))[0] for name in ("seed", "id"))
+    return seed, image
+
+
+def _units(seed: Numbers, image: Numbers, values: Array) -> tuple[Array, int] | None:
+    """Return values ``[s, n]`` whose means are the means over rows of each seed, or None.
+
+    Images that all seeds have count. The second is the number of images that share the most
+    common value, or -1 with several seeds, where it is to be counted.
 
     Args:
-        index: seed and id of each value, among others.
-        values: one value per entry; NaN where there is none.
+        seed: number of each row's seed.
+        image: number of each row's image.
+        values: one per row; NaN where there is none.
     """
     known = np.isfinite(values)
-    places = [pd.factorize(index.get_level_values(name)[known]) for name in ("seed", "id")]
-    (seed, seeds), (image, images) = places
-    cell, shape = seed * len(images) + image, (len(seeds), len(images))
-    counts = np.bincount(cell, minlength=len(seeds) * len(images)).reshape(shape)
-    sums = np.bincount(cell, values[known], len(seeds) * len(images)).reshape(shape)
-    complete = (counts > 0).all(0)
-    return sums[:, complete] / counts[:, complete] if complete.any() else None
+    if not known.any():
+        return None
+    shape = (int(seed.max()) + 1, int(image.max()) + 1)
+    cell, size = seed[known] * shape[1] + image[known], shape[0] * shape[1]
+    counts = np.bincount(cell, minlength=size).astype(float).reshape(shape)
+    sums = np.bincount(cell, values[known], size).astype(float).reshape(shape)
+    seeds = counts.any(1)
+    complete = (counts[seeds] > 0).all(0)
+    if not complete.any():
+        return None
+    units = [row_units(sums[s, complete], counts[s, complete]) for s in np.flatnonzero(seeds)]
+    return np.stack([u.values for u in units]), units[0].common if len(units) == 1 else -1
 
 
 def _by_all_but_seed(found: Sequence[Found]) -> list[list[Found]]:

@@ -6,22 +6,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from latentbench.errors import BadInput
-from latentbench.statistics import (
-    FEWEST,
-    Array,
-    Mean,
-    bootstrap_interval,
-    crossed_mean,
-    draws,
-    jackknife_mean,
-)
+from latentbench.intervals import FEWEST, LEVEL, Array, Units, jackknife_units
+from latentbench.statistics import crossed_mean, jackknife_mean
 
-FLIPS = 20_000
-MOST_EXACT = 15  # clusters up to which all sign flips are counted
-LEVEL = 0.05  # of a test, after correction for the number of pairs
 POWER = 0.8  # at which a difference counts as detectable
 
 
@@ -30,7 +20,7 @@ class Comparison:
     """How two methods differ on the same images.
 
     Args:
-        difference: mean of first minus second.
+        difference: figure of the first minus figure of the second.
         error: its standard error.
         freedom: degrees of freedom of the error.
         low: lower end of the difference's 95% interval, or None where none is valid.
@@ -40,6 +30,8 @@ class Comparison:
         n: images (clusters) that both have a value for.
         wins: share of them where the first is larger, ties counting one half; None for figures
             of sets.
+        values: both figures on the rows that both have, which are not those of the whole rows where
+            some rows are one method's only; None for figures of sets.
     """
 
     difference: float
@@ -51,17 +43,41 @@ class Comparison:
     smallest_p: float
     n: int
     wins: float | None = None
+    values: tuple[float, float] | None = None
+
+    @property
+    def leaves_out_zero(self) -> bool:
+        """Whether there are enough images, and no interval that holds 0."""
+        if self.n < FEWEST:
+            return False
+        return self.low is None or self.high is None or not self.low <= 0 <= self.high
+
+    def detectable(self, level: float = LEVEL) -> float:
+        """Return the difference that a test of this level would find with 80% power."""
+        quantiles = (
+            special.stdtrit(self.freedom, 1 - level / 2),
+            special.stdtrit(self.freedom, POWER),
+        )
+        return float(sum(quantiles)) * self.error
+
+    def power(self, difference: float, level: float = LEVEL) -> float:
+        """Return with what power a test of this level would find a true difference."""
+        if self.error == 0:
+            return float(difference != 0)
+        limit = special.stdtrit(self.freedom, 1 - level / 2)
+        return float(special.stdtr(self.freedom, abs(difference) / self.error - limit))
 
 
-def compare(gaps: Array) -> Comparison | None:
+def compare(gaps: Array, common: int = -1) -> Comparison | None:
     """Compare two methods by their paired differences, or return None below two images.
 
-    One seed: sign-flip permutation test over images and bootstrap interval, which say nothing
-    about other seeds. Several seeds: t-test and t-interval for seeds and images drawn at random,
-    see `latentbench.statistics.crossed_mean`.
+    The mean over images is tested as `latentbench.intervals.Units` does, whose p-value and interval
+    go together. Several seeds: the result must hold for seeds and images drawn at random as well,
+    see `latentbench.statistics.crossed_mean`: the larger p-value, the union of both intervals.
 
     Args:
         gaps: first minus second per seed and image ``[s, n]``, all finite.
+        common: number of images that share the most common difference; counted if not given.
 
     Example:
         >>> compare(np.ones((1, 10))).wins
@@ -70,13 +86,16 @@ def compare(gaps: Array) -> Comparison | None:
     s, n = gaps.shape
     if n < 2:
         return None
-    mean, by_image = crossed_mean(gaps), gaps.mean(0)
-    wins = float(((by_image > 0) + 0.5 * (by_image == 0)).mean())
+    mean, units = crossed_mean(gaps), Units(gaps.mean(0), common)
+    wins = float(((units.values > 0) + 0.5 * (units.values == 0)).mean())
+    low, high, p = None, None, units.p()
     if s > 1:
-        return _by_t(mean, n, wins)
-    low, high = bootstrap_interval(gaps[0], np.ones(n)) if n >= FEWEST else (None, None)
-    p, smallest = sign_flip(gaps[0]), smallest_p(n)
-    return Comparison(mean.value, mean.error, mean.freedom, low, high, p, smallest, n, wins)
+        p = max(p, mean.p())
+    if not units.why_no_interval():
+        low, high = mean.joined(units)
+    return Comparison(
+        mean.value, mean.error, mean.freedom, low, high, p, units.smallest_p(), n, wins
+    )
 
 
 def compare_sets(gaps: Array, replicates: Array, n: int) -> Comparison:
@@ -89,37 +108,11 @@ def compare_sets(gaps: Array, replicates: Array, n: int) -> Comparison:
         replicates: the same without each group of images ``[s, groups]``.
         n: images.
     """
-    return _by_t(jackknife_mean(gaps, replicates), n, None)
-
-
-def _by_t(mean: Mean, n: int, wins: float | None) -> Comparison:
-    low, high = mean.interval()
-    return Comparison(mean.value, mean.error, mean.freedom, low, high, mean.p(), 0.0, n, wins)
-
-
-def sign_flip(gaps: Array) -> float:
-    """Return the two-sided permutation p-value of paired differences, one per cluster.
-
-    Exact up to 15 clusters; above, 20,000 seeded flips with the usual +1 in both counts.
-
-    Example:
-        >>> sign_flip(np.ones(3))
-        0.25
-    """
-    n = len(gaps)
-    limit = abs(gaps.sum()) * (1 - 1e-12)
-    if n <= MOST_EXACT:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ gaps) >= limit).mean())
-    total, hits = gaps.sum(), 0
-    for flipped in draws(2, n, FLIPS, np.int8):
-        hits += int((np.abs(total - 2 * (flipped @ gaps)) >= limit).sum())
-    return (hits + 1) / (FLIPS + 1)
-
-
-def smallest_p(n: int) -> float:
-    """Return the smallest p-value that `sign_flip` can give with n clusters."""
-    return 2.0 ** (1 - n) if n <= MOST_EXACT else 1 / (FLIPS + 1)
+    mean = jackknife_mean(gaps, replicates)
+    units = jackknife_units(float(gaps.mean()), replicates.mean(0))
+    low, high = mean.joined(units)
+    p = max(mean.p(), units.tail())
+    return Comparison(mean.value, mean.error, mean.freedom, low, high, p, 0.0, n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -155,6 +148,7 @@ class Ranking:
         pairs: (i, j) with i < j -> how row i differs from row j; pairs that cannot be compared
             are absent and count as not told apart.
         higher_is_better: direction.
+        smallest: the smallest difference that matters; smaller ones are not told apart.
     """
 
     def __init__(
@@ -162,20 +156,28 @@ class Ranking:
         values: Sequence[float | None],
         pairs: Mapping[tuple[int, int], Comparison],
         higher_is_better: bool,
+        smallest: float = 0.0,
     ) -> None:
         self.values, self.pairs, self.higher_is_better = values, pairs, higher_is_better
+        self.smallest = smallest
         self.corrected = dict(zip(pairs, holm([c.p for c in pairs.values()]), strict=True))
         sign = -1 if higher_is_better else 1
         known = {k: sign * value for k, value in enumerate(values) if value is not None}
         self.order = sorted(known, key=known.__getitem__)
 
     def apart(self, i: int, j: int) -> bool:
-        """Return whether the two rows differ: corrected p below 5%, and no 0 in the interval."""
+        """Return whether the two rows differ, in what is tested and in what is shown.
+
+        The corrected p is below 5%, the interval leaves out 0, the difference is one that matters,
+        and the shown figures, which may be of more images than both have, differ the same way.
+        """
         pair = (min(i, j), max(i, j))
         if pair not in self.pairs or self.corrected[pair] >= LEVEL:
             return False
-        low, high = self.pairs[pair].low, self.pairs[pair].high
-        return low is not None and high is not None and not low <= 0 <= high
+        found, (one, other) = self.pairs[pair], (self.values[k] for k in pair)
+        if one is None or other is None or (one - other) * found.difference <= 0:
+            return False
+        return found.leaves_out_zero and abs(found.difference) >= self.smallest
 
     def better(self, i: int, j: int) -> bool:
         """Return whether row i is told apart from row j and is the better one."""
@@ -216,7 +218,7 @@ class Ranking:
                 groups = [g for g in kept if not any(g < other for other in kept)]
         place = {row: k for k, row in enumerate(self.order)}
         groups.sort(key=lambda g: sorted(place[row] for row in g))
-        names = [string.ascii_lowercase[k % 26] * (1 + k // 26) for k in range(len(groups))]
+        names = [_letter(k) for k in range(len(groups))]
         return {
             i: "".join(name for name, g in zip(names, groups, strict=True) if i in g)
             for i in self.order
@@ -232,8 +234,19 @@ class Ranking:
         m = len(self.pairs)
         if not m or min(c.smallest_p for c in self.pairs.values()) * m >= LEVEL:
             return None
-        sizes = [
-            (stats.t.ppf(1 - LEVEL / (2 * m), c.freedom) + stats.t.ppf(POWER, c.freedom)) * c.error
-            for c in self.pairs.values()
-        ]
-        return float(np.median(sizes))
+        return float(np.median([c.detectable(LEVEL / m) for c in self.pairs.values()]))
+
+
+def images_for(pairs: int) -> int:
+    """Return how many images can give a p-value below 0.05 / pairs, if all differ the same way.
+
+    Example:
+        >>> images_for(1), images_for(1035)
+        (8, 16)
+    """
+    return max(FEWEST, int(np.floor(np.log2(pairs / LEVEL))) + 2)
+
+
+def _letter(k: int) -> str:
+    """Return the k-th group's sign: a..z, then a2..z2, a3..z3, which stay apart when joined."""
+    return string.ascii_lowercase[k % 26] + ("" if k < 26 else str(1 + k // 26))

@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from latentbench.errors import BadInput
 from latentbench.metric import Metric
-from latentbench.statistics import jackknife
+from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
-from metrics.jackknife import GROUPS, Array, groups, too_few
+from metrics.jackknife import GROUPS, Array, groups, replicated_score, too_few
 
 Mask = npt.NDArray[np.bool_]
 JUMPS = "no interval: undefined without some of the images"
@@ -73,8 +73,9 @@ def _score(value: float, n: int, note: str, replicates: Sequence[float] = ()) ->
         return Score(None, n, note="; ".join(filter(None, ["undefined on these codes", note])))
     if not np.isfinite(replicates).all():
         return Score(float(value), n, note="; ".join(filter(None, [JUMPS, note])))
-    low, high = jackknife(value, replicates) if len(replicates) else (None, None)
-    return Score(float(value), n, low, high, note, tuple(map(float, replicates)))
+    if not len(replicates):
+        return Score(float(value), n, note=note)
+    return add_note(replicated_score(float(value), n, [float(x) for x in replicates]), note)
 
 
 def held_out(ids: Sequence[str]) -> Mask:

@@ -9,10 +9,11 @@ from scipy import stats
 from torch import Tensor
 
 from latentbench.bounds import Count, between
+from latentbench.intervals import Kind
 from latentbench.metric import Figure, SampleMetric
-from latentbench.statistics import add_note, jackknife, wilson
+from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
-from metrics.jackknife import GROUPS, groups, too_few
+from metrics.jackknife import GROUPS, groups, replicated_score, too_few
 
 FEWEST = 8  # samples below which a correlation over samples says nothing
 SHAPIRO_MOST = 5000  # entries of one test
@@ -25,7 +26,9 @@ FIGURES = {
     "noise_kl": Figure(
         "KL divergence of N(mean, std) of a map from N(0, 1)", "nats", 0, None, False
     ),
-    "noise_shapiro": Figure("share of maps that pass Shapiro-Wilk at 5%", "", 0.0, 1.0, True),
+    "noise_shapiro": Figure(
+        "share of maps that pass Shapiro-Wilk at 5%", "", 0.0, 1.0, True, Kind.RATE
+    ),
     "noise_patch_correlation": Figure(
         "mean of the largest correlations inside a patch", "", 0.0, 1.0, False
     ),
@@ -89,12 +92,7 @@ class NoiseStatistics(SampleMetric):
 
     def compute(self) -> dict[str, Score]:
         """Return all scores; correlations need 8 images."""
-        scores = super().compute()
-        passed = self.table()["noise_shapiro"].nansum()
-        n = len(self.seen)
-        low, high = wilson(int(passed), n)
-        scores["noise_shapiro"] = Score(float(passed) / n, n, low, high)
-        return scores | self._correlations()
+        return super().compute() | self._correlations()
 
     def _correlations(self) -> dict[str, Score]:
         order = self.seen.order()
@@ -169,7 +167,7 @@ def _neighbour_score(noise: Float[Tensor, "n c h w"], ids: list[str]) -> Score:
         return add_note(Score(value, n), why_not)
     group = torch.from_numpy(groups(ids))
     replicates = [neighbour_r2(noise[group != k]) for k in range(GROUPS)]
-    return Score(value, n, *jackknife(value, replicates), replicates=tuple(replicates))
+    return replicated_score(value, n, replicates)
 
 
 def _constant(n: int) -> Score:

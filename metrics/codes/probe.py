@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from latentbench.bounds import Count
 from latentbench.metric import Figure, Surroundings
+from latentbench.statistics import add_note
 from latentbench.types import Score
 from metrics.codes.code_metric import CodeMetric, Mask, held_out, jackknifed
 from metrics.codes.tad import LEAST, auroc
@@ -86,7 +87,7 @@ class LinearProbe(CodeMetric):
         """Return the score with the best and the worst read factor in its note."""
         best, worst = int(r2.argmax()), int(r2.argmin())
         text = f"{self.names[best]} {r2[best]:.2f} to {self.names[worst]} {r2[worst]:.2f}"
-        return Score(score.value, score.n, score.low, score.high, f"{score.note}; {text}")
+        return add_note(score, text)
 
     def _regress(self, codes: Array, factors: Array, unseen: Array) -> Array:
         model = self._reduced(codes, RidgeCV(PENALTIES, alpha_per_target=True))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentbench.intervals import jackknife_units
 from latentbench.metric import Figure
-from latentbench.statistics import FEWEST, RESAMPLES
 from latentbench.types import Samples, Score
 from metrics.jackknife import Array
 from metrics.networks.readings import FactorMetric
@@ -34,8 +34,8 @@ class Retention(FactorMetric):
     * `area`: area under the curve / the largest relative shift.
     * `break_shift`: relative shift at which it first falls below 0.9.
 
-    `robustness` is the mean area over all shifts of the cell. Intervals are the paired bootstrap
-    over seeds, all shifts of a seed drawn together.
+    `robustness` is the mean area over all shifts of the cell. Intervals are the jackknife over
+    seeds, all shifts of a seed left out together.
 
     Source: this suite's own design, for the question of "Synthetic Shifts to Initial Seed Vector
     Exposes the Brittle Nature of Latent-Based Diffusion Models".
@@ -97,7 +97,7 @@ class Retention(FactorMetric):
         kept, plain, where, n = self._by_seed(cases)
         if n == 0:
             return super().compute()
-        curves = Curves(cases, where, _resampled(kept, n), _resampled(plain, n))
+        curves = Curves(cases, where, _without_each(kept), _without_each(plain))
         note = f"chance is about {0.5 / max(float(plain.mean()), 1e-9):.2f}"
         found = {f"cond_keep/{case}": curves.keep[:, k] for k, case in enumerate(cases)}
         found |= {f"area/{shift}": curve.area for shift, curve in curves.by_shift.items()}
@@ -130,12 +130,12 @@ class Retention(FactorMetric):
 
 
 class Curves:
-    """`cond_keep` of every case, and its curve for every shift, for the data and each resample.
+    """`cond_keep` of every case, and its curve for every shift, of the data and without each seed.
 
     Args:
         cases: names, "SHIFT STRENGTH".
         where: relative shift of each case.
-        kept: mean success under shift ``[draws, cases]``; the first row is the data itself.
+        kept: mean success under shift ``[1 + n, cases]``; the first row is the data itself.
         plain: mean success without.
     """
 
@@ -154,11 +154,11 @@ class Curve:
 
     Args:
         where: rising relative shifts ``[k]``.
-        keep: `cond_keep` there ``[draws, k]``.
+        keep: `cond_keep` there ``[1 + n, k]``.
 
     Attributes:
-        area: area under the curve / the largest relative shift ``[draws]``.
-        breaks: relative shift where it first falls below 0.9 ``[draws]``; infinite if it does not.
+        area: area under the curve / the largest relative shift ``[1 + n]``.
+        breaks: relative shift where it first falls below 0.9 ``[1 + n]``; infinite if it does not.
     """
 
     def __init__(self, where: Array, keep: Array) -> None:
@@ -197,21 +197,23 @@ def _crossing(x: Array, y: Array) -> float:
     return float(x[k - 1] + (y[k - 1] - BROKEN) / (y[k - 1] - y[k]) * (x[k] - x[k - 1]))
 
 
-def _resampled(table: Array, n: int) -> Array:
-    """Return the column means of a table, then those of seeded bootstrap draws of its rows."""
-    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    return np.concatenate([table.mean(0, keepdims=True), counts @ table / n])
+def _without_each(table: Array) -> Array:
+    """Return the column means of a table, then those without each of its rows in turn."""
+    sums, n = table.sum(0, keepdims=True), len(table)
+    return np.concatenate([sums / n, (sums - table) / max(1, n - 1)])
 
 
-def _score(draws: Array, n: int, note: str) -> Score:
-    """Return a score of the data (first) and its resamples."""
-    if not np.isfinite(draws[0]):
+def _score(found: Array, n: int, note: str) -> Score:
+    """Return a score of the data (first) and of the data without each seed."""
+    value, without = float(found[0]), found[1:]
+    if not np.isfinite(value):
         return Score(None, n, note=f"kept at every shift of the grid; {note}")
-    low, high = np.quantile(draws[1:], [0.025, 0.975], method="inverted_cdf")
-    if n < FEWEST or not np.isfinite(high):
-        reason = f"{n} seeds" if n < FEWEST else "not broken in some resamples"
-        return Score(float(draws[0]), n, note=f"no interval: {reason}; {note}")
-    return Score(float(draws[0]), n, float(low), float(high), note)
+    if not np.isfinite(without).all():
+        return Score(value, n, note=f"no interval: not broken without some of the seeds; {note}")
+    units = jackknife_units(value, without)
+    if why_not := units.why_no_interval():
+        return Score(value, n, note=f"no interval: {why_not}; {note}")
+    return Score(value, n, *units.interval(), note)
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """`authpct_<judge>` and `ct_<judge>`: are outputs closer to training images than new ones are?"""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy import stats
 
 from latentbench.bounds import SetSize
 from latentbench.data.dataset import Dataset, Split
+from latentbench.intervals import Kind
 from latentbench.metric import Figure
-from latentbench.statistics import add_note, mean_score
+from latentbench.statistics import add_note, rate_score
 from latentbench.types import Score
 from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import Array
@@ -67,7 +70,7 @@ Data-Copying in Generative Models, section 3"
         return {
             self.column: Figure(
                 f"outputs further from training images than those are, {self.extractor}",
-                unit="%", low=0.0, high=100.0,
+                unit="%", low=0.0, high=100.0, kind=Kind.RATE,
             ),
             f"ct_{self.extractor}": Figure(
                 f"z-score of distances to training images against held-out ones, {self.extractor}"
@@ -81,11 +84,12 @@ Data-Copying in Generative Models, section 3"
             short = add_note(Score(None, 0, note="needs an image"), self.remark())
             return dict.fromkeys(self.figures, short)
         training, held_out = self._training()[0], self.reference()[0]
-        original = torch.from_numpy(100.0 * authentic(outputs, training))
+        rate = rate_score(torch.from_numpy(authentic(outputs, training)), ids)
+        percents = {end: 100 * getattr(rate, end) for end in ("value", "low", "high")}
         z = data_copying(outputs, held_out, training)
         note = f"against {len(training)} training images"
         no_interval = "a z-score: inside +-3 it says nothing"
-        scores = mean_score(original, ids), Score(z, len(set(ids)), note=no_interval)
+        scores = replace(rate, **percents), Score(z, len(set(ids)), note=no_interval)
         return {
             name: add_note(score, note, self.remark())
             for name, score in zip(self.figures, scores, strict=True)

@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from latentbench.bounds import Count, SetSize
 from latentbench.data.dataset import Split
+from latentbench.intervals import jackknife_rate
 from latentbench.metric import Figure
-from latentbench.statistics import add_note, jackknife
+from latentbench.statistics import add_note
 from latentbench.types import Score
 from latentbench.zoo.judges import JudgeName
-from metrics.jackknife import GROUPS, Array, groups, too_few
+from metrics.jackknife import GROUPS, Array, groups, replicated_score, too_few
 from metrics.sets.feature_sets import FeatureSets, Set
 from metrics.sets.neighbours import among_itself, squared_distances
 
@@ -115,9 +116,17 @@ def prdc_scores(outputs: Set, real: Set, k: int) -> list[Score]:
         return [Score(float(value), n, note=why_not) for value in values]
     columns = np.transpose(replicates)
     return [
-        Score(float(v), n, *jackknife(float(v), column), replicates=tuple(column))
-        for v, column in zip(values.tolist(), columns.tolist(), strict=True)
+        _score(name, float(v), n, column)
+        for name, v, column in zip(NAMES, values.tolist(), columns.tolist(), strict=True)
     ]
+
+
+def _score(name: str, value: float, n: int, replicates: Sequence[float]) -> Score:
+    """Return the score of a figure: density is a mean, the others are shares."""
+    if name == "density":
+        return replicated_score(value, n, replicates)
+    low, high = jackknife_rate(value, replicates, n)
+    return Score(value, n, low, high, replicates=tuple(replicates))
 
 
 def _kept(ids: Sequence[str], count: int) -> Masks:

@@ -19,8 +19,8 @@ PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement")
 # room of its own, and so is each package of the checkout.
 SHARED = {
     "vocabulary": "types errors streams processes store cache batching config weights "
-    "parameterization records statistics metric_state bounds annotations option fitting paths "
-    "module_state",
+    "parameterization records intervals statistics metric_state bounds annotations option fitting "
+    "paths module_state",
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }

@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
+from latentbench.intervals import jackknife, wilson
 from latentbench.reports.comparison import Ranking, compare
-from latentbench.statistics import crossed_mean, jackknife, mean_score, wilson
+from latentbench.statistics import crossed_mean, mean_score
 
 pytestmark = pytest.mark.slow
 LAWS = {

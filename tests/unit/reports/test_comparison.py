@@ -11,8 +11,7 @@ from latentbench.reports.comparison import (
     compare,
     compare_sets,
     holm,
-    sign_flip,
-    smallest_p,
+    images_for,
 )
 
 
@@ -24,7 +23,7 @@ class TestCompare:
     def test_a_clear_difference(self):
         found = compare(np.full((1, 40), 0.1))
         assert found.difference == pytest.approx(0.1) and found.wins == 1 and found.n == 40
-        assert found.p < 0.001 and found.low == pytest.approx(0.1)
+        assert found.p < 0.001 and found.leaves_out_zero
 
     def test_ties_win_one_half(self):
         found = compare(np.zeros((1, 10)))
@@ -41,7 +40,7 @@ class TestCompare:
     def test_trap_many_images_do_not_make_up_for_two_seeds(self):
         """One seed went well: by images alone the difference is beyond doubt."""
         gaps = np.stack([np.full(100, 1.0), np.full(100, 0.1)]) + 0.1 * draw((2, 100))
-        assert sign_flip(gaps.mean(0)) < 0.001
+        assert compare(gaps.mean(0, keepdims=True)).p < 0.001
         assert compare(gaps).p > 0.2
 
     def test_sets_are_compared_by_their_replicates(self):
@@ -50,24 +49,45 @@ class TestCompare:
         assert compare_sets(np.array([0.0]), reps - 1, 40).p == 1
 
 
-class TestSignFlip:
-    def test_exact_equals_scipy(self):
-        gaps = draw(9) + 0.4
-        theirs = stats.permutation_test(
-            (gaps,), np.sum, permutation_type="samples", n_resamples=np.inf
-        )
-        assert sign_flip(gaps) == pytest.approx(theirs.pvalue)
+class TestManyPairs:
+    """Of 46 rows there are 1,035 pairs: a p-value of 1 / 20,000 would be corrected to .05."""
 
-    def test_drawn_is_near_the_t_test(self):
-        gaps = draw(60) + 0.25
-        assert sign_flip(gaps) == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue, abs=0.01)
+    def test_two_rows_of_sixty_are_told_apart(self):
+        draws = np.random.default_rng(0).normal(size=(60, 32))
+        draws[0] -= 3.0
+        pairs = {
+            (i, j): compare((draws[i] - draws[j])[None])
+            for i in range(60)
+            for j in range(i + 1, 60)
+        }
+        found = Ranking(draws.mean(1).tolist(), pairs, higher_is_better=False)
+        assert found.detectable() is not None and found.ranks()[0] == (1, 1)
+        assert not any(found.apart(i, j) for i, j in pairs if i > 0)
 
-    @pytest.mark.parametrize("n", [3, 5, 15, 40])
-    def test_smallest_possible(self, n):
-        assert sign_flip(np.ones(n)) == pytest.approx(smallest_p(n))
+    @pytest.mark.parametrize("m", [1, 15, 1035, 1770])
+    def test_images_for_is_the_least_that_can_do_it(self, m):
+        n = images_for(m)
+        assert compare(np.ones((1, n))).p * m < 0.05
+        assert n == 8 or compare(np.ones((1, n - 1))).p * m >= 0.05
 
-    def test_no_difference(self):
-        assert sign_flip(np.zeros(20)) == 1
+    def test_groups_beyond_the_alphabet_have_names_that_stay_apart(self):
+        n = 60
+        everyone = {(i, j) for i in range(n) for j in range(i + 1, n)}
+        letters = ranking([float(k + 1) for k in range(n)], everyone).letters()
+        assert [letters[k] for k in (0, 25, 26, 52)] == ["a", "z", "a2", "a3"]
+        assert len(set(letters.values())) == n
+
+
+class TestOneEstimand:
+    def test_a_row_cannot_lead_the_column_and_lose_the_test(self):
+        """On the images that both have, the first is better; on all that it has, worse."""
+        found = Ranking([1.0, 2.0], {(0, 1): gap(1.0, 1e-9)}, higher_is_better=False)
+        assert not found.apart(0, 1) and not found.better(1, 0)
+
+    def test_a_difference_that_does_not_matter_is_not_told_apart(self):
+        pairs = {(0, 1): gap(-0.0001, 1e-9)}
+        assert Ranking([1.0, 1.0001], pairs, False).apart(0, 1)
+        assert not Ranking([1.0, 1.0001], pairs, False, smallest=0.01).apart(0, 1)
 
 
 class TestHolm:
@@ -137,8 +157,8 @@ class TestRanking:
     def test_p_alone_or_interval_alone_is_not_enough(self):
         wide = Comparison(1.0, 1.0, 30, -1.0, 3.0, 1e-6, 1e-4, 31)
         assert not Ranking([2.0, 1.0], {(0, 1): wide}, True).apart(0, 1)
-        none = Comparison(1.0, 1.0, 5, None, None, 0.03, 0.03, 6)
-        assert not Ranking([2.0, 1.0], {(0, 1): none}, True).apart(0, 1)
+        few = Comparison(1.0, 1.0, 5, None, None, 0.03, 0.03, 6)
+        assert not Ranking([2.0, 1.0], {(0, 1): few}, True).apart(0, 1)
 
     def test_pairs_that_were_not_compared_are_not_told_apart(self):
         found = Ranking([1.0, 2.0, None], {}, True)

@@ -124,13 +124,17 @@ class Planted:
     def __init__(self, folder):
         self.folder, self.found = folder, []
 
-    def cell(self, method, seed=0, reached=None, replicates=(), effect=None, **figures):
+    def cell(
+        self, method, seed=0, reached=None, replicates=(), effect=None, ids=None, groups="hat+",
+        **figures,
+    ):  # fmt: skip
         """Add a cell; each figure is ``[n]`` values, lower is better.
 
         Given `effect`, all figures but the first count on its rows alone.
         """
         n = len(next(iter(figures.values())))
-        frame = pd.DataFrame({"id": [f"test/{k}" for k in range(n)], "group": "hat+", "output": 0})
+        ids = [f"test/{k}" for k in range(n)] if ids is None else ids
+        frame = pd.DataFrame({"id": ids, "group": groups, "output": 0})
         frame["headline"] = True if reached is None else reached
         counts = frame["headline"].to_numpy()
         frame = (
@@ -244,6 +248,39 @@ def test_sets_are_compared_when_they_hold_the_same_images(planted):
     planted.cell("c", kd_zoo1=values + 1, reached=np.arange(40) > 5, replicates=(2.0,) * 10)
     board, k = planted.row("c")
     assert leaderboard.mark(board, k, "kd_zoo1") == ""
+
+
+class TestSeveralEditsPerImage:
+    """Rows are edits; images are the units."""
+
+    def test_shown_and_tested_difference_are_one_figure(self, planted):
+        """Half of the images have one edit, half have three: means over rows and images differ."""
+        ids = [f"test/{k}" for k in range(24) for _ in range(1 + 2 * (k % 2))]
+        groups = [f"edit{k}" for _ in range(12) for k in (0, 0, 1, 2)]
+        hard = np.array([k % 4 > 0 for k in range(48)])
+        noise = [draw(48, k, 0.01) for k in range(2)]
+        planted.cell("a", ids=ids, groups=groups, leak_zoo1=1.0 + 0.5 * hard + noise[0])
+        planted.cell("b", ids=ids, groups=groups, leak_zoo1=1.2 + 0.3 * hard + noise[1])
+        board = planted.board
+        (found,) = board.ranking.pairs.values()
+        shown = [row.scores["leak_zoo1"].value for row in board.rows]
+        assert found.difference == pytest.approx(shown[0] - shown[1])
+        assert found.values == pytest.approx(shown) and found.n == 24
+
+    def test_rows_of_one_image_do_not_count_as_images(self, planted):
+        own = [np.repeat(draw(10, k), 20) for k in range(2)]
+        ids, groups = np.repeat([f"test/{k}" for k in range(10)], 20), [*range(20)] * 10
+        for k, name in enumerate("ab"):
+            planted.cell(name, ids=ids, groups=list(map(str, groups)), leak_zoo1=own[k] + 0.7 * k)
+        board = planted.board
+        assert not board.ranking.apart(0, 1)
+
+    def test_a_difference_that_does_not_matter_is_no_rank(self, planted):
+        planted.cell("a", leak_zoo1=1 + draw(30, 0, 1e-5))
+        planted.cell("b", leak_zoo1=1.0005 + draw(30, 1, 1e-5))
+        board = planted.board
+        assert board.smallest("leak_zoo1") == pytest.approx(0.01, rel=0.01)
+        assert leaderboard.mark(board, 1, "leak_zoo1") == "tied"
 
 
 class TestSeeds:
