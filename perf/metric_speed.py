@@ -128,7 +128,7 @@ class Untrained(fidelity.FeatureExtractorInceptionV3):
         """Draw variances; the convolutions keep their first weights."""
         for layer in self.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.running_var.uniform_(0.5, 1.5)
+                torch.nn.init.uniform_(layer.get_buffer("running_var"), 0.5, 1.5)
 
 
 def inception() -> torch.nn.Module:

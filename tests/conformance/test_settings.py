@@ -43,7 +43,7 @@ def every_option() -> list[tuple[str, str]]:
     return [(path.parent.name, path.stem) for path in files if path.stem != "none"]
 
 
-def config(group: str, name: str) -> dict[str, Any]:
+def config(group: str, name: str) -> Any:
     """Return an option's settings, with a path where the user must give one."""
     if group == "tracker":
         with plugins.conf():

@@ -188,7 +188,8 @@ def test_two_entries_that_were_swapped_are_made_again(tmp_path, caplog):
         cache.get_or_make("fit", key, lambda key=key: {"x": torch.tensor([ord(key)])})
     a, b = (tmp_path / "fit" / key / f"{key}.sealed" for key in "ab")
     bodies = a.read_bytes(), b.read_bytes()
-    a.write_bytes(bodies[1]), b.write_bytes(bodies[0])
+    a.write_bytes(bodies[1])
+    b.write_bytes(bodies[0])
     made = cache.get_or_make("fit", "a", lambda: {"x": torch.tensor([-1])})
     assert made["x"].item() == -1
     assert "a copy of another file" in caplog.text

@@ -80,7 +80,9 @@ def _ramp(mode: str) -> Image.Image:
     if mode == "LAB":
         lab = ImageCms.createProfile("LAB")
         srgb = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(grey.convert("RGB"), srgb, lab, outputMode="LAB")
+        found = ImageCms.profileToProfile(grey.convert("RGB"), srgb, lab, outputMode="LAB")
+        assert found is not None
+        return found
     if mode in ("La", "PA", "RGBa"):
         return grey.convert({"La": "LA", "PA": "P", "RGBa": "RGBA"}[mode]).convert(mode)
     if mode in ("1", "L", "P", "I", "F", "LA", "RGB", "RGBA", "RGBX", "CMYK"):

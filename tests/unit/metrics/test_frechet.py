@@ -176,13 +176,13 @@ def test_infinity_refuses_small_sets(surroundings, whole):
 
 def test_metrics_of_one_judge_read_an_image_once(whole):
     class Counting(PlantedJudge):
-        read = 0
+        images_read = 0
 
         def features(self, images):
-            Counting.read += len(images)
+            Counting.images_read += len(images)
             return super().features(images)
 
     surroundings = around(Counting)
     for _ in range(2):
         measured([whole], surroundings)
-    assert Counting.read == 128  # 120, the last batch of 16 padded
+    assert Counting.images_read == 128  # 120, the last batch of 16 padded
