@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.models.checkpoint import CheckpointDiffusion, resolve
+from latentbench.models.checkpoint import CheckpointDiffusion
+from latentbench.models.components import resolve
 
 
 class AutoencodedDiffusion(CheckpointDiffusion):

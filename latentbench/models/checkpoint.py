@@ -1,26 +1,22 @@
 """What all denoisers from a diffusers checkpoint share: loading, hashing, calling, tapping."""
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from hydra.utils import get_class
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench import weights as zoo
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.cache import content_hash
-from latentbench.errors import HookNeverFired, Incompatible, MissingWeights
+from latentbench.errors import HookNeverFired, Incompatible
 from latentbench.model import AttentionCall, Condition, Evaluations, Taps
+from latentbench.models.components import load_component, load_network, read_scheduler, resolve
 from latentbench.models.denoiser import Denoiser
 from latentbench.models.feature_points import Change, FeaturePoint
-from latentbench.models.loading_bars import hide_loading_bars
 from latentbench.parameterization import Grid
 
 Attend = Callable[[AttentionCall], Tensor]
@@ -78,7 +74,7 @@ class CheckpointDiffusion(Denoiser):
 
     def component(self, cls: Any, subfolder: str, folder: str | None = None) -> Any:
         """Return one frozen network of the checkpoint (or another folder), in evaluation mode."""
-        part = load_component(cls, folder or self.folder, subfolder, torch_dtype=self.dtype)
+        part = load_network(cls, folder or self.folder, subfolder, self.dtype)
         return part.to(self.device).eval().requires_grad_(False)
 
     def networks(self) -> Sequence[nn.Module]:
@@ -221,55 +217,3 @@ class CheckpointDiffusion(Denoiser):
                 self._attention[name].set_processor(processor)
         if not calls:
             raise HookNeverFired(f"{type(self.network).__name__} called no attention layer")
-
-
-def resolve(path: str) -> str:
-    """Return the folder of an embedded model (verified), a local folder, or the hub id as it is."""
-    if path in zoo.names():
-        zoo.verify(path)
-        return str(zoo.folder(path))
-    return path
-
-
-def read_scheduler(cls: str, path: str) -> Any | None:
-    """Return a checkpoint's scheduler and leave its weights alone; None where it is not on disk."""
-    folder = str(zoo.folder(path)) if path in zoo.names() else path
-    options = {} if Path(folder).is_dir() else {"local_files_only": True}
-    try:
-        return load_component(cls, folder, "scheduler", **options)
-    except MissingWeights:
-        return None
-
-
-def load_component(cls: Any, folder: str, subfolder: str, **options: Any) -> Any:
-    """Load one component by `from_pretrained`, from its subfolder or, in old checkpoints, the root.
-
-    Args:
-        cls: its class, or the class's full name: imported now, since diffusers takes seconds.
-        folder: local folder or hub id.
-        subfolder: where it lies in there.
-        options: for `from_pretrained`.
-
-    Raises:
-        MissingWeights: it is not on disk and cannot be fetched; says what to run.
-    """
-    cls = get_class(cls) if isinstance(cls, str) else cls
-    hide_loading_bars()
-    if "use_safetensors" in inspect.signature(cls.from_pretrained).parameters or options:
-        options["use_safetensors"] = True
-    local, places = Path(folder), (subfolder, "")
-    if local.is_dir():
-        places = (subfolder,) if (local / subfolder).is_dir() else ("",)
-    errors = []
-    for place in places:
-        try:
-            return cls.from_pretrained(folder, subfolder=place, **options)
-        except (OSError, ValueError) as error:
-            errors.append(error)
-    raise MissingWeights(
-        f"cannot load {cls.__name__} from {subfolder}/ of {folder!r}: "
-        f"{str(errors[0]).splitlines()[0]} Weights are read from .safetensors files only; "
-        f"docs/zoo.md tells how to make them of .bin files. Give a local folder "
-        f"(model.path=/data/model), or fetch it on a machine with network: "
-        f"hf download {folder} (a gated one after hf auth login)"
-    ) from errors[0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from latentbench.bounds import Dtype, Guidance, Name, Steps, between
 from latentbench.errors import BadInput
 from latentbench.model import Condition
-from latentbench.models.checkpoint import load_component
+from latentbench.models.components import load_component
 from latentbench.models.feature_points import (
     FeaturePoint,
     first_tokens,

@@ -11,7 +11,7 @@ from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.autoencoder import AutoencodedDiffusion
-from latentbench.models.checkpoint import load_component
+from latentbench.models.components import load_component
 from latentbench.models.unet import UNetDiffusion
 from latentbench.types import Capability, Space
 

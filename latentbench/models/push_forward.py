@@ -13,7 +13,7 @@ from latentbench.bounds import Dtype, Name
 from latentbench.cache import content_hash
 from latentbench.errors import Incompatible
 from latentbench.model import Condition, Evaluations, LatentModel
-from latentbench.models.checkpoint import load_component, resolve
+from latentbench.models.components import load_network, resolve
 from latentbench.types import Latent, Space
 
 
@@ -38,7 +38,7 @@ class PushForward(LatentModel):
 
     def component(self, cls: Any, subfolder: str) -> Any:
         """Return one frozen network of the checkpoint, in evaluation mode."""
-        part = load_component(cls, self.folder, subfolder, torch_dtype=self.dtype)
+        part = load_network(cls, self.folder, subfolder, self.dtype)
         return part.to(self.device).eval().requires_grad_(False)
 
     @abstractmethod

@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from latentbench.bounds import Dtype, Name
 from latentbench.cache import content_hash
 from latentbench.errors import BadInput
-from latentbench.models.checkpoint import load_component
+from latentbench.models.components import load_component, load_network
 from latentbench.models.metered import MeteredNetwork, weights_hash
 
 
@@ -77,7 +77,7 @@ class PublishedScorer(Scorer):
         super().__init__(path, device)
         self.dtype = getattr(torch, dtype)
         self.network: Any = load_published(AutoModel, path, self.dtype, self.device)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
+        self.tokenizer: Any = load_component(AutoTokenizer, path, "")
         self.vocabulary = content_hash(self.tokenizer.backend_tokenizer.to_str())
         self.preparation = Preparation(path)
         self.tokens = self.network.config.text_config.max_position_embeddings
@@ -111,7 +111,7 @@ class Preparation:
     """
 
     def __init__(self, path: str) -> None:
-        asked: Any = AutoImageProcessor.from_pretrained(path).to_dict()
+        asked: Any = load_component(AutoImageProcessor, path, "").to_dict()
         size, crop = asked["size"], asked.get("crop_size")
         self.size = int(size.get("shortest_edge") or size["height"])
         self.side = int(crop["height"]) if asked.get("do_center_crop") and crop else self.size
@@ -136,7 +136,7 @@ class Preparation:
 
 def load_published(cls: Any, path: str, dtype: torch.dtype, device: torch.device) -> Any:
     """Return a frozen network of transformers, read from safetensors."""
-    network = load_component(cls, path, "", torch_dtype=dtype)
+    network = load_network(cls, path, "", dtype)
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import Incompatible
 from latentbench.model import Condition
-from latentbench.models.checkpoint import load_component
+from latentbench.models.components import load_component
 from latentbench.models.latent_diffusion import LatentDiffusion, token_ids
 from latentbench.types import Capability
 

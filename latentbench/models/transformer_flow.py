@@ -8,7 +8,7 @@ from torch import nn
 
 from latentbench.bounds import Dtype, Guidance, Name, Steps, between
 from latentbench.model import Condition
-from latentbench.models.checkpoint import load_component
+from latentbench.models.components import load_component
 from latentbench.models.joint_attention import TappedJointAttention
 from latentbench.models.joint_flow import JointFlow
 from latentbench.parameterization import Grid, flow_grid
