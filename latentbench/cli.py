@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentbench.paths import user_path
+from latentbench.command import answered, folder_to_write, path
 
 if TYPE_CHECKING:
     from latentbench.zoo.published_weights import PublishedWeights
@@ -21,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["zoo"]:
         from latentbench.zoo.__main__ import main as zoo
 
-        return zoo(words[1:]) or 0
+        return zoo(words[1:])
     arguments = _parser().parse_args(words)
-    return arguments.run(arguments)
+    return answered(lambda: arguments.run(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,42 +66,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def path(text: str) -> Path:
-    """Return the path that an argument names; argparse tells when it is empty."""
-    return user_path(text, "the path")
-
-
 def _leaderboard(arguments: argparse.Namespace) -> int:
     from latentbench import records
     from latentbench.reports import leaderboard
 
+    out = arguments.results if arguments.out is None else folder_to_write(arguments.out, "--out")
     found = records.list_records(arguments.results)
     if not found:
-        print(f"no record below {arguments.results / 'cells'}; run some cells first: make demo")
-        return 1
-    for path in leaderboard.write(found, arguments.out or arguments.results):
-        print(path)
+        return _no_record(arguments.results)
+    for page in leaderboard.write(found, out):
+        print(page)
     return 0
+
+
+def _no_record(results: Path) -> int:
+    print(f"no record below {results / 'cells'}; run some cells first: make demo", file=sys.stderr)
+    return 1
 
 
 def _track(arguments: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
     from latentbench import records
-    from latentbench.reports.tracking import track
+    from latentbench.reports.tracking import build, track
 
     target = "latentbench.reports.tracking.WandbTracker"
     settings = {"_target_": target, "project": arguments.project, "mode": arguments.mode}
     config = OmegaConf.create(settings)
-    found = [folder for folder, _ in records.list_records(arguments.results)]
-    taken = sum(track(config, folder, arguments.results) for folder in found)
+    build(config)  # refuses a wrong project, where `track` would only warn
+    found = records.list_records(arguments.results)
+    if not found:
+        return _no_record(arguments.results)
+    taken = sum(track(config, folder, arguments.results) for folder, _ in found)
     print(f"{taken} of {len(found)} records logged; offline runs lie in {arguments.results}/wandb")
-    return 0
+    return int(taken < sum(record.status is records.Status.OK for _, record in found))
 
 
 def _weights(arguments: argparse.Namespace) -> int:
     from latentbench.cells.catalogue import sound
+    from latentbench.errors import BadInput
 
+    if arguments.dir is not None and arguments.dir.exists() and not arguments.dir.is_dir():
+        raise BadInput(f"--dir must be a folder, and {arguments.dir} is a file")
     wanted: dict[PublishedWeights, list[str]] = {}
     for option in sound("metric").values():
         for file in option.build().weights:
@@ -118,40 +124,31 @@ def _weights(arguments: argparse.Namespace) -> int:
 
 def _new(arguments: argparse.Namespace) -> int:
     from latentbench import new
-    from latentbench.errors import BadInput
 
     root = Path.cwd() if arguments.package else ROOT
-    try:
-        written = new.write(
-            arguments.kind, arguments.name, root, room=arguments.room, package=arguments.package
-        )
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 2
-    for path in written.files:
-        print(f"wrote {path}")
+    written = new.write(
+        arguments.kind, arguments.name, root, room=arguments.room, package=arguments.package
+    )
+    for file in written.files:
+        print(f"wrote {file}")
     print("next:", *written.next_steps, sep="\n  ")
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from latentbench.check import check
-    from latentbench.errors import BadInput
 
-    try:
-        return check(arguments.method)
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 2
+    return check(arguments.method)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    last = _together(arguments.dataset)
     print_table, broken = Console().print, [*_broken()]
     for group, (title, heads, row) in TABLES.items():
         print_table(_table(title, (group, *heads), _rows(group, row, broken)))
-    print_table(_together(arguments.dataset))
+    print_table(last)
     if broken:
         print_table(_table("broken", ("group", "name", "why"), broken))
     return 0
@@ -217,12 +214,8 @@ def _together(dataset: str):
     """Return the table of methods by benchmarks; each entry lists the models that fit."""
     from latentbench.cells.catalogue import option, sound
     from latentbench.cells.compatibility import Parts
-    from latentbench.errors import BadInput
 
-    try:
-        data = option("dataset", dataset).cls
-    except BadInput as error:
-        raise SystemExit(str(error)) from None
+    data = option("dataset", dataset).cls
     benchmarks, models = sound("benchmark").values(), sound("model").values()
     rows = []
     for method in sound("method").values():

@@ -1,6 +1,6 @@
 """What a cell costs beside its denoiser: its time over the bare network's time for the same rows.
 
-    python perf/cell_overhead.py [model=faces_ddpm] [model.steps=10] [runtime.batch_size=16]
+    python -m perf.cell_overhead [model=faces_ddpm] [model.steps=10] [runtime.batch_size=16]
 
 Runs one cell of each benchmark, without cache. Right after each network call of the cell, the bare
 network is called once more on the same rows and timed; its own time is taken off the cell's. Both
@@ -23,6 +23,8 @@ from hydra import compose
 from latentbench import plugins
 from latentbench.cells import batch_runner as batches
 from latentbench.cells import cell as cells
+from latentbench.cells import command_line
+from latentbench.command import answered
 
 CELLS = {
     "generation": "plain",
@@ -90,8 +92,12 @@ def measure(benchmark: str, overrides: list[str], folder: str) -> torch.Tensor:
     return torch.stack([(part[0] - part[1]) / part[1] for part in (run, whole)])
 
 
-def main() -> None:
+def main() -> int:
     overrides = sys.argv[1:] or ["model=faces_ddpm"]
+    command_line.check([word for word in overrides if word not in ("-h", "--help")])
+    if {"-h", "--help"} & {*overrides}:
+        print(__doc__)
+        return 0
     heads = ("run, CPU", "run, wall", "whole, CPU", "whole, wall")
     print(f"{'benchmark':18} {'method':15}", *(f"{head:>11}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
@@ -104,6 +110,8 @@ def main() -> None:
                 f"{benchmark:18} {method:15}", *(f"{x:11.2f}" for x in (*run, *whole)), flush=True
             )
 
+    return 0
+
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))

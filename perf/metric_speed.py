@@ -8,7 +8,7 @@ the values are apart, relative. Without names all parts run: some minutes, most 
 matrix roots of clean-fid.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 import tracemalloc
@@ -188,10 +188,16 @@ PARTS = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser("python -m perf.metric_speed", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
+    parts = parser.parse_args().parts
+    unknown = [name for name in parts if name not in PARTS]
+    if unknown:
+        parser.error(f"no part {unknown[0]!r}; known: {', '.join(PARTS)}")
     torch.set_num_threads(1)
     print(f"{'':44} {'ours':>10} {'theirs':>10} {'ratio':>8}")
     with torch.no_grad():
-        for name in sys.argv[1:] or PARTS:
+        for name in parts or PARTS:
             PARTS[name]()
 
 

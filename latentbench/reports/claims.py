@@ -5,14 +5,16 @@
 reads `claims.yaml` beside the records, prints a table, and writes it as `claims.md`.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
+from latentbench.command import answered, path
 from latentbench.errors import BadInput
 from latentbench.records import Status, list_records
 from latentbench.reports.boards import Found, Row, paired
@@ -53,14 +55,39 @@ class Claim:
         return comparison.difference > 0 if self.first_is == "higher" else comparison.difference < 0
 
 
-def read(path: Path) -> list[Claim]:
-    """Return the claims of a file; one with several models is one claim for each."""
-    entries: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return [
-        Claim(**{k: v for k, v in entry.items() if k != "models"}, model=model)
-        for entry in entries
-        for model in entry["models"]
-    ]
+def read(file: Path) -> list[Claim]:
+    """Return the claims of a file; one with several models is one claim for each.
+
+    Raises:
+        BadInput: there is no such file, or it holds something other than claims.
+    """
+    if not file.is_file():
+        raise BadInput(f"there is no {file}: claims are a list of entries of {_keys()}")
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is no yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, list):
+        raise BadInput(f"{file} must hold a list of claims, entries of {_keys()}")
+    return [claim for k, entry in enumerate(entries, 1) for claim in _claims(file, k, entry)]
+
+
+def _claims(file: Path, number: int, entry: Any) -> list[Claim]:
+    """Return the claims of one entry, one for each model."""
+    wanted, given = set(_keys().split(", ")), set(entry) if isinstance(entry, dict) else set()
+    models = entry["models"] if given == wanted else ()
+    words = [*models, *(v for k, v in entry.items() if k != "models")] if models else [None]
+    if not (isinstance(models, list) and all(isinstance(word, str) for word in words)):
+        raise BadInput(
+            f"claim {number} of {file} must have texts for {_keys()}, and a list of them for "
+            f"models; got {entry!r:.200}"
+        )
+    rest = {name: text for name, text in entry.items() if name != "models"}
+    return [Claim(**rest, model=model) for model in models]
+
+
+def _keys() -> str:
+    return ", ".join("models" if f.name == "model" else f.name for f in fields(Claim))
 
 
 def compare(claim: Claim, found: Sequence[Found]) -> tuple[list[Row], Comparison | None]:
@@ -111,12 +138,30 @@ def markdown(lines: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
 
 
-def main(results: Path) -> None:
-    """Print and write the answers to the claims beside the records."""
-    text = markdown(answer(read(results / FILE), list_records(results)))
+def write(results: Path) -> str:
+    """Write the answers to the claims beside the records, and return their table."""
+    claims, found = read(results / FILE), list_records(results)
+    if not found:
+        raise BadInput(f"no record below {results / 'cells'}; run the cells of the claims first")
+    text = markdown(answer(claims, found))
     (results / "claims.md").write_text("# Claims\n\nPaired by image; p after Holm.\n\n" + text)
-    print(text)
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        "python -m latentbench.reports.claims", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("results", type=path, help=f"folder of the records and of {FILE}")
+    arguments = parser.parse_args(argv)
+
+    def run() -> int:
+        print(write(arguments.results))
+        return 0
+
+    return answered(run)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main())

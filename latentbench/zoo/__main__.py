@@ -15,7 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentbench import weights
+from latentbench import command, weights
+from latentbench.annotations import fault
+from latentbench.command import answered, count, folder_to_write
+from latentbench.config import Device as DeviceName
 from latentbench.errors import BadInput, LatentbenchError, MissingWeights, unknown
 
 Device = Any  # a torch.device
@@ -140,8 +143,6 @@ def train(name: str, steps: int | None, device: Device, checkpoints: Path) -> Pa
         The model's folder.
     """
     made_by, folder = recipe(name), weights.WEIGHTS_ROOT / name
-    if steps is not None and steps < 1:
-        raise BadInput(f"--steps must be at least 1, got {steps}")
     share = 1.0 if steps is None else steps / made_by.steps
     folder.mkdir(parents=True, exist_ok=True)
     told = made_by.make(folder, device, checkpoints, share)
@@ -266,11 +267,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("name", nargs="?", help="one model; all of them if left out")
     check.add_argument("--hashes", action="store_true", help="compare the files alone")
     make = verbs.add_parser("train", help="train a model from its recipe, or go on training")
-    make.add_argument("--steps", type=int, help="steps of the main run (default: the recipe's)")
+    make.add_argument("--steps", type=count, help="steps of the main run (default: the recipe's)")
     figures = verbs.add_parser("measure", help="measure a model and put the figures on its card")
-    figures.add_argument("--n", type=int, default=2000, help="number of faces (default 2000)")
+    figures.add_argument("--n", type=count, default=2000, help="number of faces (default 2000)")
     figures.add_argument("--quick", action="store_true", help=f"only the {CHECK_N} faces of verify")
-    make.add_argument("--checkpoints", type=Path, help="their folder (default: .checkpoints)")
+    make.add_argument(
+        "--checkpoints", type=command.path, help="their folder (default: .checkpoints)"
+    )
     for verb in (make, figures, card):
         verb.add_argument("name", help=f"one of {', '.join(RECIPES)}")
     for verb in (make, figures, check):
@@ -281,27 +284,29 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status."""
     args = _parser().parse_args(argv)
-    try:
-        if args.verb == "list":
-            show()
-        elif args.verb == "show":
-            print(json.dumps(weights.card(args.name), indent=2))
-        elif args.verb == "verify":
-            return verify_all([args.name] if args.name else weights.names(), args)
-        else:
-            _work(args)
-    except LatentbenchError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return answered(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.verb == "list":
+        show()
+    elif args.verb == "show":
+        print(json.dumps(weights.card(args.name), indent=2))
+    elif args.verb == "verify":
+        if args.name:
+            weights.folder(args.name)  # refuses an unknown one
+        return verify_all([args.name] if args.name else weights.names(), args)
+    else:
+        _work(args)
     return 0
 
 
 def verify_all(names: Sequence[str], args: argparse.Namespace) -> int:
     """Verify models one by one, saying how each went; gives the exit status."""
-    status = 0
+    status, device = 0, None if args.hashes else _device(args.device)
     for name in names:
         try:
-            verify(name, None if args.hashes else _device(args.device))
+            verify(name, device)
             print(f"{name}: ok", flush=True)
         except LatentbenchError as error:
             print(error, file=sys.stderr, flush=True)
@@ -314,13 +319,21 @@ def _work(args: argparse.Namespace) -> None:
 
     device = _device(args.device)
     if args.verb == "train":
-        print(train(args.name, args.steps, device, args.checkpoints or CHECKPOINTS))
+        checkpoints = folder_to_write(args.checkpoints or CHECKPOINTS, "--checkpoints")
+        print(train(args.name, args.steps, device, checkpoints))
     else:
         print(json.dumps(measure(args.name, device, None if args.quick else args.n), indent=2))
 
 
 def _device(name: str) -> Device:
-    """Return where to compute; loading draws no bars between the lines printed."""
+    """Return where to compute; loading draws no bars between the lines printed.
+
+    Raises:
+        BadInput: no such device.
+    """
+    wrong = fault("--device", name, DeviceName)
+    if wrong is not None:
+        raise BadInput(wrong)
     from latentbench.models.loading_bars import hide_loading_bars
     from latentbench.zoo.training import best_device
 

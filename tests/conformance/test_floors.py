@@ -20,7 +20,7 @@ PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement")
 SHARED = {
     "vocabulary": "types errors streams processes store cache batching config weights "
     "parameterization records intervals statistics metric_state bounds annotations option fitting "
-    "paths module_state",
+    "paths module_state command",
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }

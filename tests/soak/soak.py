@@ -33,6 +33,7 @@ import torch  # noqa: E402
 
 from latentbench import records  # noqa: E402
 from latentbench.cells.cell import run_cell  # noqa: E402
+from latentbench.command import count  # noqa: E402
 from latentbench.records import Status  # noqa: E402
 from latentbench.reports import leaderboard  # noqa: E402
 
@@ -141,7 +142,7 @@ def disturb(results: Path, dice: random.Random, counts: Counter[str]) -> None:
 def main() -> int:
     """Run the soak and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seconds", type=count, default=600)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     dice, counts = random.Random(arguments.seed), Counter(kills=0, damages=0, wrong=0)

@@ -49,7 +49,7 @@ def verdicts(results, *pairs, models=("m",)):
         for first, second, sign in pairs
     )
     (results / "claims.yaml").write_text(text)
-    claims.main(results)
+    claims.write(results)
     lines = (results / "claims.md").read_text().splitlines()
     return [line.rstrip(" |").rsplit("| ", 1)[1] for line in lines if line.startswith("| x")]
 

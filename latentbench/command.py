@@ -1,0 +1,87 @@
+"""What all command lines share: what a user can mend is one sentence, not a traceback."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from latentbench.errors import BadInput, LatentbenchError
+from latentbench.paths import user_path
+
+
+def answered(run: Callable[[], int]) -> int:
+    """Return a command's exit code; what it raises on purpose or the system refuses is told.
+
+    Args:
+        run: the command; returns its exit code.
+
+    Returns:
+        What it returned; 2 where its arguments are wrong, 1 where it failed, 130 where it was
+        interrupted.
+
+    Example:
+        >>> answered(lambda: 0)
+        0
+    """
+    try:
+        return run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (LatentbenchError, OSError) as error:
+        print(in_words(error), file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 1
+
+
+def in_words(error: Exception) -> str:
+    """Return an error as its user reads it.
+
+    Example:
+        >>> in_words(FileNotFoundError(2, "No such file or directory", "/data/x"))
+        '/data/x: No such file or directory'
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def path(text: str) -> Path:
+    """Return the path that an argument names; argparse says so when it is empty."""
+    try:
+        return user_path(text, "the path")
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(text: str) -> int:
+    """Return the whole number above zero that an argument gives.
+
+    Example:
+        >>> count("3")
+        3
+    """
+    if not text.isdecimal() or not 1 <= int(text) <= 2**31:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
+def folder_to_write(folder: Path, option: str) -> Path:
+    """Return a folder, made now where it was missing, before any work is done for it.
+
+    Args:
+        folder: the folder.
+        option: the argument that names it, for messages.
+
+    Raises:
+        BadInput: it is a file, or lies below one.
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"{option} must be a folder, and {folder} is or lies below a file") from None
+    return folder
