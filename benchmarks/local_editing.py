@@ -9,74 +9,98 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from benchmarks.attribute_editing import AttributeEditing, Attributes, goal_of
+from benchmarks.attribute_editing import AttributeEditing, Attributes, Matcher, Scored, goal_of
 from latentbench.benchmark import Bench, Work
-from latentbench.bounds import Count, above, at_most, between
-from latentbench.data.dataset import Split
+from latentbench.bounds import Count, Share, above, at_most, between
+from latentbench.data.dataset import Dataset
 from latentbench.types import Batch, Capability, Edit, Samples
-from latentbench.zoo.judges import JudgeName
 
+EDITS = ("smile+", "mouth_open-", "shirt+", "glasses+", "glasses-", "hat+", "beard-", "beard+")
 VISIBLE = 2 / 255  # change of a value in [0, 1] above which a pixel belongs to the mask
 
 
 class LocalEditing(AttributeEditing):
-    """Attribute editing at matched gain, with the exact mask of each edit.
+    """Attribute editing with the exact mask of each edit, judged as an image.
 
     The mask is where the rendered counterfactual of the whole change differs visibly from the
     source, in any channel, grown by `dilate` pixels; hair that a hat will hide is inside. What is
     outside is the background, which a perfect edit keeps. A method that changes nothing keeps it as
-    well: hence the matched gain. Factors that change the whole image (light, yaw) have no
-    background to speak of.
+    well: so the main score is the distance of the image to the answer, inside the mask and out,
+    and the background is compared at matched effect. Factors that change the whole image (light,
+    yaw) have no background to speak of.
 
     Args:
         n: images per attribute.
         attributes: attribute with its direction: "glasses+" puts glasses on.
-        gain: share of the asked change at which methods are compared.
+        gain: share of the asked change: of a graded answer, and at matched effect.
         strengths: number of native strengths of the curve.
-        judge: who reads the gain that is matched; never the judge of the scores.
-        split: which images are edited.
+        judge: who chooses the strengths; never the judge of the scores.
+        calibration_n: images per attribute on which strengths are chosen.
+        tolerance: how far from `gain` an effect counts as matched.
+        split: which images are scored.
         dilate: pixels by which a mask grows in each direction.
         give_masks: hand the mask to the method, which may then copy the source outside it: no
             longer comparable with methods that are not given it.
     """
 
     question = "Does an edit stay inside the region that it has to change?"
-    version = 1
-    main_score = "bg_psnr"
+    version = 2
+    main_score = "edit_error_image"
 
     def __init__(
         self,
         *,
-        n: Count = 32,
-        attributes: Attributes = ("glasses+", "hat+"),
+        n: Count = 16,
+        attributes: Attributes = EDITS,
         gain: Annotated[float, above(0), at_most(1)] = 0.5,
-        strengths: Annotated[int, between(1, 1000)] = 4,
-        judge: JudgeName = "zoo2",
-        split: Split = "test",
+        strengths: Annotated[int, between(1, 1000)] = 3,
+        judge: Matcher = "zoo2",
+        calibration_n: Count = 12,
+        tolerance: Share = 0.1,
+        split: Scored = "test",
         dilate: Annotated[int, between(0, 256)] = 1,
         give_masks: bool = False,
     ) -> None:
         super().__init__(
-            n=n, attributes=attributes, gain=gain, strengths=strengths, judge=judge, split=split
+            n=n,
+            attributes=attributes,
+            gain=gain,
+            strengths=strengths,
+            judge=judge,
+            calibration_n=calibration_n,
+            tolerance=tolerance,
+            split=split,
         )
         self.dilate, self.give_masks = dilate, give_masks
         self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
 
-    def ask(self, bench: Bench, name: str, index: Sequence[int]) -> tuple[Batch, Edit]:
+    def ask(self, bench: Bench, name: str, split: str, index: Sequence[int]) -> tuple[Batch, Edit]:
         """Return these images, and what a method is asked to do with them."""
-        batch, edit = super().ask(bench, name, index)
+        batch, edit = super().ask(bench, name, split, index)
         if self.give_masks:
-            goal = torch.full((len(index),), goal_of(name))
-            whole = bench.dataset.counterfactual(self.split, index, str(edit.attribute), goal)
-            edit = replace(edit, masks=changed(batch.images, whole, self.dilate))
+            masks = self._masks(bench.dataset, name, split, index, batch.images)
+            edit = replace(edit, masks=masks)
         return batch, edit
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the samples of `AttributeEditing` with their masks."""
         samples = super().run(work, bench, setup)
-        assert samples.sources is not None and samples.truths is not None
-        whole = samples.truths[:, 0]  # the curve's truths are the whole change
-        return replace(samples, masks=changed(samples.sources, whole, self.dilate))
+        assert samples.sources is not None
+        index = self.numbers(bench.dataset, work.group, work.indices)
+        masks = self._masks(bench.dataset, work.group, self.split, index, samples.sources)
+        return replace(samples, masks=masks)
+
+    def _masks(
+        self,
+        dataset: Dataset,
+        name: str,
+        split: str,
+        index: Sequence[int],
+        sources: Float[Tensor, "b 3 h w"],
+    ) -> Float[Tensor, "b h w"]:
+        goal = torch.full((len(index),), goal_of(name))
+        whole = dataset.counterfactual(split, index, name[:-1], goal)
+        return changed(sources, whole, self.dilate)
 
 
 def changed(

@@ -9,22 +9,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def reliability(read: Float[Tensor, "n f"], known: Float[Tensor, "n f"]) -> Float[Tensor, " f"]:
-    """Return how well each factor is read: 1 - mean squared error / variance, at least 0.
-
-    Args:
-        read: what a judge reads on clean renders that it was not trained on.
-        known: their factors.
-
-    Example:
-        >>> reliability(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0]]))
-        tensor([1.])
-    """
-    variance = known.var(0, unbiased=False)
-    share = (read - known).square().mean(0) / variance
-    return torch.where(variance > 0, 1 - share, 0.0).clamp_min(0)
-
-
 def factor_distance(
     read: Float[Tensor, "b s f"],
     answer: Float[Tensor, "b s f"],
@@ -38,7 +22,7 @@ def factor_distance(
         read: factors read on outputs, in [0, 1].
         answer: those read on the answers.
         source: those read on the sources.
-        weights: how much each factor counts, as `reliability` gives it.
+        weights: how much each factor counts, as `latentbench.zoo.judges.reliability` gives it.
         things: factors that the edit asks for and that say whether a thing is there: see
             `without_ghosts`.
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.answers import factor_distance
-from latentbench.zoo.judges import JudgeName
-from metrics.networks.readings import FactorMetric, targets, things
+from latentbench.zoo.judges import JudgeName, reliability
+from metrics.networks.readings import FactorMetric, read_answers, targets, things
 
 IDLE = "distance of the source to the answer"
 
@@ -21,9 +21,9 @@ class EditError(FactorMetric):
     `inversion_error` is what the method's reconstruction alone has lost: its distance to the
     source, on the same scale.
 
-    A factor's square is weighted by how well the judge reads it: 1 - mean squared error / variance
-    on the last 512 images of the calibration split. Where the edit asks for a thing that is there
-    or not (`Dataset.things`), half of the way counts as no way: `without_ghosts`.
+    A factor's square is weighted by how well the judge reads it: the share of its variance that is
+    explained on rendered faces, from the judge's card. Where the edit asks for a thing that is
+    there or not (`Dataset.things`), half of the way counts as no way: `without_ghosts`.
 
     Source: this suite; possible since the data set renders counterfactuals.
 
@@ -61,15 +61,15 @@ class EditError(FactorMetric):
         return dict.fromkeys(self.figures, IDLE)
 
     def prepare(self, surroundings: Surroundings) -> None:
-        """Load the judge and measure how well it reads each factor."""
+        """Load the judge, and how well it reads each factor."""
         super().prepare(surroundings)
-        self.reliability = self.sharpness().reliability
+        self.reliability = reliability(self.extractor)
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the distances of outputs and sources ``[b, s]`` and of reconstructions ``[b]``."""
         assert samples.sources is not None and samples.truths is not None
         source = self.reader.factors(samples.sources)[:, None]
-        answer = self.reader.factors(samples.truths)
+        answer = read_answers(self.reader, samples.truths)
         asked = things(targets(samples, type(self).__name__), self.surroundings.dataset)
         to_answer = (answer, source, self.reliability, asked)
         output = self.reader.factors(samples.outputs)

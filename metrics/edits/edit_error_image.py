@@ -61,8 +61,11 @@ class EditErrorImage(SampleMetric):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the distances of outputs and sources ``[b, s]`` and of reconstructions ``[b]``."""
         assert samples.sources is not None and samples.truths is not None
-        source = samples.sources[:, None].expand_as(samples.truths)
-        idle = self._distance(source, samples.truths)
+        answers, s = samples.truths, samples.truths.shape[1]
+        if bool((answers == answers[:, :1]).all()):
+            answers = answers[:, :1]
+        source = samples.sources[:, None].expand_as(answers)
+        idle = self._distance(source, answers).expand(-1, s)
         gap = self._distance(samples.outputs, samples.truths)
         thing = things(targets(samples, type(self).__name__), self.surroundings.dataset).any(-1)
         found = {"edit_error_image": torch.where(thing, without_ghosts(gap, idle), gap), IDLE: idle}

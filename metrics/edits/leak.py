@@ -9,8 +9,8 @@ from latentbench.bounds import NotNegative
 from latentbench.metric import Figure, Surroundings
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
-from latentbench.zoo.judges import JudgeName
-from metrics.networks.readings import FactorMetric, Readings
+from latentbench.zoo.judges import JudgeName, reliability
+from metrics.networks.readings import FactorMetric, Readings, read_answers
 
 MOVED = "gain and leak"
 PERFECT = "leak of the true counterfactuals"
@@ -22,7 +22,7 @@ class Leak(FactorMetric):
     Read by a judge, relative to the source: what inversion loses counts.
     A change of less than `threshold` times the judge's root mean squared error on held-out faces
     counts as none in `leak`; `leak_raw` counts all. Factors are weighted by how well the judge
-    reads them: 1 - mean squared error / variance on those faces. `selectivity` is the sum of gains
+    reads them, as its card says. `selectivity` is the sum of gains
     over images / the sum of |gain| + `leak_raw`: negative for an edit that goes the wrong way.
 
     A perfect edit does not read as exactly 0, since a hat hides hair: where the true
@@ -68,8 +68,8 @@ class Leak(FactorMetric):
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge and measure its error."""
         super().prepare(surroundings)
-        sharpness = self.sharpness()
-        self.blur, self.reliability = self.threshold * sharpness.rmse, sharpness.reliability
+        self.blur = self.threshold * self.sharpness().rmse
+        self.reliability = reliability(self.extractor)
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each output ``[b, s]``."""
@@ -92,5 +92,5 @@ class Leak(FactorMetric):
 
     def _of_truths(self, truths: Tensor, sources: Tensor, read: Readings) -> Tensor:
         """Return the leak of the true counterfactuals ``[b, s]``, relative to the sources."""
-        change = self.reader.factors(truths) - self.reader.factors(sources)[:, None]
+        change = read_answers(self.reader, truths) - self.reader.factors(sources)[:, None]
         return replace(read, change=change).leak(self.blur, self.reliability)

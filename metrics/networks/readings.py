@@ -12,7 +12,6 @@ from latentbench.data.faults import shortened
 from latentbench.errors import BadInput, NotMeasurable
 from latentbench.metric import SampleMetric, Surroundings
 from latentbench.types import Samples
-from latentbench.zoo.answers import reliability
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader, read_split
 
@@ -54,12 +53,10 @@ class Sharpness:
     Args:
         rmse: root mean squared error per factor.
         std: standard deviation of the readings per factor.
-        reliability: 1 - mean squared error / variance per factor, at least 0.
     """
 
     rmse: Float[Tensor, " f"]
     std: Float[Tensor, " f"]
-    reliability: Float[Tensor, " f"]
 
 
 def targets(samples: Samples, asker: str) -> Bool[Tensor, "b 1 f"]:
@@ -82,6 +79,13 @@ def targets(samples: Samples, asker: str) -> Bool[Tensor, "b 1 f"]:
             f"that lack what the edit adds"
         )
     return target
+
+
+def read_answers(reader: Reader, answers: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "b s f"]:
+    """Return the factors of the answers, read once where all outputs of a row have the same."""
+    one = answers[:, :1]
+    same = bool((answers == one).all())
+    return reader.factors(one if same else answers).expand(-1, answers.shape[1], -1)
 
 
 def things(target: Bool[Tensor, "b 1 f"], dataset: Dataset) -> Bool[Tensor, "b 1 f"]:
@@ -149,5 +153,4 @@ class FactorMetric(SampleMetric):
         known = data.describe("calibration", index).factors
         if known is None:
             raise BadInput(f"{type(self).__name__} needs known factors, the data set has none")
-        rmse = (read - known).square().mean(0).sqrt()
-        return Sharpness(rmse, read.std(0), reliability(read, known))
+        return Sharpness((read - known).square().mean(0).sqrt(), read.std(0))

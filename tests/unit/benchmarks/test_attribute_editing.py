@@ -1,11 +1,9 @@
-"""Attribute editing: matching strengths on a planted editor whose effect is known exactly."""
-
-from dataclasses import replace
+"""Attribute editing: strengths of a planted editor whose effect is known exactly."""
 
 import pytest
 import torch
 
-from benchmarks.attribute_editing import AttributeEditing, _next_trial
+from benchmarks.attribute_editing import AttributeEditing
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.data.faces_dataset import FacesDataset
@@ -23,14 +21,18 @@ class Planted(Editor):
 
     def __init__(self, centre: float, width: float, most: float = 1.0) -> None:
         self.centre, self.width, self.most = centre, width, most
+        self.asked: list[str] = []
 
-    def value(self, strength: torch.Tensor) -> torch.Tensor:
+    def share(self, strength: torch.Tensor) -> torch.Tensor:
         return self.most * ((strength - self.centre) / self.width).sigmoid() * (strength > 0)
 
     def edit(self, batch, edit, strengths):
-        index = [int(i.split("/")[1]) for i in batch.ids]
-        values = [self.value(s).expand(len(batch)) for s in strengths]
-        frames = [DATA.counterfactual("test", index, edit.attribute, v) for v in values]
+        splits = {i.split("/")[0] for i in batch.ids}
+        self.asked += splits
+        (split,), index = splits, [int(i.split("/")[1]) for i in batch.ids]
+        now = batch.factors[:, DATA.factor_names.index(edit.attribute)]
+        values = [now + self.share(s) * (float(edit.sign > 0) - now) for s in strengths]
+        frames = [DATA.counterfactual(split, index, edit.attribute, v) for v in values]
         return torch.stack(frames, 1)
 
 
@@ -39,22 +41,53 @@ def bench(editor: Editor) -> Bench:
     return Bench(editor, None, DATA, Streams(0), nowhere, device, batch_size=4)
 
 
+def chosen(editor: Editor, name: str, **settings):
+    protocol = AttributeEditing(attributes=(name,), n=4, calibration_n=6, **settings)
+    return protocol.setup(bench(editor))[name]
+
+
 @pytest.mark.parametrize("width", [0.3, 0.02])
-def test_the_matched_strength_has_the_gain_that_was_asked(width):
+def test_half_of_a_graded_factor_is_found(width):
     """A curve that jumps between two of its points is matched as well as a flat one."""
     editor = Planted(1.1, width)
-    found = AttributeEditing(n=6, attributes=("glasses+",), strengths=3).setup(bench(editor))
-    found = found["glasses+"]
+    found = chosen(editor, "smile+")
     assert found["reached"]
-    assert found["matched_gain"] == pytest.approx(0.5, abs=0.08)
-    assert float(editor.value(torch.tensor(found["matched"]))) == pytest.approx(0.5, abs=0.15)
+    assert found["matched_gain"] == pytest.approx(0.5, abs=0.1)
+    assert float(editor.share(torch.tensor(found["matched"]))) == pytest.approx(0.5, abs=0.15)
     assert found["strengths"] == pytest.approx([2 / 3, 4 / 3, 2])
+    assert found["main_error"] == min(found["errors"] + [found["main_error"]])
+
+
+class Switch(Planted):
+    """Puts the whole thing on more and more of the images."""
+
+    def edit(self, batch, edit, strengths):
+        whole = super().edit(batch, edit, torch.full_like(strengths, 9.0))
+        when = torch.tensor([0.3 + int(i.split("/")[1]) % 7 / 4 for i in batch.ids])
+        on = (strengths > when[:, None])[..., None, None, None]
+        faint = batch.images[:, None] + 0.001 * strengths.reshape(-1, 1, 1, 1)
+        return torch.where(on, whole, faint)
+
+
+def test_a_thing_is_wanted_whole_and_matched_by_the_share_of_images_that_show_it():
+    found = chosen(Switch(1.0, 0.1), "glasses+")
+    assert found["main"] == 2 and found["main_error"] < 0.05
+    assert found["matched_gain"] * 6 == pytest.approx(round(found["matched_gain"] * 6), abs=1e-5)
+    assert found["matched_gain"] == found["matched_scorer_gain"] == pytest.approx(0.5, abs=0.17)
+    assert found["reached"]
 
 
 def test_an_effect_that_stays_below_is_not_reached():
-    found = AttributeEditing(n=4, attributes=("hat+",)).setup(bench(Planted(1.0, 0.1, most=0.3)))
-    assert not found["hat+"]["reached"]
-    assert found["hat+"]["matched"] == 2.0
+    assert not chosen(Planted(1.0, 0.1, most=0.3), "smile+")["reached"]
+
+
+def test_strengths_are_chosen_on_images_that_are_not_scored():
+    editor = Planted(1.0, 0.2)
+    protocol, surroundings = AttributeEditing(n=4, attributes=("smile-",)), bench(editor)
+    setup = protocol.setup(surroundings)
+    assert set(editor.asked) == {"calibration"}
+    protocol.run(Work("smile-", (0, 1), 2), surroundings, setup)
+    assert editor.asked[-1] == "test"
 
 
 def test_too_few_images_to_edit_are_an_error_that_tells_their_number():
@@ -62,45 +95,26 @@ def test_too_few_images_to_edit_are_an_error_that_tells_their_number():
         def size(self, split):
             return 10
 
-    protocol, surroundings = AttributeEditing(n=9, attributes=("hat+",)), bench(Planted(1.0, 0.1))
-    surroundings = replace(surroundings, dataset=Few(size=32))
     with pytest.raises(
         BadInput, match=r"asks for 9 images far from 'hat\+'.*has [1-8] among its 10"
     ):
-        protocol.setup(surroundings)
+        AttributeEditing(n=9, attributes=("hat+",)).check(Few(size=32))
+    with pytest.raises(BadInput, match=r"'calibration' has .*lower benchmark.calibration_n"):
+        AttributeEditing(n=1, calibration_n=9, attributes=("hat+",)).check(Few(size=32))
 
 
-def test_the_last_output_is_the_matched_one():
-    protocol, editor = AttributeEditing(n=4, attributes=("glasses+",)), Planted(1.0, 0.2)
-    surroundings = bench(editor)
-    setup = protocol.setup(surroundings)
-    samples = protocol.run(Work("glasses+", (0, 1), 2), surroundings, setup)
-    assert samples.main == 4
-    assert samples.strengths is not None and samples.truths is not None
-    assert float(samples.strengths[0, -1]) == pytest.approx(setup["glasses+"]["matched"])
-    gap = (samples.outputs - samples.truths).abs().amax((0, 2, 3, 4))
-    assert float(gap[3]) < 0.05 < float(gap[0])  # the whole change at the end, little at first
-
-
-@pytest.mark.parametrize(("edit", "goal"), [("glasses+", 1.0), ("smile-", 0.0)])
-def test_the_truth_is_the_whole_change_along_the_curve_and_the_matched_share_at_its_end(edit, goal):
+@pytest.mark.parametrize(
+    ("edit", "goal", "share"), [("glasses+", 1.0, 1.0), ("smile-", 0.0, 0.3), ("beard-", 0.0, 1.0)]
+)
+def test_the_truth_is_the_answer_half_of_what_is_graded_and_the_whole_of_a_thing(edit, goal, share):
     protocol = AttributeEditing(n=2, attributes=(edit,), gain=0.3, strengths=2)
     surroundings = bench(Planted(1.0, 0.2))
-    found = {"strengths": [1.0, 2.0], "matched": 1.5, "reached": True}
+    found = {"strengths": [1.0, 2.0], "main": 2.0, "matched": 1.5, "reached": True}
     samples = protocol.run(Work(edit, (0, 1), 2), surroundings, {edit: found})
     index = [int(i.split("/")[1]) for i in samples.ids]
     now = samples.factors[:, DATA.factor_names.index(edit[:-1])]
-    whole, part = (
-        DATA.counterfactual("test", index, edit[:-1], now + share * (goal - now))
-        for share in (1.0, 0.3)
-    )
-    assert float((whole - part).abs().amax((1, 2, 3)).min()) > 0.1
-    torch.testing.assert_close(samples.truths, torch.stack([whole, whole, part], 1))
-
-
-def test_trials_narrow_the_first_bracket():
-    points = {0.0: 0.0, 1.0: 0.9, 2.0: 0.4, 3.0: 1.0}
-    assert _next_trial(0.45, points) == pytest.approx(0.5)
-    assert _next_trial(0.45, {0.0: 0.0, 1.0: 0.46}) is None  # near enough
-    assert _next_trial(0.5, {0.0: 0.0, 1.0: 0.2}) is None  # never reached
-    assert _next_trial(0.05, {0.0: 0.0, 1.0: 1.0}) == pytest.approx(0.15)  # keeps off the ends
+    answer = DATA.counterfactual("test", index, edit[:-1], now + share * (goal - now))
+    torch.testing.assert_close(samples.truths, torch.stack([answer] * 4, 1))
+    assert samples.strengths[0].tolist() == [1.0, 2.0, 2.0, 1.5]
+    assert (samples.main, samples.effect) == (2, 3)
+    torch.testing.assert_close(samples.outputs[:, 1], samples.outputs[:, 2])

@@ -18,7 +18,10 @@ class Reckless(Planted):
 
 
 def samples_of(editor, **settings):
-    protocol, surroundings = LocalEditing(n=4, strengths=2, **settings), bench(editor)
+    protocol, surroundings = (
+        LocalEditing(n=4, strengths=2, calibration_n=4, **settings),
+        bench(editor),
+    )
     group = protocol.attributes[0]
     setup = protocol.setup(surroundings)
     return protocol.run(Work(group, (0, 1, 2, 3), 4), surroundings, setup)

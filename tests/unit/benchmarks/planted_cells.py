@@ -1,0 +1,40 @@
+"""Runs planted methods through the real benchmarks and metrics."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from latentbench.records import Record
+
+sys.path.append(str(Path(__file__).parent))
+
+
+def run(
+    folder: Path, benchmark: str, method: str, metrics: Sequence[str], settings: Sequence[str] = ()
+) -> Record:
+    """Return the record of one cell.
+
+    Args:
+        folder: where results lie; the cache is shared by all cells of one folder.
+        benchmark: option of conf/benchmark.
+        method: class and settings, such as "planted_editors.Leaky k=2".
+        metrics: options of conf/metric.
+        settings: of the benchmark, as on the command line.
+    """
+    import cells
+
+    from latentbench.cells.cell import run_cell
+
+    chosen = [f"benchmark={benchmark}", "dataset=faces", f"metric=[{','.join(metrics)}]"]
+    config = cells.composed(folder, *chosen, *settings, "runtime.batch_size=8", "results.images=0")
+    target, *given = method.split()
+    values: dict[str, Any] = dict(OmegaConf.from_dotlist(given))
+    OmegaConf.set_struct(config, False)
+    config.method = {"_target_": target, **values}
+    config.model = {"_target_": "planted_editors.Blank"}
+    names = {"benchmark": benchmark, "method": method, "model": "blank", "dataset": "faces"}
+    record, _ = run_cell(config, names)
+    return record
