@@ -118,7 +118,7 @@ class PerfectBinary(Perfect):
 
     def edited(self, batch, edit, strength):
         whole = super().edited(batch, edit, 1.0)
-        chosen = [number(i) % 2 == 0 and number(i) % 100 < 200 * strength for i in batch.ids]
+        chosen = [k % 2 == 0 and strength > k / 20 for k in range(len(batch))]
         return torch.where(torch.tensor(chosen)[:, None, None, None], whole, seen(batch.images))
 
 

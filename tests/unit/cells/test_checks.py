@@ -177,7 +177,7 @@ def test_too_few_images_far_from_the_goal(refusal, monkeypatch):
     monkeypatch.setattr("latentbench.data.faces_dataset.FacesDataset.size", lambda *_: 4)
     record = refusal("benchmark=attribute_editing method=hspace benchmark.n=4 method.images=4 "
                      "method.extremes=2")  # fmt: skip
-    assert "asks for 4 images far from 'glasses+', the split 'test' has" in record.reason
+    assert "asks for 4 images far from 'smile+', the split 'test' has" in record.reason
 
 
 def test_more_images_to_fit_on_than_there_are(refusal, monkeypatch):
