@@ -14,6 +14,7 @@ from latentbench import plugins
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.cells.cell import run_cell
+from latentbench.conformance import toy
 from latentbench.data.pie_bench import PIEBench
 from latentbench.editor import Editor
 from latentbench.records import Status
@@ -96,7 +97,8 @@ class Painter(Editor):
 @pytest.mark.parametrize(("told", "psnr"), [(False, (0, 15)), (True, (100, 100))])
 def test_a_method_is_given_the_mask_only_where_that_is_asked(folder, told, psnr):
     data = PIEBench(path=str(folder), size=64)
-    bench = Bench(Painter(), None, data, Streams(0), Cache(None), torch.device("cpu"), 2)
+    model, cache = toy.GaussianModel(), Cache(None)
+    bench = Bench(Painter(), model, data, Streams(0), cache, torch.device("cpu"), 2)
     samples = PromptEditing(give_masks=told).run(Work("add_object", (0, 1), 2), bench, {})
     assert samples.prompts == ("a face with glasses",) * 2
     metric = Background()
