@@ -1,7 +1,6 @@
 """Intervals and p-values of a figure from independent units: the one place where they are chosen.
 
-`docs/statistics.md` holds the rule for each kind of figure, and the coverage that `make
-calibration` measured.
+`docs/statistics.md` holds the rule for each kind of figure, and the coverage that was measured.
 """
 
 from collections.abc import Sequence
