@@ -17,10 +17,12 @@ class PromptEditing(Benchmark):
     """PIE-Bench's protocol: a source prompt, a target prompt and a mask of each image.
 
     Each method works at its own settings: the last native strength, `max_strength`, makes the
-    headline scores, the reconstruction at strength 0 is given with it. Nothing is matched, so a
-    method that changes less keeps more: read the background together with the similarity to the
-    prompt. As in PIE-Bench, methods are not given the mask unless `give_masks` says so. Groups are
-    the kinds of edit; headline scores are plain means over all images.
+    headline scores, the reconstruction at strength 0 is given with it. There is no rendered answer,
+    and nothing is matched, so a method that changes less keeps more, and by the background one that
+    does nothing is first: the main score is the direction of the change, which it has not. Where
+    the weights behind it are absent there is no ranking. As in PIE-Bench, methods are not given the
+    mask unless `give_masks` says so. Groups are the kinds of edit; headline scores are plain means
+    over all images.
 
     Source: Ju et al., "PnP Inversion: Boosting Diffusion-based Editing with 3 Lines of Code",
     section "PIE-Bench".
@@ -33,10 +35,11 @@ class PromptEditing(Benchmark):
     """
 
     question = "Does an edit by a prompt pair change the image where it should, and keep the rest?"
+    version = 2
     verbs = frozenset({"edit"})
     needs = frozenset({Capability.EDITS, Capability.PROMPTS})
     gives = frozenset({Capability.TARGET_PROMPTS})
-    main_score = "bg_psnr"
+    main_score = "clip_dir"
 
     def __init__(
         self,

@@ -49,6 +49,10 @@ class Dataset(ABC):
         """Return the exact image that a perfect edit of one factor would give."""
         raise NotImplementedError(f"{type(self).__name__} does not know true counterfactuals")
 
+    def render(self, factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 h w"]:
+        """Return the exact images of factors, where counterfactuals are known."""
+        raise NotImplementedError(f"{type(self).__name__} does not draw images")
+
     def edited_prompts(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
     ) -> tuple[str, ...]:

@@ -65,6 +65,10 @@ class FacesDataset(Dataset):
         index = torch.as_tensor(list(indices))
         return self._split(split).counterfactual(index, factor, values)
 
+    def render(self, factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 h w"]:
+        """Return faces with these factors."""
+        return faces.render(factors, self.image_size)
+
     def edited_prompts(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
     ) -> tuple[str, ...]:

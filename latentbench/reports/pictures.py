@@ -35,7 +35,8 @@ class Row:
         outputs: what the method made.
         truths: what a perfect method would have made, per output.
         strengths: native strength per output.
-        main: which output headline scores are made of.
+        main: which output the main score is made of.
+        effect: which output is at matched effect, where there is one.
         ends: the two images that a path should run between, where it has them.
     """
 
@@ -48,6 +49,7 @@ class Row:
     truths: Sequence[UInt8[np.ndarray, "h w 3"]]
     strengths: Sequence[float]
     main: int | None
+    effect: int | None
     ends: Sequence[UInt8[np.ndarray, "h w 3"]]
 
 
@@ -138,6 +140,7 @@ def _row(samples: Samples, k: int) -> Row:
         truths,
         strengths,
         samples.main,
+        samples.effect,
         [] if samples.ends is None else [pixels(image) for image in samples.ends[k]],
     )
 
@@ -159,6 +162,7 @@ def _encoded(row: Row) -> dict[str, object]:
         "truths": [_webp(image) for image in row.truths],
         "strengths": list(row.strengths),
         "main": -1 if row.main is None else row.main,
+        "effect": -1 if row.effect is None else row.effect,
         "ends": [_webp(image) for image in row.ends],
     }
 
@@ -175,9 +179,10 @@ def _tiles(row: Row) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
         *(("source", row.source), ("region", row.region), ("strength 0", row.reconstruction)),
     ]
     strengths = row.strengths or [None] * len(row.outputs)
+    chosen = {} if row.effect is None else {row.main: "best ", row.effect: "matched "}
     tiles += [
-        ("output" if s is None else f"{s:.3g}", image)
-        for s, image in zip(strengths, row.outputs, strict=True)
+        ("output" if s is None else f"{chosen.get(k, '')}{s:.3g}", image)
+        for k, (s, image) in enumerate(zip(strengths, row.outputs, strict=True))
     ]
     if row.truths:
         tiles.append(("truth", row.truths[row.main if row.main is not None else -1]))

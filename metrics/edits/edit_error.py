@@ -9,6 +9,7 @@ from latentbench.zoo.answers import factor_distance
 from latentbench.zoo.judges import JudgeName, reliability
 from metrics.networks.readings import FactorMetric, read_answers, targets, things
 
+SMALLEST = 0.02  # of what doing nothing gives: a smaller difference does not matter
 IDLE = "distance of the source to the answer"
 
 
@@ -48,10 +49,20 @@ class EditError(FactorMetric):
         by = f"/ that of the source to the answer, factors read by {self.extractor}"
         return {
             f"edit_error_{self.extractor}": Figure(
-                f"distance of the output to the answer {by}", "", 0.0, None, False
+                f"distance of the output to the answer {by}",
+                "",
+                0.0,
+                None,
+                False,
+                smallest=SMALLEST,
             ),
             f"inversion_error_{self.extractor}": Figure(
-                f"distance of the reconstruction to the source {by}", "", 0.0, None, False
+                f"distance of the reconstruction to the source {by}",
+                "",
+                0.0,
+                None,
+                False,
+                smallest=SMALLEST,
             ),
         }
 

@@ -10,6 +10,7 @@ from metrics.networks.reader import Reader
 from metrics.networks.readings import targets, things
 
 JUDGE = "zoo1"
+SMALLEST = 0.02  # of what doing nothing gives: a smaller difference does not matter
 IDLE = "distance of the source to the answer"
 
 
@@ -41,10 +42,20 @@ class EditErrorImage(SampleMetric):
         by = f"/ that of the source to the answer, perceptual distance of {JUDGE}"
         return {
             "edit_error_image": Figure(
-                f"distance of the output to the answer {by}", "", 0.0, None, False
+                f"distance of the output to the answer {by}",
+                "",
+                0.0,
+                None,
+                False,
+                smallest=SMALLEST,
             ),
             "inversion_error_image": Figure(
-                f"distance of the reconstruction to the source {by}", "", 0.0, None, False
+                f"distance of the reconstruction to the source {by}",
+                "",
+                0.0,
+                None,
+                False,
+                smallest=SMALLEST,
             ),
         }
 

@@ -25,6 +25,7 @@ from metrics.codes.sap import SeparatedAttributePredictability
 from metrics.codes.spread import Spread
 from metrics.codes.svcca import SVCCA
 from metrics.codes.typicality import Typicality
+from metrics.edits.all_asked import AllAsked
 from metrics.edits.attribute_dependency import AttributeDependency
 from metrics.edits.edit_error import EditError
 from metrics.edits.edit_error_image import EditErrorImage
@@ -62,7 +63,7 @@ from planted import PlantedData, PlantedJudge
 N = 26
 MAKERS = [
     PSNR, SSIM, MeanSquaredError, PerceptualDistance, CounterfactualError, TargetGain, Leak,
-    EditError, EditErrorImage,
+    EditError, EditErrorImage, AllAsked,
     Background, BackgroundPerceptual,
     Monotonicity, IdentityPreservation, TruthKernelDistance, ISTD, PathSmoothness, FactorPath,
     NoiseStatistics,

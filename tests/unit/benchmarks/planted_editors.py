@@ -24,6 +24,7 @@ class Blank(LatentModel):
     """A model that is never asked for anything."""
 
     spaces = frozenset()
+    gives = frozenset({Capability.PROMPTS})
 
     def __init__(self, *, device: str = "cpu") -> None:
         self.evaluations = Evaluations()
@@ -102,6 +103,16 @@ class Leaky(Perfect):
             column = faces.factor_index(name)
             away = torch.where(found[:, column] > 0.5, -0.3, 0.3)
             found[:, column] = found[:, column] + away
+        return found
+
+
+class Reckless(Perfect):
+    """The right edit on another background."""
+
+    def factors(self, batch, edit, strength):
+        found = super().factors(batch, edit, strength)
+        column = faces.factor_index("background")
+        found[:, column] = (found[:, column] + 0.5) % 1
         return found
 
 

@@ -6,6 +6,7 @@ import torch
 from benchmarks.attribute_editing import AttributeEditing
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
@@ -38,7 +39,7 @@ class Planted(Editor):
 
 def bench(editor: Editor) -> Bench:
     nowhere, device = Cache(None), torch.device("cpu")
-    return Bench(editor, None, DATA, Streams(0), nowhere, device, batch_size=4)
+    return Bench(editor, toy.GaussianModel(), DATA, Streams(0), nowhere, device, batch_size=4)
 
 
 def chosen(editor: Editor, name: str, **settings):

@@ -20,6 +20,7 @@ from latentbench.data.faces import FACTOR_NAMES
 from latentbench.types import Samples
 from latentbench.zoo.answers import factor_distance, without_ghosts
 from latentbench.zoo.judges import reliability
+from metrics.edits.all_asked import AllAsked
 from metrics.edits.edit_error import EditError
 from metrics.edits.edit_error_image import EditErrorImage
 
@@ -159,3 +160,20 @@ def test_ghosts_are_never_nearer_than_they_are():
     ends = (torch.tensor([[[1.0, 0.0]]]), torch.zeros(1, 1, 2), torch.ones(2), things)
     half = factor_distance(torch.tensor([[[0.5, 0.0]]]), *ends)
     assert float(half) == pytest.approx(1 / 2**0.5)
+
+
+class TestAllAsked:
+    def test_best_worst_trap(self, surroundings):
+        def share(change):
+            return scored(AllAsked(), surroundings, asked(change))["all_asked_zoo1"]
+
+        assert share(put_on) == 1 and share(nothing) == 0
+        assert share(on_every_other) == 0.5
+        assert share(other_face) == 1  # it sees what is asked alone: no main score
+
+    def test_one_of_two_is_not_all(self, surroundings):
+        samples = asked(put_on)
+        wanted = samples.wanted.clone()
+        wanted[..., SMILE] = 1.0
+        values = scored(AllAsked(), surroundings, replace(samples, wanted=wanted))
+        assert values["all_asked_zoo1"] == 0

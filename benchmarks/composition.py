@@ -1,0 +1,163 @@
+"""Do all concepts that are asked for show at once, none that is negated, and is the rest kept?"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Annotated, Any
+
+import torch
+
+from latentbench.benchmark import Bench, Benchmark, Work
+from latentbench.bounds import Count, Positive, distinct, matches, not_empty
+from latentbench.data.dataset import Dataset, Split
+from latentbench.errors import BadInput, unknown
+from latentbench.types import Capability, Concept, Samples
+
+FAR = 0.75  # distance from its goal at which a factor is on the other side
+
+Asked = Annotated[
+    str,
+    matches(
+        r"[^ !+-]+[+-](?: (?:![^ !+-]+|[^ !+-]+[+-]))+", "such as 'glasses+ hat+' or 'hat+ !beard'"
+    ),
+]
+Compositions = Annotated[Sequence[Asked], not_empty, distinct]
+
+
+class Composition(Benchmark):
+    """Several concepts at once, judged by the distance to the rendered answer.
+
+    A composition names attributes: "glasses+ hat+" asks for both, "smile+ !beard" for a smile and
+    no beard. It is asked of faces that lack all of it. The concepts are the face's caption without
+    its words for these attributes, and one word for each of them: the one that is wanted, or, with
+    a negative weight, the one that is not. The answer is the face with every attribute as asked,
+    rendered; the main score is the distance of the output to it over all factors, as a share of
+    that of the face as it was (`metrics.edits.edit_error`). What a caption does not fix is left to
+    the noise, so even a perfect sampler of captions does not reach 0: compare methods, and read
+    `all_asked` beside it.
+
+    Args:
+        n: images per composition.
+        compositions: attributes with their directions, a negated one with "!".
+        negative: weight of a negated concept, of which the others have 1.
+        split: which faces are asked of.
+
+    Raises:
+        BadInput: an attribute that the data set does not have, or a split with fewer than n faces
+            that lack all of a composition (raised by `check`).
+    """
+
+    question = "Do all asked concepts show at once, none that is negated, and is the rest kept?"
+    verbs = frozenset({"compose"})
+    needs = frozenset({Capability.LABELS, Capability.PROMPTS, Capability.COUNTERFACTUALS})
+    main_score = "edit_error_zoo1"
+
+    def __init__(
+        self,
+        *,
+        n: Count = 24,
+        compositions: Compositions = (
+            "glasses+ hat+", "smile+ beard+", "hat+ !beard", "shirt+ !glasses",
+        ),
+        negative: Positive = 1.0,
+        split: Split = "test",
+    ) -> None:  # fmt: skip
+        self.n, self.compositions, self.negative = n, tuple(compositions), negative
+        self.split = split
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse attributes that the data do not have, and too few faces that lack them."""
+        super().check(dataset)
+        for name in self.compositions:
+            for attribute in goals(name):
+                if attribute not in dataset.attributes:
+                    raise unknown("attribute", attribute, dataset.attributes)
+            _lacking(dataset, self.split, name, self.n)
+
+    def groups(self, dataset: Dataset) -> Sequence[str]:
+        """Return the compositions."""
+        return self.compositions
+
+    def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
+        """Return one image per face."""
+        data, asked = bench.dataset, goals(work.group)
+        numbers = _lacking(data, self.split, work.group, self.n)
+        index = [numbers[k] for k in work.indices]
+        batch = data.batch(self.split, index)
+        assert batch.factors is not None and batch.prompts is not None
+        images = bench.editor.compose(batch.ids, self._concepts(data, work.group, index))
+        wanted = batch.factors.clone()
+        for attribute, goal in asked.items():
+            wanted[:, data.factor_names.index(attribute)] = goal
+        return Samples(
+            batch.ids,
+            images.clamp(-1, 1).cpu()[:, None],
+            (work.group,) * len(batch),
+            sources=batch.images,
+            truths=data.render(wanted)[:, None],
+            factors=batch.factors,
+            wanted=wanted[:, None],
+        )
+
+    def _concepts(self, data: Dataset, name: str, index: Sequence[int]) -> list[Concept]:
+        own = data.describe(self.split, index).prompts
+        assert own is not None
+        rest, found = [prompt.split() for prompt in own], []
+        for attribute, goal in goals(name).items():
+            wanted, other = (
+                self._captions(data, index, attribute, value) for value in (goal, 1 - goal)
+            )
+            negated = f"!{attribute}" in name.split()
+            shown, absent = (other, wanted) if negated else (wanted, other)
+            words = [_only(a, b) for a, b in zip(shown, absent, strict=True)]
+            found.append(Concept(tuple(words), -self.negative if negated else 1.0))
+            both = [
+                {*_only(a, b).split(), *_only(b, a).split()}
+                for a, b in zip(wanted, other, strict=True)
+            ]
+            rest = [
+                [word for word in words if word not in gone]
+                for words, gone in zip(rest, both, strict=True)
+            ]
+        return [Concept(tuple(" ".join(words) for words in rest)), *found]
+
+    def _captions(
+        self, data: Dataset, index: Sequence[int], attribute: str, value: float
+    ) -> tuple[str, ...]:
+        ends = torch.full((len(index),), value)
+        return data.edited_prompts(self.split, index, attribute, ends)
+
+
+def _only(caption: str, other: str) -> str:
+    """Return the words of a caption that another one has not."""
+    return " ".join(word for word in caption.split() if word not in other.split())
+
+
+def goals(name: str) -> dict[str, float]:
+    """Return the value that each attribute of a composition should have.
+
+    Example:
+        >>> goals("glasses+ smile- !hat")
+        {'glasses': 1.0, 'smile': 0.0, 'hat': 0.0}
+    """
+    return {word.strip("!+-"): float(word.endswith("+")) for word in name.split()}
+
+
+@cache
+def _lacking(dataset: Dataset, split: str, name: str, n: int) -> tuple[int, ...]:
+    """Return the first n indices whose attributes are all far from where they should be."""
+    asked, found, start = goals(name), [], 0
+    columns = [dataset.factor_names.index(attribute) for attribute in asked]
+    ends = torch.tensor(list(asked.values()))
+    while len(found) < n and start < dataset.size(split):
+        index = range(start, min(start + 64, dataset.size(split)))
+        factors = dataset.describe(split, index).factors
+        assert factors is not None
+        far = ((factors[:, columns] - ends).abs() > FAR).all(1)
+        found += [i for i, take in zip(index, far.tolist(), strict=True) if take]
+        start += 64
+    if len(found) < n:
+        raise BadInput(
+            f"composition asks for {n} images that lack all of {name!r}, the split {split!r} has "
+            f"{len(found)} among its {dataset.size(split)}; lower benchmark.n"
+        )
+    return tuple(found[:n])

@@ -1,0 +1,153 @@
+"""Composition: what is asked of a method, and where planted composers come out."""
+
+from functools import cache
+from typing import ClassVar
+
+import pytest
+import torch
+from planted_cells import run
+from planted_editors import SIZE, blurred, number
+
+from benchmarks.composition import Composition
+from latentbench.data import faces
+from latentbench.data.faces_dataset import FacesDataset
+from latentbench.editor import Editor
+from latentbench.errors import BadInput
+from latentbench.model import LatentModel
+from latentbench.records import Status
+from latentbench.types import Capability
+
+DATA = FacesDataset(size=SIZE)
+METRICS = ("edit_error", "all_asked")
+
+
+class Composer(Editor[LatentModel]):
+    """Renders the face of each id with everything as asked."""
+
+    paper = "none"
+    families = (LatentModel,)
+    needs: ClassVar = {"compose": frozenset({Capability.PROMPTS})}
+
+    def compose(self, ids, concepts, noise=None):
+        known = faces.sample_factors("test", torch.tensor([number(i) for i in ids]))
+        return self.shown(known, self.asked(concepts)).clamp(-1, 1)
+
+    def asked(self, concepts):
+        """Return factor and goal of each concept but the first, read from its word."""
+        found = {}
+        for concept in concepts[1:]:
+            (factor,) = [f for f in faces.FACTORS if concept.prompts[0] in f.words]
+            shown = float(concept.prompts[0] == factor.words[-1])
+            found[factor.name] = shown if concept.weight > 0 else 1 - shown
+        return found
+
+    def shown(self, known, asked):
+        for name, goal in asked.items():
+            known[:, faces.factor_index(name)] = goal
+        return faces.render(known, SIZE)
+
+
+class OneOfThem(Composer):
+    """Shows the first concept alone."""
+
+    def asked(self, concepts):
+        return super().asked(concepts[:2])
+
+
+class NotNegating(Composer):
+    """Takes no notice of a weight's sign."""
+
+    def asked(self, concepts):
+        return super().asked([type(c)(c.prompts) for c in concepts])
+
+
+class Ghosts(Composer):
+    """Shows half of everything."""
+
+    def shown(self, known, asked):
+        before = faces.render(known, SIZE)
+        return before.lerp(super().shown(known.clone(), asked), 0.5)
+
+
+class OneFace(Composer):
+    """Shows one face that has it all, to everybody."""
+
+    def shown(self, known, asked):
+        return super().shown(known[:1].expand_as(known).clone() * 0 + 0.3, asked)
+
+
+class Blurry(Composer):
+    """Shows everything, slightly blurred."""
+
+    def shown(self, known, asked):
+        return blurred(super().shown(known, asked), 0.4)
+
+
+class Leaky(Composer):
+    """Shows everything, on another skin and background."""
+
+    def shown(self, known, asked):
+        for name in ("skin", "background", "hair_colour"):
+            known[:, faces.factor_index(name)] = (known[:, faces.factor_index(name)] + 0.4) % 1
+        return super().shown(known, asked)
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    """Return a function from a composer and a composition to the scores of its cell."""
+    folder = tmp_path_factory.mktemp("planted")
+
+    @cache
+    def found(method, asked="glasses+ hat+"):
+        given = ("benchmark.n=8", f"benchmark.compositions=['{asked}']")
+        record = run(folder, "composition", f"test_composition.{method}", METRICS, given)
+        assert record.status is Status.OK, record.reason
+        assert record.main_score == "edit_error_zoo1"
+        return record.scores["edit_error_zoo1"].value, record.scores["all_asked_zoo1"].value
+
+    return found
+
+
+def test_one_face_that_has_it_all_is_worse_than_nothing(scores):
+    assert scores("Composer") == pytest.approx((0, 1), abs=1e-3)
+    error, asked = scores("OneFace")
+    assert error > 1 and asked == 1
+
+
+@pytest.mark.slow
+def test_perfect_stands_alone_in_front(scores):
+    errors = {m: scores(m)[0] for m in ("Blurry", "OneOfThem", "Ghosts", "Leaky", "OneFace")}
+    assert min(errors.values()) > 0.03
+    assert errors["Blurry"] < errors["Leaky"] < errors["OneFace"]
+    assert errors["OneOfThem"] < errors["Ghosts"]
+    assert scores("OneOfThem")[1] == 0
+
+
+@pytest.mark.slow
+def test_a_negated_concept_counts_as_much_as_an_asked_one(scores):
+    assert scores("Composer", "hat+ !beard") == pytest.approx((0, 1), abs=1e-3)
+    error, asked = scores("NotNegating", "hat+ !beard")
+    assert 0.5 < error < 0.9 and asked == 0
+
+
+def test_concepts_are_the_rest_of_the_caption_and_a_word_each():
+    protocol = Composition(n=2, compositions=("hat+ !beard",))
+    index = [0, 1]
+    rest, hat, beard = protocol._concepts(DATA, "hat+ !beard", index)
+    assert (hat.prompts, hat.weight) == (("hat",) * 2, 1.0)
+    assert (beard.prompts, beard.weight) == (("bearded",) * 2, -1.0)
+    for caption, left in zip(DATA.describe("test", index).prompts, rest.prompts, strict=True):
+        gone = [word for word in caption.split() if word not in left.split()]
+        assert len(gone) == 2 and {*gone} <= {"hat", "bareheaded", "shaven", "bearded"}
+
+
+def test_attributes_and_numbers_are_checked_before_any_work():
+    with pytest.raises(BadInput, match="unknown attribute 'hatt'"):
+        Composition(n=1, compositions=("hatt+ beard+",)).check(DATA)
+
+    class Few(FacesDataset):
+        def size(self, split):
+            return 30
+
+    with pytest.raises(BadInput, match=r"asks for 20 images that lack all of 'hat\+ !beard'"):
+        Composition(n=20, compositions=("hat+ !beard",)).check(Few(size=SIZE))
