@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.strengths import Point, choose
 from latentbench.batching import map_batches, padded_batches
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.bounds import Count, Share, above, at_most, between, distinct, matches, not_empty
+from latentbench.bounds import Count, above, at_most, between, distinct, matches, not_empty
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput, NoEffect, unknown
 from latentbench.types import Batch, Capability, Edit, Samples
@@ -82,7 +82,7 @@ class AttributeEditing(Benchmark):
         strengths: Annotated[int, between(1, 1000)] = 3,
         judge: Matcher = "zoo2",
         calibration_n: Count = 12,
-        tolerance: Share = 0.1,
+        tolerance: Annotated[float, above(0), at_most(1)] = 0.1,
         split: Scored = "test",
     ) -> None:
         self.n, self.attributes, self.gain = n, tuple(attributes), gain

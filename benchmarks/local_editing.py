@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d
 
 from benchmarks.attribute_editing import AttributeEditing, Attributes, Matcher, Scored, goal_of
 from latentbench.benchmark import Bench, Work
-from latentbench.bounds import Count, Share, above, at_most, between
+from latentbench.bounds import Count, above, at_most, between
 from latentbench.data.dataset import Dataset
 from latentbench.types import Batch, Capability, Edit, Samples
 
@@ -56,7 +56,7 @@ class LocalEditing(AttributeEditing):
         strengths: Annotated[int, between(1, 1000)] = 3,
         judge: Matcher = "zoo2",
         calibration_n: Count = 12,
-        tolerance: Share = 0.1,
+        tolerance: Annotated[float, above(0), at_most(1)] = 0.1,
         split: Scored = "test",
         dilate: Annotated[int, between(0, 256)] = 1,
         give_masks: bool = False,

@@ -31,7 +31,7 @@ def run(
     chosen = [f"benchmark={benchmark}", "dataset=faces", f"metric=[{','.join(metrics)}]"]
     config = cells.composed(folder, *chosen, *settings, "runtime.batch_size=8", "results.images=0")
     target, *given = method.split()
-    values: dict[str, Any] = dict(OmegaConf.from_dotlist(given))
+    values: Any = OmegaConf.to_container(OmegaConf.from_dotlist(given))
     OmegaConf.set_struct(config, False)
     config.method = {"_target_": target, **values}
     config.model = {"_target_": "planted_editors.Blank"}

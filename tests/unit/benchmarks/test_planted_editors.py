@@ -14,7 +14,7 @@ THING, GRADED = "glasses+", "smile+"
 METRICS = ("edit_error", "edit_error_image", "target_gain")
 SMALL = ("benchmark.n=8", "benchmark.calibration_n=6")
 HONEST = ("Leaky k=1", "Leaky k=2", "Leaky k=4")
-IDLE = ("Tiny", "GlobalBlur", "BrightnessShift", "TinyGarbage", "Adversarial")
+IDLE = ("Tiny", "GlobalBlur", "BrightnessShift", "TinyGarbage")
 OTHERS = ("OneFace", "OtherFace", "OtherFaceBoth")
 
 
@@ -80,7 +80,7 @@ class TestOrder:
     def test_what_inversion_loses_is_in_the_main_score_and_in_its_own_column(self, error, edit):
         assert error("LossyInversion", edit) == pytest.approx(error("PerfectBlurred", edit))
         for figure in ("inversion_error_zoo1", "inversion_error_image"):
-            assert error("LossyInversion", edit, figure) > 0.05
+            assert error("LossyInversion", edit, figure) > 0.02
             assert error("PerfectBlurred", edit, figure) == pytest.approx(0, abs=1e-3)
 
     def test_what_does_not_edit_is_not_reached_and_as_good_as_nothing(self, error, verdict, edit):
@@ -113,16 +113,18 @@ class TestOrder:
             assert "did not reach" in scores["target_gain_zoo1"].note
         assert error("Coarse", edit) > error("Perfect", edit)
 
-    def test_an_attack_on_the_judge_that_matches_wins_nothing(self, verdict, edit):
+    def test_an_attack_on_the_judge_that_matches_is_seen_by_the_others(self, verdict, edit):
+        """Of a graded factor the judge that scores reads a part as well, but not half of it."""
         scores, found = verdict("Adversarial", edit)
-        assert found["main_error"] < 1  # it does fool that judge
+        assert found["main_error"] < scores["edit_error_zoo1"].value - 0.1
+        assert scores["edit_error_zoo1"].value > 0.75
         assert not found["reached"]
-        assert scores["edit_error_image"].value > 1
+        assert scores["edit_error_image"].value > 0.99
 
     def test_an_attack_on_the_judge_that_scores_is_seen_by_the_image(self, verdict, edit):
         scores, found = verdict("Adversarial judge=zoo1", edit)
         assert not found["reached"] and found["matched_image_gain"] < 0.1
-        assert scores["edit_error_image"].value > 1
+        assert scores["edit_error_image"].value > 0.99
 
 
 @pytest.mark.slow
