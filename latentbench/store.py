@@ -115,9 +115,8 @@ def _abandoned(path: Path) -> bool:
 
 
 def _seal(key: str, body: bytes) -> bytes:
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass"))
-    digest.update(b"\0" + body)
-    return digest.hexdigest().encode()
+    sealed = key.encode("utf-8", "surrogatepass") + b"\0" + body
+    return hashlib.sha256(sealed).hexdigest().encode()
 
 
 def _sync(folder: Path) -> None:

@@ -1,10 +1,14 @@
-"""Where the embedded weights are, and the check that they match their cards."""
+"""Where weights are and what their hash is; embedded ones are checked against their cards."""
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
+from latentbench.cache import content_hash
 from latentbench.errors import MissingWeights, unknown
 
 WEIGHTS_ROOT = Path(__file__).resolve().parent / "zoo" / "weights"
@@ -36,6 +40,37 @@ def digest(name: str) -> str:
     """Hash of all files of an embedded model, as cells' ids know it."""
     text = json.dumps(card(name)["sha256"], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_of(path: str) -> str:
+    """Return the hash of a checkpoint that a setting names: embedded, in a folder, or of the hub.
+
+    Of a hub id it is the downloaded revision, or "absent".
+    """
+    if path in names():
+        return digest(path)
+    return folder_hash(Path(path)) if Path(path).is_dir() else _hub_commit(path)
+
+
+def folder_hash(folder: Path) -> str:
+    """Return a hash of all files below a folder, names included."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return content_hash([(str(p.relative_to(folder)), _file_hash(p, *_stamp(p))) for p in files])
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: Path, size: int, changed: int) -> str:
+    return sha256(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+def _hub_commit(name: str) -> str:
+    """Return the downloaded revision of a hub id, or "absent"."""
+    ref = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / "main"
+    return ref.read_text().strip() if ref.is_file() else "absent"
 
 
 def sha256(path: Path) -> str:

@@ -19,12 +19,15 @@ from contextlib import contextmanager
 
 import torch
 from hydra import compose
+from omegaconf import OmegaConf
 
 from latentbench import plugins
 from latentbench.cells import batch_runner as batches
-from latentbench.cells import cell as cells
 from latentbench.cells import command_line
+from latentbench.cells.cell import run_cell
+from latentbench.cells.loading import hot_part
 from latentbench.command import answered
+from latentbench.config import Execution
 
 CELLS = {
     "generation": "plain",
@@ -71,9 +74,8 @@ def measure(benchmark: str, overrides: list[str], folder: str) -> torch.Tensor:
     ]  # fmt: skip
     with plugins.conf():
         config = compose("config", settings)
-    device = str(cells.torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    chosen = cells.OmegaConf.to_yaml(config.model, resolve=True)
-    model = cells.hot_part(chosen, device, cells.Execution())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = hot_part(OmegaConf.to_yaml(config.model, resolve=True), device, Execution())
     finish, run = batches.BatchRunner.finish, torch.zeros(2, 2, dtype=torch.float64)
 
     with twins(model) as bare:
@@ -86,7 +88,7 @@ def measure(benchmark: str, overrides: list[str], folder: str) -> torch.Tensor:
 
         batches.BatchRunner.finish = timed  # pyright: ignore[reportAttributeAccessIssue]
         start = now()
-        cells.run_cell(config, dict.fromkeys(("benchmark", "method", "model", "dataset"), ""))
+        run_cell(config, dict.fromkeys(("benchmark", "method", "model", "dataset"), ""))
         whole = torch.stack([now() - start, bare])
     batches.BatchRunner.finish = finish
     return torch.stack([(part[0] - part[1]) / part[1] for part in (run, whole)])

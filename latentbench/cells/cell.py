@@ -4,94 +4,35 @@ A cell is benchmark x method x model x dataset x seed. It goes in as a composed 
 out as a record; everything shown later is made of records. Read `run_cell` first, then `compute`.
 """
 
-import datetime
 import os
 import random
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from latentbench import records
-from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.cache import Cache, content_hash
-from latentbench.cells.batch_runner import BatchRunner, is_out_of_memory, work_list
-from latentbench.cells.checked_editor import CheckedEditor
-from latentbench.cells.compatibility import Parts, reason_to_skip
+from latentbench.benchmark import Bench, Work
+from latentbench.cells.batch_runner import BatchRunner, work_list
+from latentbench.cells.checks import check, check_surroundings, listed, why_skipped
 from latentbench.cells.costs import Cost
-from latentbench.cells.environment import environment, peak_memory
-from latentbench.cells.identity import identity
-from latentbench.cells.lock import NAME as LOCK
-from latentbench.cells.lock import Busy, held
-from latentbench.cells.others import named_by
-from latentbench.cells.parts import build, part_class, settings
+from latentbench.cells.environment import peak_memory
+from latentbench.cells.failure import failed
+from latentbench.cells.learning import fit
+from latentbench.cells.loading import hot_part, load
+from latentbench.cells.plan import Cell, plan
 from latentbench.cells.progress import display
-from latentbench.cells.scoring import CHUNK, Scorer, refuse_clashes
-from latentbench.cells.working_folder import Finished, Partial, in_order
-from latentbench.config import Execution, Order, Overwrite, faults
-from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
-from latentbench.errors import BadInput, Incompatible, LatentbenchError, MissingWeights
-from latentbench.fitting import Fitting
-from latentbench.metric import Metric, Surroundings
-from latentbench.model import DiffusionModel, LatentModel
-from latentbench.models.execution import apply, use_attention
-from latentbench.paths import user_path
+from latentbench.cells.scoring import CHUNK, Scorer
+from latentbench.cells.shelf import Shelf
+from latentbench.cells.working_folder import Finished, in_order
+from latentbench.config import Order, Overwrite
+from latentbench.errors import BadInput, Incompatible
+from latentbench.metric import Surroundings
 from latentbench.records import Record, Status
 from latentbench.reports.pictures import Pictures
-from latentbench.streams import Streams
-from latentbench.types import Edit
 from latentbench.zoo.judges import load_judge
-
-PARTIAL = "partial"  # folder of unfinished work, in the cell's own
-OWN_FIELDS = ("config", "versions", "weights")  # of an identity, that a record has fields for
-MAY_PASS = (OSError, ImportError, MemoryError, MissingWeights, SystemExit)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is known of a cell before any weight is read.
-
-    Args:
-        config: the composed config.
-        editor: the method, not attached yet.
-        benchmark: the protocol.
-        dataset: the images; of no size yet where the model decides it.
-        metrics: metrics by name, not prepared yet.
-        identity: everything that decides the scores; the id is its hash.
-        blank: a record with id, names and settings filled in.
-    """
-
-    config: DictConfig
-    editor: Editor
-    benchmark: Benchmark
-    dataset: Dataset
-    metrics: Mapping[str, Metric]
-    identity: Mapping[str, Any]
-    blank: Record
-
-    @property
-    def folder(self) -> Path:
-        """Where its record and its unfinished work lie."""
-        return cells_folder(self.config) / self.blank.id
-
-    @property
-    def device(self) -> torch.device:
-        """Where its networks run."""
-        wanted, gpu = self.config.runtime.device, torch.cuda.is_available()
-        return torch.device(("cuda" if gpu else "cpu") if wanted == "auto" else wanted)
-
-    @property
-    def weights_dir(self) -> Path | None:
-        """Where published weights lie."""
-        return place(self.config, "weights_dir")
 
 
 def run_cell(
@@ -114,41 +55,35 @@ def run_cell(
         Busy: another process computes it, and `wait` is false.
     """
     check_surroundings(config)
+    shelf = Shelf.of(config)
     blank = Record("", Status.FAILED, dict(names), config.seed, {}, overrides=tuple(overrides))
     try:
-        cell = plan(config, blank)
-        reason = reason_to_skip(_parts(cell)) or _unscored(cell)
+        cell = plan(config, shelf, blank)
+        reason = why_skipped(cell)
         if reason is None:
             check(cell)
-        old = records.read(cell.folder)
+        old = shelf.read(cell.id)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a part may raise what it likes
-        return _save(_failed(blank, config, error), config)
+        return shelf.save(failed(blank, config, error)), True
     if reason is not None:
         skipped = replace(cell.blank, status=Status.SKIPPED, reason=reason)
         if old is not None and (old.status, old.reason) == (skipped.status, reason):
             return old, False
-        return _save(skipped, config)
-    if not is_due(old, config):
-        _tidy(cell, old)
+        return shelf.save(skipped), True
+    if not shelf.is_due(old):
+        if old is not None:
+            shelf.tidy(old)
         return old or _not_computed(cell.blank), False
-    with held(cell.folder, wait, display.tell):
-        old = records.read(cell.folder)  # another process may have made it meanwhile
-        if not is_due(old, config):
+    with shelf.held(cell.id, wait):
+        old = shelf.read(cell.id)  # another process may have made it meanwhile
+        if not shelf.is_due(old):
             return old or _not_computed(cell.blank), False
-        return _computed(cell)
+        return _computed(cell, shelf)
 
 
-def _tidy(cell: Cell, old: Record | None) -> None:
-    """Remove what a process left that was killed right after it had written the record."""
-    left = any((cell.folder / name).exists() for name in (PARTIAL, LOCK))
-    if left and old is not None:
-        with suppress(Busy), held(cell.folder, False, lambda words: None):
-            _partial(cell).clear(old.status is Status.OK)
-
-
-def _computed(cell: Cell) -> tuple[Record, bool]:
+def _computed(cell: Cell, shelf: Shelf) -> tuple[Record, bool]:
     """Compute a cell and write its record, whatever happens."""
     try:
         record = compute(cell)
@@ -158,107 +93,21 @@ def _computed(cell: Cell) -> tuple[Record, bool]:
         record = replace(cell.blank, status=Status.SKIPPED, reason=str(error))
     except BaseException as error:
         hot_part.cache_clear()  # what the error left behind must not reach the next cell
-        record = _failed(cell.blank, cell.config, error)
+        record = failed(cell.blank, cell.config, error)
     if record.status is Status.FAILED:
-        old = records.read(cell.folder)
-        if old is not None and old.status is Status.OK and not is_due(old, cell.config):
+        old = shelf.read(cell.id)
+        if old is not None and old.status is Status.OK and not shelf.is_due(old):
             return old, False  # made by a process that took over while this one was suspended
-    record, new = _save(record, cell.config)
-    _partial(cell).clear(record.status is Status.OK)
-    return record, new
-
-
-def _save(record: Record, config: DictConfig) -> tuple[Record, bool]:
-    """Write a new record; one that finds no room on disk is reported as failed, not raised."""
-    runtime: Any = OmegaConf.to_container(config.runtime, enum_to_str=True)
-    record = replace(record, environment=environment(), created=_now(), runtime=runtime)
-    folder = cells_folder(config) / record.id
-    try:
-        return records.write(record, folder), True
-    except OSError as error:
-        reason = (
-            f"the record cannot be written to {folder} ({error.strerror or error}); finished "
-            f"batches that are on disk are kept: make room, and run the same command again"
-        )
-        return replace(record, status=Status.FAILED, reason=reason, may_pass=True), True
-
-
-def plan(config: DictConfig, blank: Record) -> Cell:
-    """Build the light parts and find the id; no weight is read."""
-    editor, benchmark, dataset = (build(config[g]) for g in ("method", "benchmark", "dataset"))
-    metrics = {str(name): build(entry) for name, entry in config.metric.items()}
-    if not metrics:
-        raise BadInput(
-            "no metric is chosen, so there is nothing to measure; name one: metric=[psnr]"
-        )
-    refuse_clashes(metrics)
-    weights_dir = place(config, "weights_dir")
-    on = [n for n, m in metrics.items() if not (m.missing(weights_dir) or m.unfed(dataset))]
-    whole = identity(config, dataset, on)
-    blank = replace(
-        blank,
-        id=records.cell_id(whole),
-        **{name: whole[name] for name in OWN_FIELDS},
-        identity={name: value for name, value in whole.items() if name not in OWN_FIELDS},
-        main_score=benchmark.main_score,
-    )
-    return Cell(config, editor, benchmark, dataset, metrics, whole, blank)
-
-
-def check(cell: Cell) -> None:
-    """Refuse settings that do not fit the data, the model or each other; no weight is read.
-
-    Raises:
-        BadInput: says what came, what is allowed and what to do.
-    """
-    benchmark, editor, data = cell.benchmark, cell.editor, cell.dataset
-    if not any(benchmark.count(group, data) for group in benchmark.groups(data)):
-        raise BadInput(
-            f"{type(benchmark).__name__} has no row on {type(data).__name__}: none of its groups "
-            f"has an image there; raise dataset.limit, or take another data set"
-        )
-    benchmark.check(data)
-    own, steps = settings(cell.config.model), getattr(editor, "steps", None)
-    part_class(cell.config.model).check(own, steps)
-    strengths = [s for s in benchmark.curve(editor.max_strength) if s]
-    editor.check(data, steps or own.get("steps"), strengths)
-
-
-def _unscored(cell: Cell) -> str | None:
-    """Return why no metric can give a figure, or None where one can."""
-    folder, data = cell.weights_dir, cell.dataset
-    reasons = {name: m.missing(folder) or m.unfed(data) for name, m in cell.metrics.items()}
-    return None if None in reasons.values() else f"no metric gives a figure: {_listed(reasons)}"
-
-
-def _listed(reasons: Mapping[str, str | None]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-
-
-def is_due(old: Record | None, config: DictConfig) -> bool:
-    """Return whether a cell is to be computed: by the overwrite policy, and by what there is.
-
-    Settings of `runtime` are no part of the id, so what they decided is computed again under
-    others: a failed cell, and one that left out a larger share of samples than is allowed now.
-    """
-    overwrite, runtime = config.results.overwrite, config.runtime
-    if overwrite in (Overwrite.always, Overwrite.never):
-        return overwrite is Overwrite.always
-    if old is None or old.status is Status.SKIPPED:
-        return True
-    if old.status is Status.OK:
-        return old.failed_share() > runtime.max_failed_share
-    now: Any = OmegaConf.to_container(runtime, enum_to_str=True)
-    other = old.sealed and {**old.runtime, "fail_fast": runtime.fail_fast} != now
-    return overwrite is Overwrite.failed or old.may_pass or other
+    record = shelf.save(record)
+    cell.store.clear(record.status is Status.OK)
+    return record, True
 
 
 def compute(cell: Cell) -> Record:
     """Load, fit, run and score; all but the record itself is on disk when this returns."""
-    runtime, store = cell.config.runtime, _partial(cell)
+    runtime, store = cell.config.runtime, cell.store
     store.clear(cell.config.results.overwrite is Overwrite.always)
-    _settle(cell.config.seed, runtime.threads)
-    use_attention(runtime.execution.attention)
+    settle(cell.config.seed, runtime.threads)
     costs = {name: Cost() for name in ("load", "fit", "score")}
     with torch.no_grad():
         with costs["load"].measure():
@@ -276,7 +125,7 @@ def compute(cell: Cell) -> Record:
             scorer, files = score(cell, bench, runner.finished, works)
     if all(entry.value is None for entry in scorer.scores.values()):
         notes = {name: entry.note for name, entry in scorer.scores.items()}
-        raise BadInput(f"no metric gave a figure: {_listed(scorer.switched_off | notes)}")
+        raise BadInput(f"no metric gave a figure: {listed(scorer.switched_off | notes)}")
     return replace(
         cell.blank,
         status=Status.OK,
@@ -292,96 +141,6 @@ def compute(cell: Cell) -> Record:
         batch_size=runner.bench.batch_size,
         threads=torch.get_num_threads(),
         device=str(cell.device),
-    )
-
-
-def load(cell: Cell) -> Bench:
-    """Load the models, give the data set its size, attach the editor."""
-    display.phase("loading the model")
-    model = _hot(cell, cell.config.model)
-    parts = {group: _other_parts(cell, group) for group in ("method", "benchmark")}
-    every = [model, *parts["method"].values(), *parts["benchmark"].values()]
-    counters = {id(e): e for one in every if (e := getattr(one, "evaluations", None)) is not None}
-
-    def done() -> tuple[int, int]:
-        own = counters.values()
-        return sum(e.forward for e in own), sum(e.backward for e in own)
-
-    cache = Cache(place(cell.config, "cache"), done)
-    dataset, streams = cell.dataset, Streams(cell.config.seed)
-    if cell.config.dataset.get("size", 0) is None:
-        dataset = build(cell.config.dataset, size=model.image_size)
-    fitting = Fitting(cell.folder / PARTIAL / "fit", report=display.step, cell=cell.blank.id)
-    cell.editor.attach(model, streams, cache, parts["method"], fitting)
-    return Bench(
-        CheckedEditor(cell.editor),
-        model,
-        dataset,
-        streams,
-        cache,
-        cell.device,
-        _batch_size(cell),
-        parts["benchmark"],
-    )
-
-
-def _other_parts(cell: Cell, group: str) -> dict[str, Any]:
-    """Return the loaded parts that the settings of the method or of the benchmark name."""
-    part = cell.config[group]
-    named = named_by(part_class(part), settings(part))
-    return {
-        name: other.build()
-        if issubclass(other.cls, Editor)
-        else _hot(cell, OmegaConf.create({"_target_": other.target, **other.config}))
-        for name, other in named.items()
-    }
-
-
-def _hot(cell: Cell, part: DictConfig) -> Any:
-    execution = Execution(**cell.config.runtime.execution)
-    found = hot_part(OmegaConf.to_yaml(part, resolve=True), str(cell.device), execution)
-    if isinstance(found, DiffusionModel):
-        found.remove_adapters()  # those that another cell's method has learned
-    return found
-
-
-@lru_cache(maxsize=4)
-def hot_part(config: str, device: str, execution: Execution) -> Any:
-    """Load a model, a scorer or a classifier, or return what an earlier cell has loaded."""
-    chosen: Any = OmegaConf.create(config)
-    if not issubclass(part_class(chosen), LatentModel):
-        return build(chosen, device=device)
-    first = "cpu" if execution.offload else device
-    return apply(execution, build(chosen, device=first), torch.device(device))
-
-
-def fit(cell: Cell, bench: Bench) -> None:
-    """Let the method learn, or take what it learned in another cell."""
-    editor, edits = cell.editor, cell.benchmark.edits(bench.dataset)
-    if type(editor).fit is Editor.fit:
-        return
-    display.phase("fitting")
-
-    def learn() -> Mapping[str, torch.Tensor]:
-        with torch.enable_grad():
-            editor.fit(bench.dataset, edits)
-        return editor.state()
-
-    editor.load_state(bench.cache.get_or_make("fit", fit_key(cell, bench, edits), learn))
-
-
-def fit_key(cell: Cell, bench: Bench, edits: Sequence[Edit]) -> str:
-    """Return a hash of all that a fit depends on."""
-    own = {key: cell.identity["config"][key] for key in ("method", "dataset", "seed")}
-    networks = [bench.model, *cell.editor.parts.values()]
-    versions = [type(part).version for part in (cell.editor, bench.dataset, *networks)]
-    return content_hash(
-        [network.fingerprint() for network in networks],
-        bench.model.image_size,
-        own,
-        [(edit.name, edit.attribute, edit.sign, edit.component, edit.words) for edit in edits],
-        versions,
-        cell.identity["data"],
     )
 
 
@@ -403,86 +162,25 @@ def score(
         The scores, and the sha256 of each file that was written.
     """
     display.phase("scoring")
-    surroundings = Surroundings(
-        bench.dataset, cell.device, bench.cache, load_judge, cell.weights_dir
-    )
+    weights, folder = cell.places.weights, cell.places.cells / cell.id
+    surroundings = Surroundings(bench.dataset, cell.device, bench.cache, load_judge, weights)
     scorer = Scorer(cell.metrics, surroundings)
     groups = cell.benchmark.groups(bench.dataset)
     pictures = Pictures(cell.config.results.images, groups)
     for samples in in_order(get, works, groups, CHUNK):
         scorer.update(samples)
         pictures.update(samples)
-    return scorer, scorer.finish(cell.folder) | pictures.save(cell.folder)
-
-
-def cells_folder(config: DictConfig) -> Path:
-    """Return the folder that holds one folder per cell."""
-    return results_folder(config) / "cells"
-
-
-def results_folder(config: DictConfig) -> Path:
-    """Return the folder of records and leaderboard."""
-    return user_path(config.results.dir, "results.dir")
-
-
-def place(config: DictConfig, name: str) -> Path | None:
-    """Return what a path of `results` stands for, seen from the user; None where it is null."""
-    given = config.results[name]
-    return None if given is None else user_path(given, f"results.{name}")
-
-
-def check_surroundings(config: DictConfig) -> None:
-    """Refuse what is wrong with `seed`, `runtime` or `results`, whatever the cell, before any work.
-
-    Raises:
-        BadInput: a value that its type refuses, an empty path, a GPU that is not there.
-    """
-    typed = OmegaConf.masked_copy(config, ["seed", "runtime", "results"])
-    values: Any = OmegaConf.to_container(typed, resolve=True, enum_to_str=True)
-    found = list(faults(values))
-    if found:
-        raise BadInput("; ".join(found))
-    for name in ("dir", "cache", "weights_dir"):
-        place(config, name)
-    device = str(config.runtime.device)
-    if device.startswith("cuda"):
-        number, there = int(device.partition(":")[2] or 0), torch.cuda.device_count()
-        if number >= there:
-            raise BadInput(
-                f"runtime.device={device} is not there: torch {torch.__version__} sees {there} "
-                f"GPUs; write runtime.device=cpu, or auto for a GPU where there is one"
-            )
-
-
-def _partial(cell: Cell) -> Partial:
-    return Partial(cell.folder / PARTIAL, cell.blank.id)
+    return scorer, scorer.finish(folder) | pictures.save(folder)
 
 
 def _works(cell: Cell, bench: Bench) -> list[Work]:
     benchmark, data = cell.benchmark, bench.dataset
     counts = {group: benchmark.count(group, data) for group in benchmark.groups(data)}
     backwards = cell.config.runtime.order is Order.reversed
-    return work_list(counts, _batch_size(cell), backwards)
+    return work_list(counts, cell.batch_size, backwards)
 
 
-def _batch_size(cell: Cell) -> int:
-    """Return the images of a call: no more than there are, since a batch is padded to its size."""
-    return min(cell.config.runtime.batch_size, cell.benchmark.n)
-
-
-def _parts(cell: Cell) -> Parts:
-    config = cell.config
-    return Parts(
-        type(cell.editor),
-        settings(config.method),
-        part_class(config.model),
-        cell.dataset,
-        cell.benchmark,
-        settings(config.benchmark),
-    )
-
-
-def _settle(seed: int, threads: int) -> None:
+def settle(seed: int, threads: int) -> None:
     """Fix everything that another cell of this process may have left otherwise."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -496,37 +194,6 @@ def _settle(seed: int, threads: int) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _failed(blank: Record, config: DictConfig, error: BaseException) -> Record:
-    """Return the record of an error; before the id is known, an id of the bare config.
-
-    Raises:
-        The error itself where `runtime.fail_fast` asks for it.
-    """
-    if config.runtime.fail_fast:
-        if isinstance(error, Exception):
-            raise error
-        raise LatentbenchError(_in_a_line(error)) from error  # SystemExit(0) is no success
-    bare = records.in_words(
-        {group: OmegaConf.to_container(config[group]) for group in (*blank.names, "metric")}
-    )
-    return replace(
-        blank,
-        id=blank.id or content_hash(bare, config.seed)[:16],
-        config=blank.config or bare,
-        reason=_in_a_line(error),
-        traceback="".join(traceback.format_exception(error)),
-        may_pass=isinstance(error, MAY_PASS) or is_out_of_memory(error),
-    )
-
-
-def _in_a_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {records.in_words(error)}"
-
-
 def _not_computed(blank: Record) -> Record:
     reason = "no record is there, and results.overwrite=never computes nothing"
     return replace(blank, status=Status.SKIPPED, reason=reason)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,16 +1,11 @@
 """The identity of a cell: all that decides its scores."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub.constants import HF_HUB_CACHE
 from omegaconf import DictConfig
 
 from latentbench import weights as zoo
-from latentbench.cache import content_hash
 from latentbench.cells.others import named_by
 from latentbench.cells.parts import part_class, settings
 from latentbench.data.dataset import Dataset
@@ -68,34 +63,8 @@ def weights_of(
         if text in zoo.names():
             yield text, zoo.digest(text)
     for path in (model.get(key) for model in models for key in ("path", "vae", "adapter")):
-        if path in zoo.names():
-            yield path, zoo.digest(path)
-        elif path is not None and Path(path).is_dir():
-            yield path, folder_hash(Path(path))
-        elif path is not None:
-            yield path, _hub_commit(path)
-
-
-def folder_hash(folder: Path) -> str:
-    """Return a hash of all files below a folder, names included."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return content_hash([(str(p.relative_to(folder)), _file_hash(p, *_stamp(p))) for p in files])
-
-
-@lru_cache(maxsize=4096)
-def _file_hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    return path.stat().st_size, path.stat().st_mtime_ns
-
-
-def _hub_commit(name: str) -> str:
-    """Return the downloaded revision of a hub id, or "absent"."""
-    ref = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / "main"
-    return ref.read_text().strip() if ref.is_file() else "absent"
+        if path is not None:
+            yield path, zoo.hash_of(path)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -41,13 +41,15 @@ class Job:
         Raises:
             Busy: another process computes it, and `wait` is false.
         """
-        from latentbench.cells.cell import cells_folder, results_folder, run_cell
+        from latentbench.cells.cell import run_cell
+        from latentbench.cells.places import Places
         from latentbench.reports.tracking import track
 
         record, new = run_cell(self.config, self.names, self.settings, wait)
-        folder = cells_folder(self.config) / record.id
+        places = Places.of(self.config)
+        folder = places.cells / record.id
         if new:
-            track(self.config.tracker, folder, results_folder(self.config))
+            track(self.config.tracker, folder, places.results)
         display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
         ended = {"folder": str(folder), "status": record.status}
         try:
@@ -69,7 +71,7 @@ def run_job(config: DictConfig, hydra: Any) -> str:
     Raises:
         WrongCommand: `seed`, `runtime`, `results` or the tracker's settings are wrong.
     """
-    from latentbench.cells.cell import check_surroundings
+    from latentbench.cells.checks import check_surroundings
     from latentbench.cells.identity import GROUPS
     from latentbench.reports.tracking import build
 

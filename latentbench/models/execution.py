@@ -13,7 +13,7 @@ from torch import nn
 
 from latentbench.config import Attention, Execution
 from latentbench.errors import BadInput
-from latentbench.model import LatentModel
+from latentbench.model import DiffusionModel, LatentModel
 
 
 def apply(execution: Execution, model: LatentModel, device: torch.device) -> LatentModel:
@@ -38,6 +38,18 @@ def apply(execution: Execution, model: LatentModel, device: torch.device) -> Lat
         _offload(_networks(model, "offload"), device)
         model.device = device
     return model
+
+
+def as_if_fresh(execution: Execution, part: Any) -> None:
+    """Undo what another cell of this process has left in a loaded part, and in torch.
+
+    Args:
+        execution: the options.
+        part: a model, or a network that aids a method.
+    """
+    use_attention(execution.attention)
+    if isinstance(part, DiffusionModel):
+        part.remove_adapters()  # those that another cell's method has learned
 
 
 def use_attention(kernel: Attention) -> None:

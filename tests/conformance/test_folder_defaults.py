@@ -8,7 +8,9 @@ from PIL import Image
 
 from latentbench import plugins, records
 from latentbench.cells.catalogue import options
-from latentbench.cells.cell import plan, run_cell
+from latentbench.cells.cell import run_cell
+from latentbench.cells.plan import plan
+from latentbench.cells.shelf import Shelf
 from latentbench.data.folder import Folder
 from latentbench.errors import BadInput
 from latentbench.records import Record, Status
@@ -58,7 +60,7 @@ def test_no_benchmark_fails_on_a_folder_with_its_own_metrics(benchmark, many, tm
 
 def test_what_the_folder_cannot_feed_is_off_before_any_work(many, tmp_path):
     config = composed("reconstruction", many, tmp_path)
-    cell = plan(config, Record("", Status.FAILED, NAMES, 0, {}))
+    cell = plan(config, Shelf.of(config), Record("", Status.FAILED, NAMES, 0, {}))
     on = set(cell.identity["config"]["metric"])
     assert on == set(config.metric) - {"identity_preservation", "identity_preservation_zoo2"}
 

@@ -13,7 +13,8 @@ from PIL import Image
 from latentbench import plugins, records
 from latentbench.cells import cell as cell_module
 from latentbench.cells.catalogue import options
-from latentbench.cells.cell import check_surroundings, run_cell
+from latentbench.cells.cell import run_cell
+from latentbench.cells.checks import check_surroundings
 from latentbench.errors import BadInput
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.records import Status

@@ -1,0 +1,97 @@
+"""The shelf of cells: which record is there, whether it is due, and how a new one is written."""
+
+import datetime
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from latentbench import records
+from latentbench.cells.environment import environment
+from latentbench.cells.lock import NAME as LOCK
+from latentbench.cells.lock import Busy, held
+from latentbench.cells.places import Places
+from latentbench.cells.progress import display
+from latentbench.cells.working_folder import Partial
+from latentbench.config import Overwrite
+from latentbench.records import Record, Status
+
+PARTIAL = "partial"  # folder of unfinished work, in the cell's own
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One folder per cell, as one process sees and fills it.
+
+    Args:
+        cells: the folder of all cells' folders.
+        overwrite: which cells are computed.
+        runtime: the settings under which this process computes, as JSON values.
+    """
+
+    cells: Path
+    overwrite: Overwrite
+    runtime: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Shelf":
+        """Return the shelf that a config names."""
+        runtime: Any = OmegaConf.to_container(config.runtime, enum_to_str=True)
+        return cls(Places.of(config).cells, config.results.overwrite, runtime)
+
+    def folder(self, cell: str) -> Path:
+        """Return where a cell's record and its unfinished work lie."""
+        return self.cells / cell
+
+    def partial(self, cell: str) -> Partial:
+        """Return a cell's unfinished work."""
+        return Partial(self.folder(cell) / PARTIAL, cell)
+
+    def read(self, cell: str) -> Record | None:
+        """Return a cell's record, or None where there is none."""
+        return records.read(self.folder(cell))
+
+    def held(self, cell: str, wait: bool) -> AbstractContextManager[None]:
+        """Own a cell inside the block: one process computes it at a time; see `lock.held`."""
+        return held(self.folder(cell), wait, display.tell)
+
+    def is_due(self, old: Record | None) -> bool:
+        """Return whether a cell is to be computed: by the overwrite policy, and by what there is.
+
+        Settings of `runtime` are no part of the id, so what they decided is computed again under
+        others: a failed cell, and one that left out a larger share of samples than is allowed now.
+        """
+        if self.overwrite in (Overwrite.always, Overwrite.never):
+            return self.overwrite is Overwrite.always
+        if old is None or old.status is Status.SKIPPED:
+            return True
+        if old.status is Status.OK:
+            return old.failed_share() > self.runtime["max_failed_share"]
+        fail_fast = self.runtime["fail_fast"]
+        other = old.sealed and {**old.runtime, "fail_fast": fail_fast} != self.runtime
+        return self.overwrite is Overwrite.failed or old.may_pass or other
+
+    def save(self, record: Record) -> Record:
+        """Write a new record; one that finds no room on disk is reported as failed, not raised."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        runtime = dict(self.runtime)
+        record = replace(record, environment=environment(), created=now, runtime=runtime)
+        folder = self.folder(record.id)
+        try:
+            return records.write(record, folder)
+        except OSError as error:
+            reason = (
+                f"the record cannot be written to {folder} ({error.strerror or error}); finished "
+                f"batches that are on disk are kept: make room, and run the same command again"
+            )
+            return replace(record, status=Status.FAILED, reason=reason, may_pass=True)
+
+    def tidy(self, old: Record) -> None:
+        """Remove what a process left that was killed right after it had written the record."""
+        folder = self.folder(old.id)
+        if any((folder / name).exists() for name in (PARTIAL, LOCK)):
+            with suppress(Busy), held(folder, False, lambda words: None):
+                self.partial(old.id).clear(old.status is Status.OK)
