@@ -10,6 +10,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from latentbench.cache import content_hash
 from latentbench.errors import MissingWeights, unknown
+from latentbench.paths import is_utf8
 
 WEIGHTS_ROOT = Path(__file__).resolve().parent / "zoo" / "weights"
 CARD = "card.json"
@@ -32,8 +33,24 @@ def folder(name: str) -> Path:
 
 
 def card(name: str) -> dict[str, Any]:
-    """The model card: recipe, data, seed, hardware, hashes, measured quality."""
-    return json.loads((folder(name) / CARD).read_text(encoding="utf-8"))
+    """The model card: recipe, data, seed, hardware, hashes, measured quality.
+
+    Raises:
+        BadInput: No such model.
+        MissingWeights: The card cannot be read, or does not list the files' hashes.
+    """
+    path = folder(name) / CARD
+    try:
+        found = json.loads(path.read_bytes())
+        listed = found["sha256"].items()
+        if not all(isinstance(text, str) and is_utf8(text) for pair in listed for text in pair):
+            raise ValueError("sha256 must hold a text for each file")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MissingWeights(
+            f"{path} is not a card: {type(error).__name__}: {error}; restore it with "
+            f"`git checkout -- {path}`"
+        ) from error
+    return found
 
 
 def digest(name: str) -> str:
@@ -86,7 +103,7 @@ def hashes(root: Path) -> dict[str, str]:
 
 
 def verify(name: str) -> None:
-    """Compare every file of an embedded model with its card.
+    """Compare every file of an embedded model with its card; each file must be in both.
 
     Args:
         name: One of ``names()``.
@@ -100,12 +117,13 @@ def verify(name: str) -> None:
         >>> verify("zoo1")
     """
     root, expected = folder(name), card(name)["sha256"]
-    for relative, digest in expected.items():
+    found = hashes(root)
+    for relative in sorted(expected.keys() | found.keys()):
         path = root / relative
-        found = sha256(path) if path.is_file() else "no file"
-        if found != digest:
+        pair = [these.get(relative, "no file") for these in (expected, found)]
+        if pair[0] != pair[1]:
             raise MissingWeights(
                 f"{path} is not the file that the card of {name!r} names: expected sha256 "
-                f"{digest}, found {found}; restore it with `git checkout -- {path}`, or train a "
+                f"{pair[0]}, found {pair[1]}; restore it with `git checkout -- {path}`, or train a "
                 f"new model and card with `python -m latentbench.zoo train {name}`"
             )
