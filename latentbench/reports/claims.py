@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from latentbench import store
 from latentbench.command import answered, path
 from latentbench.errors import BadInput
 from latentbench.records import Status, list_records
@@ -144,7 +145,8 @@ def write(results: Path) -> str:
     if not found:
         raise BadInput(f"no record below {results / 'cells'}; run the cells of the claims first")
     text = markdown(answer(claims, found))
-    (results / "claims.md").write_text("# Claims\n\nPaired by image; p after Holm.\n\n" + text)
+    page = f"# Claims\n\nPaired by image; p after Holm.\n\n{text}"
+    store.write(results / "claims.md", page.encode())
     return text
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentbench import command, weights
+from latentbench import command, store, weights
 from latentbench.annotations import fault
 from latentbench.command import answered, count, folder_to_write
 from latentbench.config import Device as DeviceName
@@ -122,12 +122,8 @@ def hardware(device: Device) -> str:
 
 
 def _write_card(folder: Path, card: dict[str, Any]) -> None:
-    from latentbench.zoo import training
-
     text = json.dumps(card, indent=2) + "\n"
-    training.write_atomically(
-        folder / weights.CARD, lambda path: path.write_text(text, encoding="utf-8")
-    )
+    store.write(folder / weights.CARD, text.encode())
 
 
 def train(name: str, steps: int | None, device: Device, checkpoints: Path) -> Path:

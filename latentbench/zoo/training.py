@@ -19,6 +19,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from latentbench import store
 from latentbench.data import faces
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / ".checkpoints"
@@ -141,14 +142,6 @@ class Average:
                 self.weights[key].copy_(value)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a neighbour, then rename: readers see the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    write(scratch)
-    scratch.replace(path)
-
-
 def _flatten(
     module: nn.Module, average: Average, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
@@ -189,7 +182,7 @@ def _save(
 ) -> None:
     tensors = _flatten(module, average, optimizer)
     meta = {"step": str(step), "seconds": str(seconds)}
-    write_atomically(path, lambda p: safetensors.torch.save_file(tensors, p, meta))
+    store.write(path, safetensors.torch.save(tensors, meta))
 
 
 def _load(
@@ -342,9 +335,7 @@ def save_network(folder: Path, network: nn.Module, config: Mapping[str, object])
     text = json.dumps(config, indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
     state = half(network.state_dict())
-    write_atomically(
-        folder / "model.safetensors", lambda path: safetensors.torch.save_file(state, path)
-    )
+    store.write(folder / "model.safetensors", safetensors.torch.save(state))
 
 
 def stratified_uniforms(count: int, generator: torch.Generator) -> Float[Tensor, " b"]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from latentbench import store
 from latentbench.data import faces
 from latentbench.zoo import training
 from latentbench.zoo.recipes.faces_ldm import detail_weight
@@ -33,7 +34,7 @@ class CachedFaces:
         path = root / PLACE / f"{count}.safetensors"
         if not path.is_file():
             made = _render(count)
-            training.write_atomically(path, lambda p: safetensors.torch.save_file(made, p))
+            store.write(path, safetensors.torch.save(made))
         tensors = safetensors.torch.load_file(path)
         self.images: UInt8[Tensor, "n 3 h w"] = tensors["images"]
         self.weights: UInt8[Tensor, "n 1 h w"] = tensors["weights"]

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench import weights
+from latentbench import store, weights
 from latentbench.data import faces
 from latentbench.model import DiffusionModel
 from latentbench.sampling.loop import generate, guided
@@ -52,7 +52,7 @@ def load(root: Path, device: torch.device, count: int = COUNT) -> FaceLatents:
         means, detail = faces_ldm.encode_faces(vae, factors.to(device))
         made = {"latents": means * vae.config.scaling_factor, "weights": detail, "factors": factors}
         made = {key: value.cpu().contiguous() for key, value in made.items()}
-        training.write_atomically(path, lambda p: safetensors.torch.save_file(made, p))
+        store.write(path, safetensors.torch.save(made))
     return FaceLatents(**{k: v.to(device) for k, v in safetensors.torch.load_file(path).items()})
 
 

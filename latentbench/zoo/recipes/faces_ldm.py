@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from latentbench import store
 from latentbench.data import faces
 from latentbench.zoo import training
 from latentbench.zoo.judges import Judge
@@ -294,7 +295,7 @@ def cached_latents(
         latents, weights = encode_faces(vae, factors)
         made = {"latents": latents, "weights": weights, "factors": factors}
         made = {key: value.cpu().contiguous() for key, value in made.items()}
-        training.write_atomically(path, lambda p: safetensors.torch.save_file(made, p))
+        store.write(path, safetensors.torch.save(made))
     return {k: v.to(device) for k, v in safetensors.torch.load_file(path).items()}
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from latentbench import store
 from latentbench.data import faces
 from latentbench.zoo import training
 from latentbench.zoo.judges import ARCHITECTURES, EMBEDDING, FEATURES, Judge, MixerJudge
@@ -308,9 +309,7 @@ def save(judge: Judge, folder: Path) -> None:
     config = json.dumps(CONFIGS[judge.name], indent=2) + "\n"
     (folder / "config.json").write_text(config, encoding="utf-8")
     weights = training.half(judge.state_dict())
-    training.write_atomically(
-        folder / "model.safetensors", lambda p: safetensors.torch.save_file(weights, p)
-    )
+    store.write(folder / "model.safetensors", safetensors.torch.save(weights))
 
 
 def make(
