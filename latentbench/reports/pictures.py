@@ -107,7 +107,7 @@ def grid(rows: Sequence[Row]) -> UInt8[np.ndarray, "h w 3"]:
     return np.concatenate([_pad(column, columns[0].shape[0], width) for column in columns], 1)
 
 
-def thinned(picture: UInt8[np.ndarray, "h w 3"], most: int = MOST) -> UInt8[np.ndarray, "h w 3"]:
+def thinned(picture: UInt8[np.ndarray, "h w 3"], most: int = MOST) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Return every k-th pixel of a picture that is too large for its format; usually all.
 
     Example:

@@ -110,7 +110,7 @@ def parts(name: str, verb: str, model: type) -> Parts:
 
 
 @every
-def test_a_missing_verb_says_which_there_are(name):
+def test_a_missing_verb_says_which_there_are(name, unchecked):
     editor = option("method", name).build()
     two, three = ("generate", "compose"), ("edit", "interpolate", "personalise")
     has = sorted(type(editor).verbs())[0]

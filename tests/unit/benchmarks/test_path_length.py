@@ -6,6 +6,7 @@ import torch
 from benchmarks.path_length import PathLength
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
+from latentbench.conformance import toy
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.editor import Editor
 from latentbench.streams import Streams
@@ -31,7 +32,7 @@ class Codes(Shown):
         return rows.unflatten(2, SHAPE) / 10
 
 
-class Noises:
+class Noises(toy.GaussianModel):
     """A model of noise alone."""
 
     gives = frozenset()

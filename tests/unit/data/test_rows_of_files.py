@@ -336,7 +336,7 @@ def test_accents_match_however_they_are_written(tmp_path):
 
 @pytest.mark.parametrize("cls", [Folder, FFHQ, COCO, PIEBench, Hub])
 @pytest.mark.parametrize("path", ["", "  ", None, 2024])
-def test_an_empty_path_is_refused(cls, path):
+def test_an_empty_path_is_refused(cls, path, unchecked):
     with pytest.raises(BadInput, match=r"dataset\.path"):
         cls(path=path)
 

@@ -36,7 +36,8 @@ def test_frames_are_decoded_arcs(pixel):
 
 def test_middle_noise_keeps_its_norm(pixel):
     a, b = ends(pixel)
-    middle = attached(pixel).mix(a.noise, b.noise, torch.linspace(0, 1, 3))[:, 1]
+    halves = torch.linspace(0, 1, 3).repeat(len(a.noise), 1)
+    middle = attached(pixel).mix(a.noise, b.noise, halves)[:, 1]
     ratio = middle.flatten(1).norm(dim=1) / a.noise.flatten(1).norm(dim=1)
     assert float(ratio.mean()) == pytest.approx(1.0, abs=0.01)
 
