@@ -5,10 +5,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
-SOURCES := latentbench methods metrics benchmarks agreement tests perf conftest.py runner.py
+SOURCES := latentbench methods metrics benchmarks agreement calibration tests perf conftest.py runner.py
 SHAPED := $(addprefix tests/unit/,benchmarks data methods metrics sampling) benchmarks metrics methods
 
-.PHONY: setup demo reference test test-slow soak shapes agreement check format lock clean
+.PHONY: setup demo reference test test-slow soak shapes calibration agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -41,6 +41,9 @@ test-slow: setup ## those that take more than a few seconds each
 
 shapes: setup ## part of the quick tests with the shapes and types of all arguments checked
 	$(RUN) -m pytest -n 2 --dist worksteal --jaxtyping $(SHAPED)
+
+calibration: setup ## simulate intervals and tests; writes the tables of docs/statistics.md
+	OMP_NUM_THREADS=1 $(RUN) -m calibration
 
 agreement: setup ## compare figures with reference implementations; writes docs/agreement.md
 	$(UV) sync --frozen --inexact --group agreement

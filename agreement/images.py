@@ -171,17 +171,27 @@ class _Generator(nn.Module):
 
 
 def ppl() -> tuple[Any, Any]:
-    """Compare with torchmetrics on the same latents, images larger than 64 pixels."""
+    """Compare with torchmetrics on the same latents, images larger than 64 pixels, all pairs."""
     epsilon, generator = 1e-2, cast(Any, _Generator())
     theirs = _filled(_LPIPS(net="vgg", pnet_rand=True, resize=64), "vgg")
     mean, _, kept = perceptual_path_length(
-        generator, num_samples=12, epsilon=epsilon, sim_net=theirs
-    )
+        generator, num_samples=12, epsilon=epsilon, sim_net=theirs, lower_discard=None,
+        upper_discard=None,
+    )  # fmt: skip
     z1, z2 = generator.latents
     a, b = (resized(generator(z) / 127.5 - 1) for z in (z1, torch.lerp(z1, z2, epsilon)))
     found = lpips_with("vgg", trunk("vgg"))(a, b).flatten() / epsilon**2
-    found = found[inner(found)]
     return [len(found), found.mean()], [len(kept), mean]
+
+
+def ppl_trimming() -> tuple[Any, Any]:
+    """Compare which pairs are kept with the authors' definition, by NumPy's percentiles."""
+    found = np.random.default_rng(0).lognormal(size=317)
+    low = np.percentile(found, 1, method="lower")
+    high = np.percentile(found, 99, method="higher")
+    theirs = np.extract(np.logical_and(low <= found, found <= high), found)
+    ours = found[inner(torch.from_numpy(found)).numpy()]
+    return [len(ours), ours.mean()], [len(theirs), theirs.mean()]
 
 
 def background(name: str, reference: Any) -> Measure:
@@ -222,9 +232,11 @@ CASES = [
     Case("dists", "DISTSNetwork", "torchmetrics", RANDOM, 1e-5, dists_torchmetrics, quick=False),
     Case("dists", "DISTS", "dists-pytorch", RANDOM, 1e-5, dists_authors, extra=True),
     Case(
-        "ppl", "perceptual_path_length", "torchmetrics", "12 latent pairs, 72 px, random trunk",
-        1e-5, ppl, relative=True, quick=False,
+        "ppl, all pairs", "perceptual_path_length", "torchmetrics",
+        "12 latent pairs, 72 px, random trunk", 1e-5, ppl, relative=True, quick=False,
     ),
+    Case("ppl, trimming", "Karras et al. 2019, outliers", "", "317 values", 1e-12,
+         ppl_trimming),
     *(
         Case(
             name, f"{type(reference).__name__}, as PnPInversion calls it", "torchmetrics",

@@ -144,7 +144,7 @@ class Metric(torchmetrics.Metric):
         weights: published files without which the metric is switched off; a setting may decide.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     at: ClassVar[At] = "effect"
     needs: frozenset[str] = frozenset()
     source: ClassVar[str] = ""

@@ -13,6 +13,7 @@ from latentbench.types import Score
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 GROUPS = 10  # of images, left out in turn for an interval
+HEAVY = 2.0  # times as variable as a Gaussian that squared distances from the mean may be
 
 
 def groups(ids: Sequence[str], count: int = GROUPS) -> Rows:
@@ -63,6 +64,35 @@ def replicated_score(value: float, n: int, replicates: Sequence[float]) -> Score
     if ends is None:
         return add_note(score, "no interval: the same without any of the groups")
     return replace(score, low=ends[0], high=ends[1])
+
+
+def too_wide(*sets: Array) -> str:
+    """Return why distances of these sets of features ``[n, d]`` have no interval, or "".
+
+    A jackknife of second and higher moments holds where tails are no heavier than a Gaussian's by
+    much (docs/statistics.md). The squared distance from the mean of Gaussian features with
+    covariance S varies by 2 tr(S^2) / tr(S)^2 of its squared mean; twice that is too much.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(200, 8))
+        >>> too_wide(x), too_wide(x / np.abs(x[:, :1]))[:42]
+        ('', 'no interval: heavy tails: squared distance')
+    """
+    shares = [_tails(x) for x in sets if len(x) > 2]
+    if max(shares, default=0.0) <= HEAVY:
+        return ""
+    return (
+        f"no interval: heavy tails: squared distances of features from their mean vary "
+        f"{max(shares):.3g} times as much as a Gaussian's, at most {HEAVY:g} can be dealt with"
+    )
+
+
+def _tails(features: Array) -> float:
+    """Return the variance of squared distances from the mean / that of a Gaussian."""
+    centred = features - features.mean(0)
+    squares, wide = np.square(centred).sum(1), len(features) < features.shape[1]
+    second = np.square(centred @ centred.T if wide else centred.T @ centred).sum()
+    return float(squares.var() * len(features) ** 2 / (2 * second)) if second > 0 else 0.0
 
 
 def too_few(*sets: Sequence[str]) -> str:

@@ -89,6 +89,12 @@ class Row:
             parts[record.seed] = pd.Series(counts.groupby(KEYS)[figure].mean())
         return pd.concat(list(parts.values()), keys=parts, names=["seed"]) if parts else None
 
+    @property
+    def groups(self) -> set[str]:
+        """What rows are cases of, such as edits."""
+        tables = [samples for samples in self._samples if samples is not None]
+        return {str(name) for samples in tables for name in samples["group"].unique()}
+
     def replicates(self, figure: str) -> Array | None:
         """Return the jackknife's replicates ``[seeds, groups]``, or None where a seed has none."""
         entries = [record.scores.get(figure) for record in self.records]
@@ -280,13 +286,23 @@ def twin_of(figure: str) -> str:
     return figure.removesuffix(ending) + f"_{asked}" if figure.endswith(ending) else ""
 
 
-def paired(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Comparison]:
+def paired(
+    rows: Sequence[Row], figure: str, group: str | None = None
+) -> dict[tuple[int, int], Comparison]:
     """Return how rows differ by a figure that is a mean over rows of samples.
 
     Two methods are compared on the seeds, images, groups and outputs that both have, by the figure
     that is shown: with several rows per image the mean over rows, images being the units.
+
+    Args:
+        rows: the methods.
+        figure: what they are compared by.
+        group: rows of samples of this group alone; None: all.
     """
     series = {k: s for k, row in enumerate(rows) if (s := row.values(figure)) is not None}
+    if group is not None:
+        of_group = {k: s.index.get_level_values("group") == group for k, s in series.items()}
+        series = {k: pd.Series(s[of_group[k]]) for k, s in series.items()}
     if len(series) < 2:
         return {}
     wide = pd.concat(series, axis=1)

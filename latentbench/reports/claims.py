@@ -2,27 +2,45 @@
 
     python -m latentbench.reports.claims results/reference
 
-reads `claims.yaml` beside the records, prints a table, and writes it as `claims.md`.
+reads `claims.yaml` beside the records, prints the answers, and writes them as `claims.md`.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import yaml
 
 from latentbench import store
 from latentbench.command import answered, path
 from latentbench.errors import BadInput
+from latentbench.intervals import LEVEL
 from latentbench.records import Status, list_records
-from latentbench.reports.boards import Found, Row, paired
-from latentbench.reports.comparison import LEVEL, Comparison, holm
+from latentbench.reports.boards import SHARE, Found, Row, paired, paired_sets
+from latentbench.reports.comparison import POWER, Comparison, holm
 
 FILE = "claims.yaml"
-HEADS = ("claim", "where", "figure", "first", "second", "difference [95%]", "n", "p", "answer")
+HEADS = (
+    "claim", "where", "figure", "first", "second", "difference [95%]", "images", "fits", "p",
+    "answer",
+)  # fmt: skip
+EVIDENCE_HEADS = ("claim", "where", "cells of the first", "cells of the second")
+FEWEST_FITS = 3  # of a claim about what is fitted: with two, one degree of freedom is left
+POOLED = ""  # the group of all rows together
+
+Unit = Literal["image", "fit"]
+SAYS = (
+    "Paired by image, on the rows that both methods have; several edits of an image are one unit, "
+    "and so are all images of one seed, each of which fits anew. `shows` and `the opposite shows` "
+    "need p below .05 after Holm's correction for the number of claims, an interval that leaves "
+    "out 0, and a difference that matters. A line per group, such as an attribute, follows its "
+    "claim, corrected within the claim. A claim whose unit is the fit holds for other fits: it "
+    f"needs {FEWEST_FITS} seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,8 @@ class Claim:
         first: method, as the leaderboard shows it.
         second: the method that it is compared with.
         first_is: "higher" or "lower".
+        unit: "image", or "fit" where the claim is about what is fitted, such as directions: one
+            fit is one sample, however many images it is tried on.
     """
 
     says: str
@@ -46,14 +66,92 @@ class Claim:
     first: str
     second: str
     first_is: str
+    unit: Unit = "image"
 
     def __post_init__(self) -> None:
-        if self.first_is not in ("higher", "lower"):
-            raise BadInput(f"first_is must be higher or lower, got {self.first_is!r}: {self.says}")
+        for name, allowed in (("first_is", ("higher", "lower")), ("unit", get_args(Unit))):
+            if (given := getattr(self, name)) not in allowed:
+                raise BadInput(f"{name} must be {' or '.join(allowed)}, got {given!r}: {self.says}")
 
     def holds(self, comparison: Comparison) -> bool:
         """Return whether the difference has the claimed sign."""
         return comparison.difference > 0 if self.first_is == "higher" else comparison.difference < 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A claim on one data set, of all rows or of one group of them.
+
+    Args:
+        claim: what is said.
+        dataset: as the leaderboard shows it; empty where no records are found.
+        rows: the two methods, or fewer where one has no records.
+        comparison: how they differ, or None.
+        group: the group, such as an attribute; `POOLED` for all.
+        p: corrected p-value, or None.
+        level: of the hardest step of that correction, at which power is stated.
+    """
+
+    claim: Claim
+    dataset: str = ""
+    rows: tuple[Row, ...] = ()
+    comparison: Comparison | None = None
+    group: str = POOLED
+    p: float | None = None
+    level: float = LEVEL
+
+    @property
+    def fits(self) -> int:
+        """Number of seeds that both methods have."""
+        both = [set(row.seeds) for row in self.rows]
+        return len(both[0] & both[1]) if len(both) == 2 else 0
+
+    @property
+    def smallest(self) -> float:
+        """The smallest difference that matters: what the figure states, or 1% of its size."""
+        entries = [row.scores[self.claim.figure] for row in self.rows]
+        if entries[0].smallest is not None:
+            return entries[0].smallest
+        return SHARE * float(np.median([abs(e.value) for e in entries if e.value is not None]))
+
+    def answer(self) -> str:
+        """Return what follows, and of what is undecided what could have been found."""
+        found = self.comparison
+        if found is None or self.p is None:
+            return "no records"
+        if self.claim.unit == "fit" and self.fits < FEWEST_FITS:
+            return f"undecided: {self.fits} of the {FEWEST_FITS} fits that it takes"
+        apart = self.p < LEVEL and found.leaves_out_zero
+        if apart and abs(found.difference) >= self.smallest:
+            return "shows" if self.claim.holds(found) else "the opposite shows"
+        if self._within(found):
+            return f"no difference that matters: less than {self.smallest:.2g}"
+        return (
+            f"undecided: {found.detectable(self.level):.2g} would be found with {POWER:.0%} power, "
+            f"{self.smallest:.2g}, the smallest that matters, with "
+            f"{found.power(self.smallest, self.level):.0%}"
+        )
+
+    def _within(self, found: Comparison) -> bool:
+        if found.low is None or found.high is None:
+            return False
+        return -self.smallest < found.low and found.high < self.smallest
+
+    def line(self) -> tuple[str, ...]:
+        """Return the cells of the table."""
+        claim, found = self.claim, self.comparison
+        says = claim.says if self.group == POOLED else f"- {self.group}"
+        where = " · ".join(filter(None, (claim.benchmark, claim.model, self.dataset)))
+        if found is None or self.p is None:
+            missing = ("-", "0", str(self.fits), "-")
+            return (says, where, claim.figure, claim.first, claim.second, *missing, self.answer())
+        values = found.values or tuple(r.scores[claim.figure].value for r in self.rows)
+        who = (f"{m}: {v:.4g}" for m, v in zip((claim.first, claim.second), values, strict=True))
+        gap = f"{found.difference:.3g}"
+        if found.low is not None and found.high is not None:
+            gap += f" [{found.low:.3g}, {found.high:.3g}]"
+        counts = (str(found.n), str(self.fits))
+        return (says, where, claim.figure, *who, gap, *counts, f"{self.p:.2g}", self.answer())
 
 
 def read(file: Path) -> list[Claim]:
@@ -76,7 +174,7 @@ def read(file: Path) -> list[Claim]:
 def _claims(file: Path, number: int, entry: Any) -> list[Claim]:
     """Return the claims of one entry, one for each model."""
     wanted, given = set(_keys().split(", ")), set(entry) if isinstance(entry, dict) else set()
-    models = entry["models"] if given == wanted else ()
+    models = entry["models"] if given | {"unit"} == wanted else ()
     words = [*models, *(v for k, v in entry.items() if k != "models")] if models else [None]
     if not (isinstance(models, list) and all(isinstance(word, str) for word in words)):
         raise BadInput(
@@ -91,62 +189,97 @@ def _keys() -> str:
     return ", ".join("models" if f.name == "model" else f.name for f in fields(Claim))
 
 
-def compare(claim: Claim, found: Sequence[Found]) -> tuple[list[Row], Comparison | None]:
-    """Return the two methods' rows, and how they differ on the images that both have."""
-    rows = []
-    for method in (claim.first, claim.second):
-        wanted = (claim.benchmark, claim.model, method)
-        cells = [
-            (folder, record)
-            for folder, record in found
-            if record.status is Status.OK
-            and tuple(record.label(g) for g in ("benchmark", "model", "method")) == wanted
-        ]
-        rows += [Row(cells)] if cells else []
-    return rows, paired(rows, claim.figure).get((0, 1)) if len(rows) == 2 else None
+def cases(claim: Claim, found: Sequence[Found]) -> list[Case]:
+    """Return the claim on every data set that has records of it, pooled and by group."""
+    here = [
+        (folder, record)
+        for folder, record in found
+        if record.status is Status.OK
+        and (record.label("benchmark"), record.label("model")) == (claim.benchmark, claim.model)
+    ]
+    made = []
+    for dataset in sorted({record.label("dataset") for _, record in here}):
+        rows = []
+        for method in (claim.first, claim.second):
+            cells = [
+                (folder, record)
+                for folder, record in here
+                if (record.label("method"), record.label("dataset")) == (method, dataset)
+            ]
+            rows += [Row(cells)] if cells else []
+        made.append(Case(claim, dataset, tuple(rows)))
+    complete = [case for case in made if len(case.rows) == 2]
+    if not complete:
+        return made[:1] or [Case(claim)]
+    return [part for case in complete for part in _parts(case)]
 
 
-def answer(claims: Sequence[Claim], found: Sequence[Found]) -> list[tuple[str, ...]]:
-    """Return one line per claim: both figures, their paired difference, and what follows.
+def _parts(case: Case) -> list[Case]:
+    """Return the case of all rows, then those of each group, where there are several."""
+    groups = sorted(case.rows[0].groups & case.rows[1].groups)
+    chosen = [POOLED, *(groups if len(groups) > 1 else [])]
+    return [replace(case, comparison=_compare(case, group), group=group) for group in chosen]
 
-    "shows" and "the opposite shows" need p below .05 after Holm's correction for the number of
-    claims; otherwise the records leave it undecided.
+
+def _compare(case: Case, group: str) -> Comparison | None:
+    rows, figure = case.rows, case.claim.figure
+    found = paired(rows, figure, group or None)
+    if not found and group == POOLED:
+        found = paired_sets(rows, figure)
+    return found.get((0, 1))
+
+
+def answer(claims: Sequence[Claim], found: Sequence[Found]) -> list[Case]:
+    """Return the claims on each data set, pooled and by group, with corrected p-values.
+
+    P-values of pooled cases are corrected together, those of the groups of a claim by themselves.
     """
-    compared = [compare(claim, found) for claim in claims]
-    known = {k: c.p for k, (_, c) in enumerate(compared) if c is not None}
-    corrected = dict(zip(known, holm(list(known.values())), strict=True))
-    return [_line(claim, *compared[k], corrected.get(k)) for k, claim in enumerate(claims)]
+    listed = [(k, case) for k, claim in enumerate(claims) for case in cases(claim, found)]
+    families = [0 if case.group == POOLED else 1 + k for k, case in listed]
+    corrected: dict[int, tuple[float, float]] = {}
+    for family in dict.fromkeys(families):
+        known = {
+            place: case.comparison.p
+            for place, (_, case) in enumerate(listed)
+            if families[place] == family and case.comparison is not None
+        }
+        levels = [LEVEL / len(known)] * len(known) if known else []
+        corrected |= dict(
+            zip(known, zip(holm(list(known.values())), levels, strict=True), strict=True)
+        )
+    return [
+        replace(case, p=corrected[k][0], level=corrected[k][1]) if k in corrected else case
+        for k, (_, case) in enumerate(listed)
+    ]
 
 
-def _line(
-    claim: Claim, rows: Sequence[Row], comparison: Comparison | None, p: float | None
-) -> tuple[str, ...]:
-    place = (claim.says, f"{claim.benchmark} · {claim.model}", claim.figure)
-    if comparison is None or p is None:
-        return (*place, claim.first, claim.second, "-", "0", "-", "no records")
-    values = [row.scores[claim.figure].value for row in rows]
-    who = (f"{m}: {v:.4g}" for m, v in zip((claim.first, claim.second), values, strict=True))
-    gap = f"{comparison.difference:.3g}"
-    if comparison.low is not None and comparison.high is not None:
-        gap += f" [{comparison.low:.3g}, {comparison.high:.3g}]"
-    verdict = "shows" if claim.holds(comparison) else "the opposite shows"
-    return (*place, *who, gap, str(comparison.n), f"{p:.2g}", verdict if p < LEVEL else "undecided")
+def markdown(answers: Sequence[Case]) -> str:
+    """Return the answers, and the cells that they rest on, as Markdown tables."""
+    lines = [case.line() for case in answers]
+    pooled = [case for case in answers if case.group == POOLED and len(case.rows) == 2]
+    evidence = [
+        (
+            case.claim.says,
+            case.line()[1],
+            *(", ".join(r.id for r in row.records) for row in case.rows),
+        )
+        for case in pooled
+    ]
+    return f"{SAYS}\n\n{_table(HEADS, lines)}\n## Evidence\n\n{_table(EVIDENCE_HEADS, evidence)}"
 
 
-def markdown(lines: Sequence[tuple[str, ...]]) -> str:
-    """Return the answers as a Markdown table."""
-    table = [HEADS, ("---",) * len(HEADS), *lines]
+def _table(heads: Sequence[str], lines: Sequence[tuple[str, ...]]) -> str:
+    table = [tuple(heads), ("---",) * len(heads), *lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
 
 
 def write(results: Path) -> str:
-    """Write the answers to the claims beside the records, and return their table."""
+    """Write the answers to the claims beside the records, and return them as Markdown."""
     claims, found = read(results / FILE), list_records(results)
     if not found:
         raise BadInput(f"no record below {results / 'cells'}; run the cells of the claims first")
     text = markdown(answer(claims, found))
-    page = f"# Claims\n\nPaired by image; p after Holm.\n\n{text}"
-    store.write(results / "claims.md", page.encode())
+    store.write(results / "claims.md", f"# Claims\n\n{text}".encode())
     return text
 
 

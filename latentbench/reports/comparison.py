@@ -30,6 +30,8 @@ class Comparison:
         n: images (clusters) that both have a value for.
         wins: share of them where the first is larger, ties counting one half; None for figures
             of sets.
+        binary: whether each image says first, second or neither, as with rates: the p-value of
+            McNemar's exact test then decides where there is no interval.
         values: both figures on the rows that both have, which are not those of the whole rows where
             some rows are one method's only; None for figures of sets.
     """
@@ -43,14 +45,15 @@ class Comparison:
     smallest_p: float
     n: int
     wins: float | None = None
+    binary: bool = False
     values: tuple[float, float] | None = None
 
     @property
     def leaves_out_zero(self) -> bool:
-        """Whether there are enough images, and no interval that holds 0."""
-        if self.n < FEWEST:
-            return False
-        return self.low is None or self.high is None or not self.low <= 0 <= self.high
+        """Whether there is an interval without 0, or enough images that each are a win or not."""
+        if self.low is None or self.high is None:
+            return self.binary and self.n >= FEWEST
+        return not self.low <= 0 <= self.high
 
     def detectable(self, level: float = LEVEL) -> float:
         """Return the difference that a test of this level would find with 80% power."""
@@ -88,14 +91,29 @@ def compare(gaps: Array, common: int = -1) -> Comparison | None:
         return None
     mean, units = crossed_mean(gaps), Units(gaps.mean(0), common)
     wins = float(((units.values > 0) + 0.5 * (units.values == 0)).mean())
-    low, high, p = None, None, units.p()
+    low, high, binary = None, None, bool(np.isin(gaps, (-1.0, 0.0, 1.0)).all())
+    p = mcnemar(units.values) if binary and s == 1 else units.p()
     if s > 1:
         p = max(p, mean.p())
     if not units.why_no_interval():
         low, high = mean.joined(units)
     return Comparison(
-        mean.value, mean.error, mean.freedom, low, high, p, units.smallest_p(), n, wins
+        mean.value, mean.error, mean.freedom, low, high, p, units.smallest_p(), n, wins, binary
     )
+
+
+def mcnemar(gaps: Array) -> float:
+    """Return the exact two-sided p-value of differences that are -1, 0 or 1.
+
+    Source: McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions",
+    with the binomial law for the normal one.
+
+    Example:
+        >>> mcnemar(np.array([1.0, 1.0, 1.0, 0.0]))
+        0.25
+    """
+    wins, losses = int((gaps > 0).sum()), int((gaps < 0).sum())
+    return min(1.0, 2 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
 def compare_sets(gaps: Array, replicates: Array, n: int) -> Comparison:

@@ -14,10 +14,11 @@ from rich.table import Table
 from latentbench import store
 from latentbench.records import Record, ScoreEntry, Status
 from latentbench.reports.boards import Board, Found, Row, boards, twin_of
-from latentbench.reports.comparison import POWER
+from latentbench.reports.comparison import POWER, images_for
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 MARKS = {"best": "", "tied": " ≈", "worse": " *", "": ""}
+NONE = "no interval: "  # how notes of scores begin to say why
 SHOWN = 5  # figures per row on the terminal
 NAMES_WIDTH, FIGURE_WIDTH = 58, 24  # characters, on a terminal
 CSV_COLUMNS = (
@@ -29,12 +30,12 @@ LEGEND = (
     "Value [95% interval]; the arrow shows which way is better. Rank: the places that a row may "
     "have by the first figure, given what the images can tell; rows that share a letter are not "
     "told apart. In each column, bold is the best, ≈ is not told apart from it, * is worse "
-    "(paired by image, corrected p < .05), no mark is not tested. A row is one seed unless it "
-    "says otherwise, and its interval then leaves out what another seed would change. † misses "
-    "the matched effect on some images: its figures that count there are of other images, and are "
-    "not compared; where the main score counts there, it has no rank. "
+    "(paired by image, corrected p < .05, by a difference that matters), no mark is not tested. "
+    "A row is one seed unless it says otherwise, and its interval then leaves out what another "
+    "seed would change. † misses the matched effect on some images: its figures that count there "
+    "are of other images, and are not compared; where the main score counts there, it has no rank. "
     "Evaluations: denoiser rows, forward and backward, cached work included. A figure without an "
-    "interval has none that is valid at its n."
+    "interval has none that would hold; the reason stands below the table."
 )
 
 
@@ -122,12 +123,19 @@ def notes(board: Board) -> list[str]:
         n, m = max(c.n for c in pairs), len(pairs)
         size = board.ranking.detectable()
         finds = (
-            "so few images can tell nothing apart after correction for the number of pairs"
+            f"so few images can tell nothing apart after correction for the number of pairs, at "
+            f"least {images_for(m)} can"
             if size is None
             else f"a difference of {size:.2g} would be found with {POWER:.0%} power"
         )
         tested = "1 pair" if m == 1 else f"{m} pairs"
-        lines.append(f"{board.main_score}: {tested} of methods on {n} images; {finds}.")
+        least = board.smallest(board.main_score)
+        lines.append(
+            f"{board.main_score}: {tested} of methods on {n} images; {finds}; differences below "
+            f"{least:.2g} do not matter."
+        )
+    if without := no_intervals(board):
+        lines.append(f"No interval: {without}.")
     if board.agreements:
         shown = (f"{a.figure} {'-' if a.tau is None else f'{a.tau:.2f}'}" for a in board.agreements)
         n = max(a.n for a in board.agreements)
@@ -135,6 +143,22 @@ def notes(board: Board) -> list[str]:
             f"Agreement of the judges, Kendall's tau of {n} methods' order: {', '.join(shown)}."
         )
     return lines
+
+
+def no_intervals(board: Board) -> str:
+    """Return which figures of which columns have no interval, and why, in words."""
+    found: dict[str, list[str]] = {}
+    for figure in board.columns:
+        reasons = {
+            part.removeprefix(NONE)
+            for row in board.rows
+            if (entry := row.scores.get(figure)) is not None and entry.low is None
+            for part in entry.note.split("; ")
+            if part.startswith(NONE)
+        }
+        for reason in sorted(reasons):
+            found.setdefault(reason, []).append(figure)
+    return "; ".join(f"{', '.join(figures)} ({reason})" for reason, figures in found.items())
 
 
 def warnings(board: Board) -> list[str]:

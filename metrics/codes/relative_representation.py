@@ -34,7 +34,7 @@ class RelativeRepresentation(CodeMetric):
     anchors. Deviation: anchors are drawn uniformly (the source: stratified by class) from one half
     of the images, queries are the other half.
 
-    The interval is the bootstrap over queries, with the set that is searched kept; the note gives
+    The interval is that of a mean over queries, with the set that is searched kept; the note gives
     the standard deviation over draws of anchors.
 
     Args:

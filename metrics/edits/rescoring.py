@@ -23,7 +23,7 @@ class Rescoring(FactorMetric):
     3.2, with known factors read by a judge for predicted scores, at matched strengths for a
     fixed step.
 
-    Intervals: bootstrap over images; of the selectivity the jackknife over images.
+    Intervals: those of means over images; of the selectivity the jackknife over images.
 
     Args:
         extractor: judge that reads factors; not the one that matched the strengths.

@@ -20,13 +20,15 @@ LOWEST, HIGHEST = 0.01, 0.99  # quantiles beyond which pairs are discarded
 class PathLengthMetric(SampleMetric):
     """Base: d(x_0, x_eps) / eps^2 of each pair of images eps apart, without the outer percents.
 
-    Pairs below the 1% or above the 99% quantile are discarded, both quantiles rounded down to a
-    pair, as in torchmetrics: of fewer than 100 pairs the largest is dropped. Low values also come
-    from blurred and from constant images: read it together with a distance between sets.
+    Pairs below the 1% or above the 99% quantile are discarded, the lower quantile rounded down to a
+    pair and the upper one up, as in the authors' code: of up to 100 pairs none is. torchmetrics
+    rounds both down, and drops the largest of few. Discarded pairs are NaN in the table, so that
+    methods are compared by what is shown. Low values also come from blurred and from constant
+    images: read it together with a distance between sets.
     """
 
     needs = frozenset({"strengths"})
-    source: ClassVar[str] = "A Style-Based Generator Architecture, section 4.1; torchmetrics"
+    source: ClassVar[str] = "A Style-Based Generator Architecture, section 4.1"
     column: str
 
     @abstractmethod
@@ -53,9 +55,14 @@ class PathLengthMetric(SampleMetric):
         found = self.distance(samples.outputs[:, 0], samples.outputs[:, 1]).double()
         return {self.column: found / epsilon.double().square()}
 
+    def table(self) -> dict[str, Tensor]:
+        """Return the squared speed of each pair ``[rows, 1]``; NaN for those that are discarded."""
+        found = self.measured()[self.column]
+        return {self.column: found.where(inner(found), torch.nan)[:, None]}
+
     def compute(self) -> dict[str, Score]:
         """Return the mean over the pairs that are kept."""
-        found = self.table()[self.column][:, 0]
+        found = self.measured()[self.column]
         kept = inner(found)
         note = f"{int((~kept).sum())} of {len(found)} pairs discarded as outermost"
         rows = kept.nonzero().flatten().tolist()
@@ -94,12 +101,12 @@ class PerceptualPathLength(PathLengthMetric):
 
 
 def inner(values: Float[Tensor, " n"]) -> Tensor:
-    """Return which values lie between the 1% and the 99% quantile, both rounded down.
+    """Return which values lie between the 1% quantile, rounded down, and the 99%, rounded up.
 
     Example:
         >>> inner(torch.tensor([3.0, 1.0, 2.0])).tolist()
-        [False, True, True]
+        [True, True, True]
     """
-    ends = (torch.quantile(values, q, interpolation="lower") for q in (LOWEST, HIGHEST))
-    low, high = ends
+    low = torch.quantile(values, LOWEST, interpolation="lower")
+    high = torch.quantile(values, HIGHEST, interpolation="higher")
     return (values >= low) & (values <= high)

@@ -15,13 +15,13 @@ SIZE = 64  # pixels that images are resized to, as in torchmetrics
 
 
 class PublishedPathLength(PathLengthMetric):
-    """Perceptual path length with LPIPS (VGG-16) at 64 pixels, as torchmetrics computes it.
+    """Perceptual path length with LPIPS (VGG-16) at 64 pixels, resized as in torchmetrics.
 
     Larger images are averaged over areas, smaller ones enlarged bilinearly. Figures of different
     steps eps compare only where they are flat in eps.
 
     Source: Karras et al., "A Style-Based Generator Architecture for Generative Adversarial
-    Networks", section 4.1, "end" variant; torchmetrics' `perceptual_path_length`.
+    Networks", section 4.1, "end" variant; resizing: torchmetrics' `perceptual_path_length`.
 
     Example:
         >>> PublishedPathLength().column

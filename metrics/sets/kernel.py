@@ -7,7 +7,7 @@ import numpy as np
 from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Score
-from metrics.jackknife import GROUPS, Array, groups, jackknife_score, too_few
+from metrics.jackknife import GROUPS, Array, groups, jackknife_score, too_few, too_wide
 from metrics.sets.feature_sets import FeatureSets, Set
 
 ROWS = 1024  # rows of the kernel matrix held in memory at once
@@ -64,7 +64,8 @@ class KernelDistance(FeatureSets):
 def kernel_score(first: Set, second: Set) -> Score:
     """Return the kernel distance of two sets of (features, ids), with its jackknife interval."""
     ids, other = first[1], second[1]
-    return jackknife_score(_Sums(first, second).distance, len(set(ids)), too_few(ids, other))
+    why_not = too_few(ids, other) or too_wide(first[0], second[0])
+    return jackknife_score(_Sums(first, second).distance, len(set(ids)), why_not)
 
 
 def kernel_distance(a: Array, a_ids: Sequence[str], b: Array, b_ids: Sequence[str]) -> float:

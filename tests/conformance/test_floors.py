@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement")
+PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement", "calibration")
 
 # Rooms of more than one module or of another name; any other module or folder of latentbench is a
 # room of its own, and so is each package of the checkout.
@@ -43,6 +43,7 @@ ALLOWED = {
     "metrics": "vocabulary data zoo nouns",
     "benchmarks": "vocabulary model data sampling models zoo nouns",
     "agreement": "vocabulary data zoo nouns metrics",
+    "calibration": "vocabulary nouns reports metrics",
 }
 # Modules that a room may not import although it may import their room: module -> who may not.
 CLOSED = {

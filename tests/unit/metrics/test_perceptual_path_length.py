@@ -47,8 +47,19 @@ def test_a_jump_is_discarded_and_said_so():
     assert "1 of 200 pairs discarded" in found.note
 
 
-def test_quantiles_are_rounded_down_to_a_pair():
-    assert inner(torch.arange(1, 201.0)).sum() == 197  # 1 below the 1% quantile, 2 above the 99%
+def test_quantiles_are_rounded_outwards_to_a_pair():
+    assert inner(torch.arange(1, 201.0)).sum() == 198  # 1 below the 1% quantile, 1 above the 99%
+    assert inner(torch.arange(1, 101.0)).all()
+
+
+def test_discarded_pairs_are_not_in_the_table():
+    speed = torch.ones(200)
+    speed[7] = 50
+    metric = Squared()
+    metric.update(pairs(speed))
+    table = metric.table()["ppl_squared"][:, 0]
+    assert table.isnan().nonzero().flatten().tolist() == [7]
+    assert float(table.nanmean()) == pytest.approx(metric.compute()["ppl_squared"].value)
 
 
 def test_a_path_of_many_frames_is_refused():

@@ -14,57 +14,135 @@ from latentbench.weights import sha256
 N = 30
 
 
+class Results:
+    """Writes cells with planted values per image and edit."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def cell(self, method, leak, dataset="d", seed=0, edits=("hat+",), smallest=None):
+        """Add a cell; `leak` is ``[images, edits]``."""
+        names = {"benchmark": "b", "method": method, "model": "m", "dataset": dataset}
+        leak = np.asarray(leak).reshape(-1, len(edits))
+        folder = self.folder / "cells" / f"{method}-{dataset}-{seed}"
+        folder.mkdir(parents=True)
+        table = {
+            "id": np.repeat([f"test/{k}" for k in range(len(leak))], len(edits)),
+            "group": list(edits) * len(leak),
+            "output": 0, "headline": True, "leak": leak.flatten(),
+        }  # fmt: skip
+        samples = folder / "samples.parquet"
+        pd.DataFrame(table).to_parquet(samples)
+        record = Record(
+            folder.name, Status.OK, names, seed, {"method": method, "dataset": dataset},
+            overrides=("benchmark.n=2",),
+            scores={"leak": ScoreEntry(float(leak.mean()), len(leak), smallest=smallest)},
+            files={samples.name: sha256(samples)},
+        )  # fmt: skip
+        records.write(record, folder)
+
+    def answers(self, *pairs, models=("m",), unit="image"):
+        """Return the answer of each line of the written page."""
+        text = "".join(
+            f"- {{says: x, benchmark: b n=2, models: [{', '.join(models)}], figure: leak, "
+            f"first: {first}, second: {second}, first_is: {sign}, unit: {unit}}}\n"
+            for first, second, sign in pairs
+        )
+        (self.folder / "claims.yaml").write_text(text)
+        claims.write(self.folder)
+        self.page = (self.folder / "claims.md").read_text()
+        lines = self.page.partition("## Evidence")[0].splitlines()
+        return [
+            line.rstrip(" |").rsplit("| ", 1)[1] for line in lines if line[:3] in ("| x", "| -")
+        ][1:]
+
+
 @pytest.fixture
 def results(tmp_path):
     """Three methods on the same images: `low` is below `high` on each, `noisy` is like `high`."""
     draw = np.random.default_rng(0)
-    image = draw.normal(size=N)
-    values = {
-        "low": image - 0.1 + 0.05 * draw.normal(size=N),
-        "high": image,
-        "noisy": image + 0.05 * draw.normal(size=N),
-    }
-    for method, leak in values.items():
-        names = {"benchmark": "b", "method": method, "model": "m", "dataset": "d"}
-        scores = {"leak": ScoreEntry(float(leak.mean()), N)}
-        folder = tmp_path / "cells" / method
-        folder.mkdir(parents=True)
-        ids = [f"test/{k}" for k in range(N)]
-        table = {"id": ids, "group": "g", "output": 0, "headline": True, "leak": leak}
-        samples = folder / "samples.parquet"
-        pd.DataFrame(table).to_parquet(samples)
-        files = {samples.name: sha256(samples)}
-        record = Record(
-            method, Status.OK, names, 0, {"method": method}, overrides=("benchmark.n=2",),
-            scores=scores, files=files,
-        )  # fmt: skip
-        records.write(record, folder)
-    return tmp_path
-
-
-def verdicts(results, *pairs, models=("m",)):
-    text = "".join(
-        f"- {{says: x, benchmark: b n=2, models: [{', '.join(models)}], figure: leak, "
-        f"first: {first}, second: {second}, first_is: {sign}}}\n"
-        for first, second, sign in pairs
-    )
-    (results / "claims.yaml").write_text(text)
-    claims.write(results)
-    lines = (results / "claims.md").read_text().splitlines()
-    return [line.rstrip(" |").rsplit("| ", 1)[1] for line in lines if line.startswith("| x")]
+    image, found = draw.normal(size=N), Results(tmp_path)
+    found.cell("low", image - 0.1 + 0.05 * draw.normal(size=N))
+    found.cell("high", image)
+    found.cell("noisy", image + 0.05 * draw.normal(size=N))
+    return found
 
 
 def test_a_difference_within_each_image_is_found_though_images_vary_ten_times_more(results):
-    found = verdicts(
-        results, ("low", "high", "lower"), ("low", "high", "higher"), ("noisy", "high", "lower")
+    found = results.answers(
+        ("low", "high", "lower"), ("low", "high", "higher"), ("noisy", "high", "lower")
     )
-    assert found == ["shows", "the opposite shows", "undecided"]
+    assert found[:2] == ["shows", "the opposite shows"]
+    assert found[2].startswith("undecided: ") and "80% power" in found[2]
 
 
 def test_a_method_without_records_is_told(results):
-    assert verdicts(results, ("low", "none", "lower"), models=("m", "other")) == ["no records"] * 2
+    assert results.answers(("low", "none", "lower"), models=("m", "other")) == ["no records"] * 2
 
 
-def test_the_first_must_be_said_to_be_higher_or_lower():
-    with pytest.raises(BadInput, match="higher or lower, got 'better'"):
-        Claim("x", "b", "m", "leak", "one", "two", "better")
+def test_data_sets_are_answered_apart(results):
+    """The other data set has the opposite difference; together they would cancel."""
+    image = np.random.default_rng(1).normal(size=N)
+    results.cell("low", image + 0.1, dataset="other")
+    results.cell("high", image + 0.001 * image**2, dataset="other")
+    assert results.answers(("low", "high", "lower")) == ["shows", "the opposite shows"]
+    assert "b n=2 · m · other" in results.page
+
+
+def test_groups_follow_the_pooled_answer_and_the_difference_is_that_of_the_shown_figures(results):
+    draw = np.random.default_rng(2)
+    hat, glasses = draw.normal(size=N), draw.normal(size=N)
+    noise = [0.01 * draw.normal(size=N) for _ in range(4)]
+    edits = ("glasses+", "hat+")
+    results.cell("a", np.stack([glasses + noise[0], hat + 0.3 + noise[1]], 1), edits=edits)
+    results.cell("b", np.stack([glasses + 0.1 + noise[2], hat + noise[3]], 1), edits=edits)
+    assert results.answers(("a", "b", "lower")) == [
+        "the opposite shows",
+        "shows",
+        "the opposite shows",
+    ]
+    line = next(line for line in results.page.splitlines() if line.startswith("| x"))
+    one, other, gap = (cell.split(":")[-1] for cell in line.split(" | ")[3:6])
+    assert float(one) - float(other) == pytest.approx(float(gap.split("[")[0]), abs=2e-3)
+
+
+def test_the_evidence_names_the_cells(results):
+    results.answers(("low", "high", "lower"))
+    assert "| low-d-0 | high-d-0 |" in results.page.partition("## Evidence")[2]
+
+
+class TestFits:
+    def test_one_fit_decides_nothing_of_fits(self, results):
+        (found,) = results.answers(("low", "high", "lower"), unit="fit")
+        assert found == "undecided: 1 of the 3 fits that it takes"
+
+    @pytest.mark.parametrize(("spread", "answer"), [(0.01, "shows"), (1.0, "undecided")])
+    def test_the_difference_must_hold_over_fits(self, tmp_path, spread, answer):
+        draw, results = np.random.default_rng(3), Results(tmp_path)
+        for seed in range(4):
+            image = draw.normal(size=N)
+            luck = spread * (-1) ** seed
+            results.cell("a", image - 0.3 + luck + 0.05 * draw.normal(size=N), seed=seed)
+            results.cell("b", image, seed=seed)
+        (found,) = results.answers(("a", "b", "lower"), unit="fit")
+        assert found.startswith(answer)
+
+
+def test_a_difference_that_does_not_matter_shows_nothing(tmp_path):
+    draw, results = np.random.default_rng(4), Results(tmp_path)
+    image = draw.normal(size=N)
+    results.cell("a", image, smallest=0.01)
+    results.cell("b", image + 0.001 + 1e-5 * draw.normal(size=N), smallest=0.01)
+    assert results.answers(("a", "b", "lower")) == ["no difference that matters: less than 0.01"]
+
+
+@pytest.mark.parametrize(
+    ("sign", "unit", "says"),
+    [
+        ("better", "image", "first_is must be higher or lower, got 'better'"),
+        ("lower", "seed", "unit must be image or fit, got 'seed'"),
+    ],
+)
+def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, says):
+    with pytest.raises(BadInput, match=says):
+        Claim("x", "b", "m", "leak", "one", "two", sign, unit)

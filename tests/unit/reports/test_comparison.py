@@ -21,9 +21,23 @@ def draw(n, seed=0):
 
 class TestCompare:
     def test_a_clear_difference(self):
-        found = compare(np.full((1, 40), 0.1))
-        assert found.difference == pytest.approx(0.1) and found.wins == 1 and found.n == 40
+        found = compare(0.1 + draw((1, 40)) * 1e-3)
+        assert (
+            found.difference == pytest.approx(0.1, rel=0.01) and found.wins == 1 and found.n == 40
+        )
         assert found.p < 0.001 and found.leaves_out_zero
+
+    def test_always_the_same_difference_may_be_one_that_rare_images_turn_around(self):
+        assert not compare(np.full((1, 40), 0.1)).leaves_out_zero
+
+    def test_rates_that_differ_on_every_image_are_told_apart(self):
+        found = compare(np.ones((1, 12)))
+        assert found.leaves_out_zero and found.p == pytest.approx(2**-11)
+
+    def test_mcnemar_is_the_binomial_test_of_the_images_that_differ(self):
+        gaps = np.array([1.0] * 9 + [-1.0] * 2 + [0.0] * 20)
+        expected = stats.binomtest(2, 11).pvalue
+        assert compare(gaps[None]).p == pytest.approx(expected)
 
     def test_ties_win_one_half(self):
         found = compare(np.zeros((1, 10)))

@@ -357,3 +357,18 @@ def test_arms_of_one_law_are_told_apart_no_more_often_than_stated(tmp_path, arms
         ranking = planted.board.ranking
         wrong += any(ranking.apart(i, j) for i, j in ranking.pairs)
     assert wrong <= 10
+
+
+class TestNotes:
+    def test_a_missing_interval_has_its_reason_below_the_table(self):
+        few = ScoreEntry(20.0, 4, note="no interval: 4 images, at least 8 needed; of 3 edits")
+        (board,) = made(replace(GOOD, scores={"psnr": few}))
+        assert "No interval: psnr (4 images, at least 8 needed)." in leaderboard.notes(board)
+        assert "at least 8 needed)" in leaderboard.markdown([board])
+
+    def test_too_few_images_for_so_many_pairs_are_told_how_many_it_takes(self, planted):
+        for k in range(8):
+            planted.cell(f"m{k}", leak_zoo1=draw(9, k))
+        line = leaderboard.notes(planted.board)[0]
+        assert "28 pairs of methods on 9 images; so few images can tell nothing apart" in line
+        assert "at least 11 can" in line

@@ -1,0 +1,1 @@
+"""Do intervals and tests hold what they promise? Simulations of laws whose truth is known."""

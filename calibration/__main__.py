@@ -1,0 +1,71 @@
+"""`python -m calibration`: simulate every interval and test; write the tables into the docs.
+
+The tables stand in docs/statistics.md between two marks; all else on the page stays. Some ten
+minutes on one core; `--trials` times less or more.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from calibration import differences, means, sets
+from calibration.table import Table
+from latentbench import store
+from latentbench.command import answered, count, path
+from latentbench.errors import BadInput
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "statistics.md"
+BEGIN, END = "<!-- made by `make calibration` -->", "<!-- end of what `make calibration` makes -->"
+TRIALS = 2000
+
+TABLES: tuple[tuple[str, Callable[[int], Table], float], ...] = (
+    ("Means", means.of_means, 1.0),
+    ("Rates", means.of_rates, 1.0),
+    ("Rows that come in clusters", means.of_clusters, 0.5),
+    ("Means over seeds and 16 images", means.of_seeds, 0.5),
+    ("Figures of sets", sets.of_sets, 0.1),
+    ("A/A: two methods", differences.of_differences, 1.0),
+    ("A/A: boards", differences.of_boards, 0.1),
+)
+"""Title, simulation, and what share of the trials it takes."""
+
+
+def written(page: str, text: str) -> str:
+    """Return the page with this text between its marks.
+
+    Example:
+        >>> written(f"a {BEGIN} b {END} c", "d").split()[-1]
+        'c'
+    """
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser("python -m calibration", description=__doc__)
+    parser.add_argument("--trials", type=count, default=TRIALS, help="simulated samples of a cell")
+    parser.add_argument("--page", type=path, default=PAGE, help="where to write the tables")
+    arguments = parser.parse_args(argv)
+    return answered(lambda: run(arguments.page, arguments.trials))
+
+
+def run(page: Path, trials: int) -> int:
+    """Run the simulations, print each table as it ends, and write the page."""
+    if not page.is_file() or BEGIN not in page.read_text(encoding="utf-8"):
+        raise BadInput(f"--page must be a file with the line {BEGIN}, got {page}")
+    parts = []
+    for title, simulate, part in TABLES:
+        start, samples = time.perf_counter(), max(1, int(part * trials))
+        text = f"### {title}\n\n{samples} samples a cell.\n\n{simulate(samples).markdown()}"
+        print(text, f"({time.perf_counter() - start:.0f} s)", flush=True)
+        parts.append(text)
+    whole = written(page.read_text(encoding="utf-8"), "\n".join(parts))
+    store.write(page, whole.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
