@@ -114,9 +114,11 @@ class Row:
         return len(self.images(figure)) / len(asked) if asked else 1.0
 
     @property
-    def missed(self) -> bool:
-        """Whether some rows miss the matched effect."""
-        return any(self.coverage(figure) < 1 for figure in self.scores)
+    def missed(self) -> list[str]:
+        """The groups in which some rows miss the matched effect."""
+        columns = {entry.at for entry in self.scores.values() if not entry.every_row}
+        lost = [self._keys(None) - self._keys(column) for column in columns]
+        return sorted({str(group) for keys in lost for _, _, group in keys})
 
     @cache  # noqa: B019 a row lives as long as its board
     def _keys(self, column: str | None) -> frozenset[tuple[Any, ...]]:

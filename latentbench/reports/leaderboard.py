@@ -142,6 +142,13 @@ def notes(board: Board) -> list[str]:
         lines.append(
             f"Agreement of the judges, Kendall's tau of {n} methods' order: {', '.join(shown)}."
         )
+    missed = [
+        f"{row.first.label('method')} on {', '.join(row.missed)}"
+        for row in board.rows
+        if row.missed
+    ]
+    if missed:
+        lines.append(f"The matched effect was missed by {'; '.join(missed)}.")
     return lines
 
 

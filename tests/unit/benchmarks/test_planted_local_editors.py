@@ -27,6 +27,7 @@ def scores(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_keeping_the_background_by_doing_nothing_wins_nothing(scores):
     idle, perfect = scores("Tiny"), scores("Perfect")
     assert perfect["edit_error_image"] < 0.02

@@ -233,6 +233,7 @@ def test_missing_the_matched_effect_takes_no_rank_from_a_main_score_that_counts_
     assert k == 0 and board.ranking.ranks() == {0: (1, 1), 1: (2, 2)}
     assert board.rankings["leak_zoo1"].order == [1]
     assert leaderboard.who(board.rows[0], "")[0] == "coarse †"
+    assert "The matched effect was missed by coarse on hat+." in leaderboard.notes(board)
     rows = list(csv.DictReader(io.StringIO(leaderboard.csv_text([board]))))
     shares = {(r["method"], r["figure"]): float(r["coverage"]) for r in rows}
     assert shares["coarse", "edit_error_zoo1"] == 1
