@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +39,8 @@ LEGEND = (
     "interval has none that would hold; the reason stands below the table."
 )
 
+NUMBERS = re.compile(r"[-+0-9.einfa ]+")  # figures of seeds, which may begin with a sign
+
 
 def write(found: Iterable[Found], folder: Path) -> list[Path]:
     """Write leaderboard.html, .md and .csv, and return their paths."""
@@ -67,15 +70,15 @@ def markdown(made: Iterable[Board]) -> str:
     """Return the leaderboard as Markdown."""
     parts = ["# Leaderboard", LEGEND.replace("*", "\\*")]
     for board in made:
-        parts.append(f"## {board.title}")
-        parts += [f"> ⚠ {line}" for line in warnings(board)]
+        parts.append(f"## {_in_markdown(board.title)}")
+        parts += [f"> ⚠ {_in_markdown(line)}" for line in warnings(board)]
         if board.rows:
             rows = [
                 [*who(row, _rank(board, k)), *_markdown_cells(board, k), _cost(row)]
                 for k, row in enumerate(board.rows)
             ]
             parts.append(_pipes(_heads(board), rows))
-        parts += notes(board)
+        parts += map(_in_markdown, notes(board))
         if board.rest:
             rest = [[_method(r), r.status, r.reason] for r in board.rest]
             parts.append(_pipes(["method", "status", "reason"], rest))
@@ -90,9 +93,10 @@ def csv_text(made: Iterable[Board]) -> str:
     for board in made:
         for k, row in enumerate(board.rows):
             who = _csv_who(row.records)
-            writer.writerows(who | _csv_figure(board, k, figure) for figure in row.scores)
+            lines = [who | _csv_figure(board, k, figure) for figure in row.scores]
+            writer.writerows({k: _in_csv(v) for k, v in line.items()} for line in lines)
         for record in board.rest:
-            writer.writerow(_csv_who([record]))
+            writer.writerow({k: _in_csv(v) for k, v in _csv_who([record]).items()})
     return buffer.getvalue()
 
 
@@ -265,8 +269,19 @@ def _markdown_cells(board: Board, k: int) -> list[str]:
 
 def _pipes(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
-    clean = (" | ".join(str(x).replace("|", "\\|").replace("\n", " ") for x in r) for r in lines)
+    clean = (" | ".join(_in_markdown(str(x)).replace("|", "\\|") for x in r) for r in lines)
     return "\n".join(f"| {line} |" for line in clean)
+
+
+def _in_markdown(text: str) -> str:
+    """Return a text in one line, without tags that a page of Markdown would run."""
+    return html.escape(" ".join(text.splitlines()), quote=False)
+
+
+def _in_csv(value: object) -> object:
+    """Return a cell that spreadsheets do not take for a formula."""
+    odd = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if odd and not NUMBERS.fullmatch(str(value)) else value
 
 
 def _csv_who(records: Sequence[Record]) -> dict[str, object]:

@@ -90,6 +90,24 @@ def test_csv_has_every_figure_and_every_cell():
     assert {r["reason"] for r in rows} == {"", SKIPPED.reason, FAILED.reason}
 
 
+def test_no_text_becomes_a_tag_or_a_formula():
+    reasons = ("=cmd|' /C calc'!A0", "+1+cmd", "@SUM(1)", "a\nb | <script>alert(1)</script>")
+    rest = [
+        record(f"<b>{k}", 0.0, status=Status.FAILED, scores={}, reason=reason)
+        for k, reason in enumerate(reasons)
+    ]
+    below = replace(GOOD, scores=GOOD.scores | {"psnr": ScoreEntry(-2.5, 9, -3.0, -2.0)})
+    some = made(below, *rest)
+    text = leaderboard.markdown(some)
+    assert "<script>" not in text and "<b>" not in text
+    assert "a b \\| &lt;script&gt;alert(1)&lt;/script&gt;" in text
+    rows = list(csv.DictReader(io.StringIO(leaderboard.csv_text(some))))
+    found = {row["reason"] for row in rows if row["reason"]}
+    assert found == {f"'{reasons[0]}", f"'{reasons[1]}", f"'{reasons[2]}", reasons[3]}
+    assert {"-2.5"} == {row["value"] for row in rows if row["figure"] == "psnr"}
+    assert {"-2.5"} == {row["seed_values"] for row in rows if row["figure"] == "psnr"}
+
+
 def test_the_page_needs_no_network_and_runs_no_foreign_text():
     text = leaderboard.page(boards(ALL))
     assert "http" not in text
