@@ -5,11 +5,13 @@
 Gives every setting of every yaml that a command can choose one value that its annotation refuses,
 each by a command of its own, one after the other. A command is right when it exits with 2, prints
 one line and no traceback, and leaves no folder behind. Shown are the median and the largest wall
-time, and both as a multiple of `python -c pass` at the same moments: other processes slow both.
+time, and both as a multiple of `python -c pass` at the same moments: other processes slow both. CPU
+time is what the command itself takes.
 """
 
 import argparse
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -57,10 +59,13 @@ def trials(groups: list[str]) -> Iterator[Trial]:
                 turn += 1
 
 
-def seconds(command: list[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
-    start = time.perf_counter()
+def seconds(command: list[str]) -> tuple[float, float, subprocess.CompletedProcess[str]]:
+    """Return a command's wall time and CPU time, and how it ended."""
+    start, before = time.perf_counter(), os.times()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return time.perf_counter() - start, done
+    wall, after = time.perf_counter() - start, os.times()
+    own = after.children_user + after.children_system
+    return wall, own - before.children_user - before.children_system, done
 
 
 def fault(trial: Trial, done: subprocess.CompletedProcess[str], results: Path) -> str:
@@ -77,6 +82,7 @@ def fault(trial: Trial, done: subprocess.CompletedProcess[str], results: Path) -
 def run(groups: list[str], every: int) -> int:
     """Run the commands and print the times; return the exit code."""
     taken: list[float] = []
+    own: list[float] = []
     bare: list[float] = []
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -88,8 +94,9 @@ def run(groups: list[str], every: int) -> int:
             command = [sys.executable, "runner.py", *trial.words, *places]
             if k == 0:
                 seconds(command)  # fills the disk's cache
-            spent, done = seconds(command)
-            taken.append(spent)
+            wall, cpu, done = seconds(command)
+            taken.append(wall)
+            own.append(cpu)
             if why := fault(trial, done, results):
                 wrong += 1
                 print(f"{' '.join(trial.words)}: {why}: {done.stderr[-300:]}", flush=True)
@@ -97,6 +104,7 @@ def run(groups: list[str], every: int) -> int:
     print(f"{len(taken)} wrong commands, {wrong} of them without a proper answer")
     print(f"median {middle:.2f} s ({middle / base:.0f} x `python -c pass`, {base:.3f} s), "
           f"largest {largest:.2f} s ({largest / base:.0f} x)")  # fmt: skip
+    print(f"CPU time: median {statistics.median(own):.2f} s, largest {max(own):.2f} s")
     return int(wrong > 0)
 
 
