@@ -3,6 +3,7 @@
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -204,8 +205,9 @@ class Ranking:
         first = self.pairs[min(i, j), max(i, j)].difference > 0
         return (first == self.higher_is_better) == (i < j)
 
+    @cached_property
     def ranks(self) -> dict[int, tuple[int, int]]:
-        """Return the ranks that each row may have, best and worst; all hold together with 95%.
+        """The ranks that each row may have, best and worst; all hold together with 95%.
 
         Source: Mogstad, Romano, Shaikh and Wilhelm, "Inference for Ranks with Applications to
         Mobility across Neighbourhoods and Academic Achievement across Countries": a row is behind
@@ -221,8 +223,9 @@ class Ranking:
             for i in self.order
         }
 
+    @cached_property
     def letters(self) -> dict[int, str]:
-        """Return the compact letter display: rows that share a letter are not told apart.
+        """The compact letter display: rows that share a letter are not told apart.
 
         Source: Piepho, "An Algorithm for a Letter-Based Representation of All-Pairwise
         Comparisons": insert and absorb.

@@ -4,8 +4,10 @@ import csv
 import html
 import io
 import re
+import string
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +22,7 @@ from latentbench.reports.comparison import POWER, images_for
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 MARKS = {"best": "", "tied": " ≈", "worse": " *", "": ""}
 NONE = "no interval: "  # how notes of scores begin to say why
+RUN = 4  # letters in a row that are shown as their ends
 SHOWN = 5  # figures per row on the terminal
 NAMES_WIDTH, FIGURE_WIDTH = 58, 24  # characters, on a terminal
 CSV_COLUMNS = (
@@ -222,9 +225,24 @@ def _heads(board: Board, columns: Sequence[str] | None = None) -> list[str]:
 def _rank(board: Board, k: int) -> str:
     if board.ranking is None or len(board.ranking.order) < 2 or k not in board.ranking.order:
         return "-"
-    low, high = board.ranking.ranks()[k]
+    low, high = board.ranking.ranks[k]
     places = f"{low}" if low == high else f"{low}–{high}"
-    return f"{places} {board.ranking.letters()[k]}"
+    return f"{places} {shortened(board.ranking.letters[k])}"
+
+
+def shortened(letters: str) -> str:
+    """Return the letters of groups with each run of four or more as its ends.
+
+    Example:
+        >>> shortened("abcdez"), shortened("yza2b2"), shortened("abc")
+        ('a–ez', 'y–b2', 'abc')
+    """
+    alphabet = string.ascii_lowercase
+    groups = re.findall(r"[a-z]\d*", letters)
+    places = [alphabet.index(g[0]) + 26 * (int(g[1:] or 1) - 1) for g in groups]
+    starts = [k for k, p in enumerate(places) if k == 0 or p != places[k - 1] + 1]
+    runs = [groups[a:b] for a, b in pairwise([*starts, len(groups)])]
+    return "".join("".join(r) if len(r) < RUN else f"{r[0]}–{r[-1]}" for r in runs)
 
 
 def _cell(entry: ScoreEntry | None) -> str:
@@ -309,8 +327,8 @@ def _csv_figure(board: Board, k: int, figure: str) -> dict[str, object]:
     if share is not None and share.seed_share is not None:
         found["seed_share"] = f"{share.seed_share:.4g}"
     if ranking is not None and k in ranking.order:
-        found["rank_low"], found["rank_high"] = ranking.ranks()[k]
-        found["letters"] = ranking.letters()[k]
+        found["rank_low"], found["rank_high"] = ranking.ranks[k]
+        found["letters"] = ranking.letters[k]
         pair = (min(k, ranking.order[0]), max(k, ranking.order[0]))
         found["p_best"] = f"{ranking.corrected[pair]:.4g}" if pair in ranking.corrected else ""
     return found

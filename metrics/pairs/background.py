@@ -12,7 +12,7 @@ from latentbench.statistics import add_note, mean_score
 from latentbench.types import Samples, Score
 from metrics.pairs.masks import lacks_background
 from metrics.pairs.pairwise import unit_range
-from metrics.pairs.psnr import MOST
+from metrics.pairs.psnr import MOST, SMALLEST
 from metrics.pairs.ssim import SMALLEST as WINDOW
 
 RECONSTRUCTION = "PSNR of the reconstructions"
@@ -57,7 +57,9 @@ class Background(SampleMetric):
         """The three figures."""
         where = "outside the mask" + (", mask black, all pixels" if self.whole_image else "")
         found = {
-            "bg_psnr": Figure(f"PSNR to the source {where}", "dB", 0.0, MOST, True),
+            "bg_psnr": Figure(
+                f"PSNR to the source {where}", "dB", 0.0, MOST, True, smallest=SMALLEST
+            ),
             "bg_mse": Figure(f"squared error to the source {where}", "", 0.0, 1.0, False),
             "bg_ssim": Figure(f"SSIM to the source {where}", "", -1.0, 1.0, True),
         }

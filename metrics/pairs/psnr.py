@@ -7,6 +7,7 @@ from latentbench.metric import Figure
 from metrics.pairs.pairwise import Pairwise, unit_range
 
 MOST = 100.0  # dB, of equal images
+SMALLEST = 0.1  # dB: the smallest difference that matters
 
 
 class PSNR(Pairwise):
@@ -24,7 +25,7 @@ class PSNR(Pairwise):
     """
 
     name = "psnr"
-    figure = Figure("peak signal-to-noise ratio", "dB", low=0.0, high=MOST, higher_is_better=True)
+    figure = Figure("peak signal-to-noise ratio", "dB", 0.0, MOST, True, smallest=SMALLEST)
     source = "10 log10(1 / MSE), images in [0, 1]"
 
     def compare(

@@ -22,7 +22,10 @@ from latentbench.zoo import __main__ as zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCES = ("latentbench", "methods", "metrics", "benchmarks", "agreement", "perf", "tests/soak")
+SOURCES = (
+    "latentbench", "methods", "metrics", "benchmarks", "agreement", "calibration", "perf",
+    "tests/soak",
+)  # fmt: skip
 COMMAND = re.compile(r"(python (-m |\S+\.py)|latentbench [a-z]|make [a-z-]+$|make [a-z-]+ )")
 STAND_INS = {  # what the documentation leaves to the reader -> a value
     "my_method": "noise_direction", "{name}": "hspace", "metric|benchmark|model": "metric",
@@ -32,7 +35,8 @@ STAND_INS = {  # what the documentation leaves to the reader -> a value
     "method NAME": "method mine",
 }  # fmt: skip
 MINUTES = (  # beginnings of commands that take minutes
-    "make", "python -m agreement", "python -m perf.metric_speed", "latentbench zoo train",
+    "make", "python -m agreement", "python -m calibration", "python -m perf.metric_speed",
+    "latentbench zoo train",
     "latentbench zoo verify", "python runner.py -m sweep", "latentbench zoo measure",
     "python -m pytest", "python tests/soak", "python -m perf.time_to_message",
 )  # fmt: skip

@@ -19,7 +19,16 @@ CLAIMS = "latentbench.reports.claims"
 CLI, ZOO = "latentbench.cli", "latentbench.zoo.__main__"
 SPEED, OVERHEAD, TIME = "perf.metric_speed", "perf.cell_overhead", "perf.time_to_message"
 AGREEMENT = "agreement.__main__"
-FOLDERS = ("latentbench", "agreement", "perf", "methods", "metrics", "benchmarks", "tests")
+FOLDERS = (
+    "latentbench",
+    "agreement",
+    "calibration",
+    "perf",
+    "methods",
+    "metrics",
+    "benchmarks",
+    "tests",
+)
 SUBPROCESSES = {"runner", "tests.soak.soak"}  # which tests/e2e/test_cli.py runs, and below
 
 # command -> words (FILE and FOLDER and RESULTS stand for some) -> part of the answer
@@ -50,6 +59,11 @@ WRONG = {
         "check": "required: method",
         "zoo": "required: verb",
         "zoo show zoo9": "unknown embedded model 'zoo9'; did you mean zoo",
+    },
+    "calibration.__main__": {
+        "--trials 0": "must be a whole number of 1 or more",
+        "--page FOLDER": "--page must be a file with the line",
+        "more": "unrecognized arguments: more",
     },
     ZOO: {
         "": "required: verb",

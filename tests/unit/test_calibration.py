@@ -91,7 +91,7 @@ class TestTables:
             values = truth + rng.normal(size=(32, 1)) + rng.normal(size=(32, 6)) / np.sqrt(2)
             gaps = {(i, j): values[:, i] - values[:, j] for i, j in combinations(range(6), 2)}
             pairs = {pair: compare(gap[None]) for pair, gap in gaps.items()}
-            ranks = Ranking(values.mean(0).tolist(), pairs, False).ranks()
+            ranks = Ranking(values.mean(0).tolist(), pairs, False).ranks
             return all(low <= k + 1 <= high for k, (low, high) in ranks.items())
 
         assert np.mean([trial() for _ in range(100)]) > 0.9

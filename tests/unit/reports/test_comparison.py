@@ -75,7 +75,7 @@ class TestManyPairs:
             for j in range(i + 1, 60)
         }
         found = Ranking(draws.mean(1).tolist(), pairs, higher_is_better=False)
-        assert found.detectable() is not None and found.ranks()[0] == (1, 1)
+        assert found.detectable() is not None and found.ranks[0] == (1, 1)
         assert not any(found.apart(i, j) for i, j in pairs if i > 0)
 
     @pytest.mark.parametrize("m", [1, 15, 1035, 1770])
@@ -87,7 +87,7 @@ class TestManyPairs:
     def test_groups_beyond_the_alphabet_have_names_that_stay_apart(self):
         n = 60
         everyone = {(i, j) for i in range(n) for j in range(i + 1, n)}
-        letters = ranking([float(k + 1) for k in range(n)], everyone).letters()
+        letters = ranking([float(k + 1) for k in range(n)], everyone).letters
         assert [letters[k] for k in (0, 25, 26, 52)] == ["a", "z", "a2", "a3"]
         assert len(set(letters.values())) == n
 
@@ -140,13 +140,13 @@ def ranking(values, apart, higher_is_better=False):
 class TestRanking:
     def test_what_is_not_told_apart_shares_all_ranks_and_a_letter(self):
         found = ranking([1.0, 2.0, 3.0], ())
-        assert set(found.ranks().values()) == {(1, 3)}
-        assert set(found.letters().values()) == {"a"}
+        assert set(found.ranks.values()) == {(1, 3)}
+        assert set(found.letters.values()) == {"a"}
 
     def test_all_apart_is_a_plain_order(self):
         found = ranking([3.0, 1.0, 2.0], {(0, 1), (0, 2), (1, 2)})
-        assert found.ranks() == {1: (1, 1), 2: (2, 2), 0: (3, 3)}
-        assert found.letters() == {1: "a", 2: "b", 0: "c"}
+        assert found.ranks == {1: (1, 1), 2: (2, 2), 0: (3, 3)}
+        assert found.letters == {1: "a", 2: "b", 0: "c"}
 
     def test_higher_is_better_turns_it_around(self):
         found = ranking([3.0, 1.0], {(0, 1)}, higher_is_better=True)
@@ -154,8 +154,8 @@ class TestRanking:
 
     def test_a_row_between_two_that_differ_has_both_letters(self):
         found = ranking([1.0, 2.0, 3.0], {(0, 2)})
-        assert found.letters() == {0: "a", 1: "ab", 2: "b"}
-        assert found.ranks() == {0: (1, 2), 1: (1, 3), 2: (2, 3)}
+        assert found.letters == {0: "a", 1: "ab", 2: "b"}
+        assert found.ranks == {0: (1, 2), 1: (1, 3), 2: (2, 3)}
 
     @given(st.integers(2, 7).flatmap(lambda n: st.tuples(st.just(n), st.sets(
         st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(lambda p: p[0] < p[1])
@@ -163,7 +163,7 @@ class TestRanking:
     def test_rows_share_a_letter_exactly_where_they_are_not_told_apart(self, drawn):
         n, apart = drawn
         found = ranking([float(k + 1) for k in range(n)], apart)
-        letters = found.letters()
+        letters = found.letters
         for i in range(n):
             for j in range(i + 1, n):
                 assert bool(set(letters[i]) & set(letters[j])) == ((i, j) not in apart)
@@ -176,7 +176,7 @@ class TestRanking:
 
     def test_pairs_that_were_not_compared_are_not_told_apart(self):
         found = Ranking([1.0, 2.0, None], {}, True)
-        assert found.ranks() == {1: (1, 2), 0: (1, 2)} and found.detectable() is None
+        assert found.ranks == {1: (1, 2), 0: (1, 2)} and found.detectable() is None
 
     def test_detectable_is_found_eight_times_in_ten(self):
         rng, n = np.random.default_rng(0), 32

@@ -206,7 +206,7 @@ def test_a_small_difference_on_the_same_images_is_found(planted):
     planted.cell("b", leak_zoo1=images + 0.1 + draw(30, 1, 0.05))
     board, k = planted.row("b")
     assert leaderboard.mark(board, k, "leak_zoo1") == "worse"
-    assert board.ranking.ranks() == {0: (1, 1), 1: (2, 2)}
+    assert board.ranking.ranks == {0: (1, 1), 1: (2, 2)}
     assert "1 pair of methods on 30 images" in leaderboard.notes(board)[0]
     text = leaderboard.markdown([board])
     assert "| a | 1 a |" in text and "| b | 2 b |" in text and " \\*" in text
@@ -216,7 +216,7 @@ def test_noise_is_not_ranked(planted):
     for k, name in enumerate("abc"):
         planted.cell(name, leak_zoo1=draw(30, k))
     board = planted.board
-    assert set(board.ranking.ranks().values()) == {(1, 3)}
+    assert set(board.ranking.ranks.values()) == {(1, 3)}
     marks = [leaderboard.mark(board, k, "leak_zoo1") for k in range(3)]
     assert marks == ["best", "tied", "tied"]
 
@@ -239,7 +239,7 @@ def test_giving_up_on_hard_images_wins_nothing(planted):
     board = planted.board
     assert leaderboard.who(board.rows[2], "")[0] == "quitter †"
     marks = [leaderboard.mark(board, k, "leak_zoo1") for k in range(3)]
-    assert marks == ["best", "worse", ""] and 2 not in board.ranking.ranks()
+    assert marks == ["best", "worse", ""] and 2 not in board.ranking.ranks
 
 
 def test_missing_the_matched_effect_takes_no_rank_from_a_main_score_that_counts_elsewhere(planted):
@@ -248,7 +248,7 @@ def test_missing_the_matched_effect_takes_no_rank_from_a_main_score_that_counts_
     planted.cell("coarse", effect=np.arange(30) < 10, edit_error_zoo1=near, leak_zoo1=near)
     planted.cell("fine", effect=np.full(30, True), edit_error_zoo1=far, leak_zoo1=far)
     board, k = planted.row("coarse")
-    assert k == 0 and board.ranking.ranks() == {0: (1, 1), 1: (2, 2)}
+    assert k == 0 and board.ranking.ranks == {0: (1, 1), 1: (2, 2)}
     assert board.rankings["leak_zoo1"].order == [1]
     assert leaderboard.who(board.rows[0], "")[0] == "coarse †"
     assert "The matched effect was missed by coarse on hat+." in leaderboard.notes(board)
