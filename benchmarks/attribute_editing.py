@@ -48,8 +48,8 @@ class AttributeEditing(Benchmark):
     row is that of least error, where the main score counts. The last is that of matched effect,
     where the figures count that explain it: the first upward crossing of `gain`, which for a thing
     is the share of images that show it. It counts as reached where the gain is within `tolerance`
-    (or one image) by the judge that matched and by the one that scores, and where the image
-    has moved towards the true counterfactual.
+    (of a thing, at least one image) by the judge that matched and by the one that scores, and
+    where the image has moved towards the true counterfactual.
 
     Args:
         n: images per attribute.
@@ -173,8 +173,8 @@ class AttributeEditing(Benchmark):
     def _choose(self, bench: Bench, name: str, judges: Sequence[Judge]) -> dict[str, Any]:
         curve = self.curve(bench.editor.max_strength)
         trials = _Trials(self, bench, name, judges)
-        tolerance = max(self.tolerance, 1 / self.calibration_n)
-        return choose(trials.read, curve, self.gain, tolerance)
+        one_image = 1 / self.calibration_n if trials.is_thing else 0.0
+        return choose(trials.read, curve, self.gain, max(self.tolerance, one_image))
 
 
 @dataclass(frozen=True)
