@@ -1,4 +1,4 @@
-"""Command line of the zoo: ``latentbench zoo {list,show,verify,train,measure}``.
+"""Command line of the zoo: ``latentbench zoo {list,show,verify,train,refine,measure}``.
 
 Imports are late: to list the models and to compare files needs no torch.
 """
@@ -24,6 +24,7 @@ from latentbench.errors import BadInput, LatentbenchError, MissingWeights, unkno
 Device = Any  # a torch.device
 CHECK_N = 16  # images behind the figures that `verify` measures again
 TOLERANCE = 0.05  # of a figure's size; and one image of those that were counted
+CARD_JUDGES = ("zoo1", "zoo2")  # whose figures the cards of models hold
 HEADLINE = ("psnr_db", "ratio", "mean", "recall_at_1_image_to_text")
 
 
@@ -45,12 +46,13 @@ class Recipe:
 
 
 def _judge(name: str) -> Recipe:
-    from latentbench.zoo.judges import load_judge
+    from latentbench.zoo.judges import JUDGES, load_judge
     from latentbench.zoo.measures import judge_figures
     from latentbench.zoo.recipes import judges
 
     def measure(folder: Path, device: Device, n: int) -> dict[str, object]:
-        return judge_figures(load_judge(name, device), n / 2000)
+        others = [load_judge(other, device) for other in JUDGES if other != name]
+        return judge_figures(load_judge(name, device), others, n / 2000)
 
     make = functools.partial(judges.make, name)
     return Recipe(judges.VERSION, judges.PHASES[name][0].plan.steps, make, measure)
@@ -68,12 +70,12 @@ def _pair(name: str) -> Recipe:
 
 def _generator(name: str) -> Recipe:
     """Return the recipe of a module of the model's name: VERSION, PLAN, make and measure."""
-    from latentbench.zoo.judges import JUDGES, load_judge
+    from latentbench.zoo.judges import load_judge
 
     module = importlib.import_module(f"latentbench.zoo.recipes.{name}")
 
     def measure(folder: Path, device: Device, n: int) -> dict[str, object]:
-        return module.measure(folder, [load_judge(j, device) for j in JUDGES], device, n)
+        return module.measure(folder, [load_judge(j, device) for j in CARD_JUDGES], device, n)
 
     return Recipe(module.VERSION, module.PLAN.steps, module.make, measure)
 
@@ -89,6 +91,7 @@ def _further_ldm(name: str) -> Recipe:
 RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
     "zoo1": _judge,
     "zoo2": _judge,
+    "zoo3": _judge,
     "clip1": _pair,
     "clip2": _pair,
     "faces_ddpm": _generator,
@@ -150,10 +153,49 @@ def train(name: str, steps: int | None, device: Device, checkpoints: Path) -> Pa
         "training": told,
         "hardware": hardware(device),
         "date": datetime.date.today().isoformat(),
-        "precision": "float16 weights; trained in float32 with bfloat16 autocast",
+        "precision": "float16 weights; trained in float32, with bfloat16 autocast where it is fast",
         "sha256": weights.hashes(folder),
         "measured": {},
     }
+    _write_card(folder, card)
+    return folder
+
+
+def refine(name: str, steps: int | None, device: Device, checkpoints: Path) -> Path:
+    """Train an embedded judge further on degraded images, and write its folder and card.
+
+    The figures of the card go: all that judges read has changed.
+
+    Args:
+        name: A judge that has a refinement.
+        steps: Steps; None for the recipe's.
+        device: Where to train.
+        checkpoints: Folder of the checkpoints; delete the refinement's to start afresh.
+
+    Returns:
+        The judge's folder.
+    """
+    from latentbench.zoo.recipes import judges
+
+    if name not in judges.REFINEMENTS:
+        raise unknown("judge to refine", name, judges.REFINEMENTS)
+    plan, card, folder = judges.REFINEMENTS[name].plan, weights.card(name), weights.folder(name)
+    if plan.name in card["training"]:
+        raise BadInput(f"{name!r} was refined already ({card['date']}); to do so again, begin with "
+                       f"`latentbench zoo train {name}`")  # fmt: skip
+    told = judges.refine(
+        name, folder, device, checkpoints, 1.0 if steps is None else steps / plan.steps
+    )
+    option = "" if steps is None else f" --steps {steps}"
+    card |= {
+        "recipe": f"{card['recipe']} && python -m latentbench.zoo refine {name}{option}",
+        "training": card["training"] | told,
+        "hardware": hardware(device),
+        "date": datetime.date.today().isoformat(),
+        "sha256": weights.hashes(folder),
+        "measured": {},
+    }
+    card.pop("check", None)
     _write_card(folder, card)
     return folder
 
@@ -264,15 +306,18 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--hashes", action="store_true", help="compare the files alone")
     make = verbs.add_parser("train", help="train a model from its recipe, or go on training")
     make.add_argument("--steps", type=count, help="steps of the main run (default: the recipe's)")
+    more = verbs.add_parser("refine", help="train a judge further, on degraded images")
+    more.add_argument("--steps", type=count, help="optimiser steps (default: the recipe's)")
     figures = verbs.add_parser("measure", help="measure a model and put the figures on its card")
     figures.add_argument("--n", type=count, default=2000, help="number of faces (default 2000)")
     figures.add_argument("--quick", action="store_true", help=f"only the {CHECK_N} faces of verify")
-    make.add_argument(
-        "--checkpoints", type=command.path, help="their folder (default: .checkpoints)"
-    )
-    for verb in (make, figures, card):
+    for verb in (make, more):
+        verb.add_argument(
+            "--checkpoints", type=command.path, help="their folder (default: .checkpoints)"
+        )
+    for verb in (make, more, figures, card):
         verb.add_argument("name", help=f"one of {', '.join(RECIPES)}")
-    for verb in (make, figures, check):
+    for verb in (make, more, figures, check):
         verb.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
 
@@ -314,9 +359,10 @@ def _work(args: argparse.Namespace) -> None:
     from latentbench.zoo.training import CHECKPOINTS
 
     device = _device(args.device)
-    if args.verb == "train":
+    if args.verb in ("train", "refine"):
+        work = train if args.verb == "train" else refine
         checkpoints = folder_to_write(args.checkpoints or CHECKPOINTS, "--checkpoints")
-        print(train(args.name, args.steps, device, checkpoints))
+        print(work(args.name, args.steps, device, checkpoints))
     else:
         print(json.dumps(measure(args.name, device, None if args.quick else args.n), indent=2))
 

@@ -1,11 +1,12 @@
 """Images a little worse than rendered ones: what the heads of judges are trained to read through.
 
-A judge is asked about outputs of models: softer, flatter, darker, coarser than any rendered face.
-The family holds what decoders and samplers do to whole images. It holds no noise: features that
-are trained to overlook noise make a Frechet distance that is blind to it.
+A judge is asked about outputs of models: softer, flatter, darker, coarser, grainier than any
+rendered face. Only what reads factors and identity may be trained on these: features that are
+trained to overlook a degradation make a Frechet distance that is blind to it.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ Images = Float[Tensor, "b 3 h w"]
 Amount = Float[Tensor, "b 1 1 1"]
 LARGEST_BLUR = 2.0  # pixels of 64
 LOWEST_CONTRAST = 0.4
+STRONGEST_GRAIN = 0.1  # standard deviation, of [-1, 1]
 _REACH = 6  # pixels each side of a blur's kernel
 
 
@@ -84,16 +86,26 @@ DEGRADATIONS: dict[str, Callable[[Images, Amount], Images]] = {
 }  # fmt: skip
 
 
+def grain(images: Images, amount: Amount, generator: torch.Generator) -> Images:
+    """White noise, of up to .1 standard deviation in [-1, 1]."""
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    return images + STRONGEST_GRAIN * amount * noise
+
+
 def degraded(
-    images: Float[Tensor, "b 3 h w"], probability: float, generator: torch.Generator
+    images: Float[Tensor, "b 3 h w"],
+    probability: float,
+    generator: torch.Generator,
+    grain_probability: float = 0.0,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Each image degraded in some ways or none, each way with the same probability.
+    """Each image degraded in some ways or none.
 
     Args:
         images: RGB in [-1, 1], square, of a multiple of 8 pixels.
         probability: of each of ``DEGRADATIONS``, for each image on its own; they add up.
-        generator: CPU generator that draws who is degraded, and by how much: uniformly from
-            nothing to the full amount.
+        generator: CPU generator that draws which images are degraded, and by how much: uniformly
+            from nothing to the full amount.
+        grain_probability: of grain on top, for each image.
 
     Returns:
         Images in [-1, 1].
@@ -102,10 +114,13 @@ def degraded(
         >>> degraded(torch.zeros(2, 3, 64, 64), 0.1, torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3, 64, 64])
     """
+    ways = [(probability, worsen) for worsen in DEGRADATIONS.values()]
+    if grain_probability:
+        ways.append((grain_probability, partial(grain, generator=generator)))
     images = images.clone()
-    for worsen in DEGRADATIONS.values():
+    for likely, worsen in ways:
         draws = torch.rand(2, len(images), generator=generator).to(images.device)
-        rows = (draws[0] < probability).nonzero()[:, 0]
+        rows = (draws[0] < likely).nonzero()[:, 0]
         if len(rows):
             images[rows] = worsen(images[rows], draws[1, rows, None, None, None])
     return images.clamp(-1, 1)

@@ -1,8 +1,10 @@
 """Judge networks: what reads faces for the metrics. No method ever sees its judge.
 
-``zoo1`` is a supervised convolutional network; ``zoo2`` is of another family (depthwise
-convolutions and layer norm), has another seed and other faces, and its Frechet and perceptual
-features come from a trunk trained without labels.
+Three families, each with its own seed and its own faces. ``zoo1`` is a supervised convolutional
+network. ``zoo2`` has depthwise convolutions and layer norm, and its Frechet and perceptual features
+come from a trunk trained without labels. ``zoo3`` is patches that attend to each other, trained on
+degraded images too, and its features are fixed wavelets. How far their errors are the same is
+measured, and on their cards: they were trained on one kind of picture, so they are not independent.
 """
 
 import itertools
@@ -23,6 +25,7 @@ from latentbench.errors import BadInput, unknown
 INPUT_SIZE = 64
 FEATURES = 128
 EMBEDDING = 96
+WAVELET_FEATURES = 3 * 9 * 16 + 3 * 64  # of zoo3
 Maps = list[Float[Tensor, "b _ _ _"]]
 
 
@@ -117,36 +120,59 @@ class _Residual(nn.Module):
         return F.relu(x + self.same_norm(self.same(x)))
 
 
-class ConvolutionalJudge(Judge):
-    """``zoo1``: one supervised residual trunk for everything."""
+class _ResidualTrunk(nn.Module):
+    """Residual blocks, and the layer of features above them."""
 
-    def __init__(self, name: str = "zoo1", channels: Sequence[int] = (32, 64, 96, 128)) -> None:
-        super().__init__(name, len(channels))
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
         self.blocks = nn.ModuleList(
             _Residual(before, after)
             for before, after in zip((3, *channels), channels, strict=False)
         )
-        flat = channels[-1] * 16
-        self.penultimate = nn.Linear(flat, FEATURES)
-        self.factor_head = nn.Linear(FEATURES, len(FACTORS))
-        self.identity_head = nn.Linear(flat, EMBEDDING)
+        self.penultimate = nn.Linear(channels[-1] * 16, FEATURES)
 
-    def _maps(self, images: Float[Tensor, "b 3 64 64"]) -> Maps:
-        maps, x = [], images
-        for block in self.blocks:
-            x = block(x)
-            maps.append(x)
-        return maps
+
+def _block_maps(blocks: nn.ModuleList, images: Float[Tensor, "b 3 64 64"]) -> Maps:
+    maps, x = [], images
+    for block in blocks:
+        x = block(x)
+        maps.append(x)
+    return maps
+
+
+class ConvolutionalJudge(Judge):
+    """``zoo1``: one supervised residual trunk for everything, or one to see and one to read with.
+
+    Args:
+        name: Identifier.
+        channels: Width of each block.
+        own_reader: Factors and identity are read by a second trunk. It can be trained further on
+            degraded images, while the features of the first stay what they were.
+    """
+
+    def __init__(
+        self,
+        name: str = "zoo1",
+        channels: Sequence[int] = (32, 64, 96, 128),
+        own_reader: bool = False,
+    ) -> None:
+        super().__init__(name, len(channels))
+        trunk = _ResidualTrunk(channels)
+        self.blocks, self.penultimate = trunk.blocks, trunk.penultimate
+        self.factor_head = nn.Linear(FEATURES, len(FACTORS))
+        self.identity_head = nn.Linear(channels[-1] * 16, EMBEDDING)
+        self.reader = _ResidualTrunk(channels) if own_reader else None
 
     def trunk(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Maps, Float[Tensor, "b d"]]:
         """Maps of each block, and the penultimate layer."""
-        maps = self._maps(images)
+        maps = _block_maps(self.blocks, images)
         return maps, self.penultimate(maps[-1].flatten(1))
 
     def read(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Tensor, Tensor]:
         """Factors and identity from the last block."""
-        flat = self._maps(images)[-1].flatten(1)
-        return self.factor_head(F.relu(self.penultimate(flat))), self.identity_head(flat)
+        trunk = self if self.reader is None else self.reader
+        flat = _block_maps(trunk.blocks, images)[-1].flatten(1)
+        return self.factor_head(F.relu(trunk.penultimate(flat))), self.identity_head(flat)
 
 
 # ---------------------------------------------------------------- zoo2
@@ -240,13 +266,127 @@ class MixerJudge(Judge):
         return self.factor_head(flat), self.identity_head(flat)
 
 
+# ---------------------------------------------------------------- zoo3
+
+
+def haar_packets(images: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b p c h2 w2"]:
+    """Each patch in all packets of an orthonormal Haar wavelet, the mean first.
+
+    Args:
+        images: Height and width are multiples of `size`.
+        size: Pixels per side of a patch, a power of 2.
+    """
+    rows = torch.ones(1, 1, device=images.device)
+    while len(rows) < size:
+        rows = torch.cat([torch.cat([rows, rows], 1), torch.cat([rows, -rows], 1)]) / 2**0.5
+    pixels = F.pixel_unshuffle(images, size).unflatten(1, (images.shape[1], size**2))
+    return torch.einsum("bcphw,qp->bqchw", pixels, torch.kron(rows, rows))
+
+
+class _Attention(nn.Module):
+    """Transformer block over the last-but-one axis: attention, then two pointwise layers."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.joint = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.wide_norm = nn.LayerNorm(width)
+        self.wide = nn.Linear(width, 2 * width)
+        self.narrow = nn.Linear(2 * width, width)
+
+    def forward(self, x: Float[Tensor, "n t d"]) -> Float[Tensor, "n t d"]:
+        joint = self.joint(self.norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.narrow(F.gelu(self.wide(self.wide_norm(x))))
+
+
+class AttentionJudge(Judge):
+    """``zoo3``: patches that attend to each other; features are fixed wavelet energies.
+
+    Patches of 4x4 pixels, in the packets of a Haar wavelet, attend along rows, then along
+    columns; groups of 2x2 of them attend to all others (axial attention: Ho et al. 2019; patches:
+    Dosovitskiy et al. 2021). ``trunk`` has no learned weights: it is the Haar wavelet transform
+    (Mallat 1989), and what it sees does not depend on what the heads were trained to overlook.
+    """
+
+    feature_mean: Tensor
+    feature_basis: Tensor
+    patch_spread: Tensor
+
+    def __init__(
+        self, name: str = "zoo3", width: int = 48, depth: int = 3, heads: int = 4, reduced: int = 24
+    ) -> None:
+        super().__init__(name, 3)
+        self.register_buffer("patch_spread", torch.ones(3 * 16))
+        self.register_buffer("feature_mean", torch.zeros(WAVELET_FEATURES))
+        self.register_buffer("feature_basis", torch.zeros(WAVELET_FEATURES, FEATURES))
+        self.embed = nn.Linear(3 * 16, width)
+        self.place = nn.Parameter(0.02 * torch.randn(16, 16, width))
+        self.along_rows = _Attention(width, heads)
+        self.along_columns = _Attention(width, heads)
+        self.merge = nn.Linear(4 * width, 2 * width)
+        self.everywhere = nn.Sequential(*(_Attention(2 * width, heads) for _ in range(depth)))
+        self.last_norm = nn.LayerNorm(2 * width)
+        self.reduce = nn.Linear(2 * width, reduced)
+        self.factor_head = nn.Sequential(
+            nn.Linear(64 * reduced, FEATURES), nn.GELU(), nn.Linear(FEATURES, len(FACTORS))
+        )
+        self.identity_head = nn.Linear(64 * reduced, EMBEDDING)
+
+    def patches(self, images: Float[Tensor, "b 3 64 64"]) -> Float[Tensor, "b 16 16 48"]:
+        """Haar packets of each patch of 4x4 pixels: 16 of each colour."""
+        return haar_packets(images, 4).transpose(1, 2).flatten(1, 2).permute(0, 2, 3, 1)
+
+    def read(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Tensor, Tensor]:
+        """Factors and identity from the attending patches."""
+        x = self.embed(self.patches(images) / self.patch_spread) + self.place
+        batch = len(x)
+        x = self.along_rows(x.flatten(0, 1)).unflatten(0, (batch, 16))
+        x = self.along_columns(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, 16))
+        groups = x.unflatten(2, (8, 2)).unflatten(1, (8, 2)).transpose(2, 3)
+        x = self.everywhere(self.merge(groups.flatten(3).flatten(1, 2)))
+        flat = F.gelu(self.reduce(self.last_norm(x))).flatten(1)
+        return self.factor_head(flat), self.identity_head(flat)
+
+    @staticmethod
+    def bands(images: Float[Tensor, "b 3 64 64"]) -> tuple[Maps, Float[Tensor, "b 3 8 8"]]:
+        """Three levels of a Haar wavelet transform, 9 channels of detail each; and what is left."""
+        details, rest = [], images
+        for _ in range(3):
+            packets = haar_packets(rest, 2)
+            details.append(packets[:, 1:].flatten(1, 2))
+            rest = packets[:, 0] / 2
+        return details, rest
+
+    def wavelet_features(self, images: Float[Tensor, "b 3 64 64"]) -> Float[Tensor, "b d"]:
+        """Mean size of each band of detail on a grid of 4x4, and the image at 8x8."""
+        details, rest = self.bands(images)
+        energies = [F.adaptive_avg_pool2d(band.abs(), 4).flatten(1) for band in details]
+        return torch.cat([*energies, rest.flatten(1)], 1)
+
+    def trunk(self, images: Float[Tensor, "b 3 64 64"]) -> tuple[Maps, Float[Tensor, "b d"]]:
+        """Bands of detail with what is left below them, and principal components of energies."""
+        details, rest = self.bands(images)
+        maps = []
+        for band in details:
+            below = F.interpolate(rest, size=band.shape[-1], mode="bilinear")
+            steady = torch.full_like(band[:, :1], 0.5)  # without it contrast would be divided out
+            maps.append(torch.cat([band, below, steady], 1))
+        return maps, (self.wavelet_features(images) - self.feature_mean) @ self.feature_basis
+
+
 # ---------------------------------------------------------------- loading
 
 ARCHITECTURES: dict[str, Callable[..., Judge]] = {
     "ConvolutionalJudge": ConvolutionalJudge,
     "MixerJudge": MixerJudge,
+    "AttentionJudge": AttentionJudge,
 }
-JudgeName = Literal["zoo1", "zoo2"]
+JudgeName = Literal["zoo1", "zoo2", "zoo3"]
 JUDGES: tuple[str, ...] = get_args(JudgeName)
 
 
@@ -254,7 +394,7 @@ def load_judge(name: str, device: str | torch.device = "cpu") -> Judge:
     """Load a judge after checking its hash.
 
     Args:
-        name: ``"zoo1"`` or ``"zoo2"``.
+        name: One of ``JUDGES``.
         device: Where to put it.
 
     Returns:

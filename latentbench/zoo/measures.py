@@ -8,10 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.data import faces
+from latentbench.zoo import degradations
 from latentbench.zoo.judges import Judge
 from latentbench.zoo.recipes.judges import distort, triplets
 
 BATCH = 64
+PRESENT = ("glasses", "hat", "beard")  # factors that are an opacity: there, or not
 Figures = dict[str, Any]
 
 
@@ -86,6 +88,64 @@ def r_squared(judge: Judge, size: int, n: int) -> dict[str, float]:
     left = (read - factors).square().mean(0) / factors.var(0, unbiased=False)
     values = {k: round(1 - v, 4) for k, v in zip(faces.FACTOR_NAMES, left.tolist(), strict=True)}
     return values | {"mean": round(1 - float(left.mean()), 4)}
+
+
+def error_correlation(
+    read: Float[Tensor, "n f"], other: Float[Tensor, "n f"], factors: Float[Tensor, "n f"]
+) -> float:
+    """Correlation of two judges' errors over images, mean over the factors."""
+    errors = torch.stack([read - factors, other - factors])
+    errors = errors - errors.mean(1, keepdim=True)
+    spread = errors.square().sum(1).prod(0).sqrt()
+    return float((errors.prod(0).sum(0) / spread).mean())
+
+
+@torch.no_grad()
+def error_figures(judge: Judge, others: Sequence[Judge], n: int, first: int = 600_000) -> Figures:
+    """How a judge errs on held-out faces, and how far its errors are also those of other judges.
+
+    Args:
+        judge: The judge.
+        others: Judges whose errors are compared with its own.
+        n: Number of faces of the test split.
+        first: The first of them.
+
+    Returns:
+        ``rmse``: of each factor on clean renders, in units of its range. Then, for clean renders,
+        for such as are blurred by 2 pixels, and for such as have .4 of their contrast: the
+        correlation of errors with each other judge, and the share of glasses, hats and beards that
+        are missed, and that are seen where there are none (opacity read above or below .5).
+    """
+    device, factors = device_of(judge), faces.sample_factors("test", torch.arange(first, first + n))
+    images, full = faces.render(factors), torch.ones(n, 1, 1, 1)
+    views = {
+        "clean": images,
+        "blurred": degradations.blur(images, full),
+        "low_contrast": degradations.contrast(images, full),
+    }
+    figures: Figures = {}
+    for view, shown in views.items():
+        read = in_batches(judge.factors, shown, device)
+        if view == "clean":
+            left = (read - factors).square().mean(0).sqrt().tolist()
+            figures["rmse"] = {
+                k: round(v, 4) for k, v in zip(faces.FACTOR_NAMES, left, strict=True)
+            }
+        columns = [faces.factor_index(name) for name in PRESENT]
+        there, seen = factors[:, columns] > 0.5, read[:, columns] > 0.5
+        missed = (there & ~seen).sum(0) / there.sum(0)
+        invented = (~there & seen).sum(0) / (~there).sum(0)
+        figures[view] = {
+            "correlation": {
+                other.name: round(
+                    error_correlation(read, in_batches(other.factors, shown, device), factors), 4
+                )
+                for other in others
+            },
+            "missed": {k: round(v, 4) for k, v in zip(PRESENT, missed.tolist(), strict=True)},
+            "invented": {k: round(v, 4) for k, v in zip(PRESENT, invented.tolist(), strict=True)},
+        }
+    return figures
 
 
 def verification(genuine: Float[Tensor, " n"], impostor: Float[Tensor, " m"]) -> dict[str, float]:
@@ -166,8 +226,11 @@ def floors(judge: Judge, sizes: Sequence[int] = (500, 2000)) -> dict[str, float]
     return {str(n): round(frechet(a[:n], b[:n]), 4) for n in sizes}
 
 
-def judge_figures(judge: Judge, effort: float = 1.0) -> Figures:
-    """All figures of a judge's card; `effort` scales the numbers of faces."""
+def judge_figures(judge: Judge, others: Sequence[Judge], effort: float = 1.0) -> Figures:
+    """All figures of a judge's card; `effort` scales the numbers of faces.
+
+    `others` are the judges whose errors are compared with its own.
+    """
     n, people = max(64, round(2000 * effort)), max(32, round(500 * effort))
     changes = ("glasses", "yaw", "hat", "beard", "age", "light")
     identity: Figures = {
@@ -178,6 +241,7 @@ def judge_figures(judge: Judge, effort: float = 1.0) -> Figures:
     return {
         "r2_64px": r_squared(judge, 64, n),
         "r2_32px": r_squared(judge, 32, n),
+        "errors": error_figures(judge, others, n // 2),
         "identity": identity,
         "two_alternative_accuracy": two_alternative_accuracy(judge, max(2, round(32 * effort))),
         "frechet_response": response(judge, n // 2) | {"n": n // 2},

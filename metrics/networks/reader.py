@@ -39,7 +39,7 @@ class Reader:
     """A judge that reads images of any number of leading axes, always in batches of one size.
 
     Args:
-        name: the judge's name, "zoo1" or "zoo2".
+        name: the judge's name, "zoo1" for example.
         surroundings: gives the judge and the device.
 
     Example:

@@ -31,12 +31,12 @@ STAND_INS = {  # what the documentation leaves to the reader -> a value
     "my_method": "noise_direction", "{name}": "hspace", "metric|benchmark|model": "metric",
     "...": "", "zoo show NAME": "zoo show zoo1", "zoo train NAME": "zoo train zoo1",
     "check NAME": "check slerp", "new method NAME": "new method mine", "new KIND": "new method",
-    "{list,show,verify,train,measure}": "list", "metric NAME": "metric mine",
+    "{list,show,verify,train,refine,measure}": "list", "metric NAME": "metric mine",
     "method NAME": "method mine",
 }  # fmt: skip
 MINUTES = (  # beginnings of commands that take minutes
     "make", "python -m agreement", "python -m calibration", "python -m perf.metric_speed",
-    "latentbench zoo train",
+    "latentbench zoo train", "latentbench zoo refine",
     "latentbench zoo verify", "python runner.py -m sweep", "latentbench zoo measure",
     "python -m pytest", "python tests/soak", "python -m perf.time_to_message",
 )  # fmt: skip

@@ -1,30 +1,48 @@
-"""``zoo1`` and ``zoo2``: the judges, trained on faces that no generator saw."""
+"""``zoo1``, ``zoo2`` and ``zoo3``: the judges, trained on faces that no generator saw."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from latentbench import store
+from latentbench import weights
 from latentbench.data import faces
 from latentbench.zoo import training
-from latentbench.zoo.judges import ARCHITECTURES, EMBEDDING, FEATURES, Judge, MixerJudge
+from latentbench.zoo.degradations import degraded
+from latentbench.zoo.judges import (
+    ARCHITECTURES,
+    EMBEDDING,
+    FEATURES,
+    AttentionJudge,
+    ConvolutionalJudge,
+    Judge,
+    MixerJudge,
+    load_judge,
+)
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A plan, and the weight of some factors in its regression (1 for the others)."""
+    """A plan of training for factors and identity.
+
+    Attributes:
+        plan: Steps, rate, seed, faces.
+        emphasis: Weight of some factors in the regression (1 for the others).
+        degraded: Probability of each of ``DEGRADATIONS``, for each image.
+        grain: Probability of noise, for each image.
+    """
 
     plan: training.Plan
     emphasis: Mapping[str, float] = field(default_factory=dict)
+    degraded: float = 0.0
+    grain: float = 0.0
 
 
 SMALL = {"brow": 5.0, "nose": 3.0, "hair_length": 2.0, "curls": 2.0, "eye_distance": 2.0}
@@ -60,6 +78,44 @@ PHASES = {
             {"nose": 3.0, "brow": 3.0, "smile": 2.0},
         ),
     ),
+    "zoo3": (
+        Phase(
+            training.Plan(
+                name="zoo3", steps=1200, batch=64, lr=1.5e-3, flat=0.1, decay="cosine", seed=36,
+                ema=0.995, fresh=90_000_000,
+            ),
+            SMALL,
+            degraded=0.1,
+        ),
+        Phase(
+            training.Plan(
+                name="zoo3_refined", steps=800, batch=64, lr=1.2e-3, flat=0.1, decay="cosine",
+                seed=39, ema=0.99, fresh=91_000_000,
+            ),
+            {"brow": 4.0, "nose": 3.0, "smile": 4.0, "hair_colour": 2.0, "age": 2.0,
+             "mouth_open": 2.0, "eye_distance": 2.0},
+            degraded=0.08,
+            grain=0.2,
+        ),
+    ),
+}  # fmt: skip
+REFINEMENTS = {  # from the shipped weights
+    "zoo1": Phase(
+        training.Plan(
+            name="zoo1_degraded", steps=400, batch=64, lr=5e-4, flat=0.1, decay="cosine", seed=37,
+            ema=0.99, fresh=400_000,
+        ),
+        {"brow": 3.0, "nose": 3.0, "hair_length": 1.5, "curls": 1.5},
+        degraded=0.1,
+    ),
+    "zoo2": Phase(
+        training.Plan(
+            name="zoo2_degraded", steps=400, batch=64, lr=5e-4, flat=0.1, decay="cosine", seed=38,
+            ema=0.99, fresh=22_000_000,
+        ),
+        {"nose": 3.0, "brow": 3.0, "smile": 2.0},
+        degraded=0.1,
+    ),
 }  # fmt: skip
 FREE_PLAN = training.Plan(
     name="zoo2_free", steps=450, batch=64, lr=1.5e-3, flat=0.1, decay="cosine", seed=33, ema=0.99,
@@ -71,16 +127,24 @@ CONFIGS: dict[str, dict[str, object]] = {
         "architecture": "MixerJudge", "name": "zoo2", "channels": [48, 96, 128],
         "free_channels": [48, 80, 128],
     },
+    "zoo3": {
+        "architecture": "AttentionJudge", "name": "zoo3", "width": 48, "depth": 3, "heads": 4,
+        "reduced": 24,
+    },
 }  # fmt: skip
 PEOPLE = 1500
-FIRST_PERSON = {"zoo1": 10_000_000, "zoo2": 30_000_000}
+FIRST_PERSON = {"zoo1": 10_000_000, "zoo2": 30_000_000, "zoo3": 50_000_000}
 MARGIN, SCALE = 0.3, 16.0
+LEAST_SPREAD = 0.01  # of a wavelet feature: a band that is nearly always empty stays small
 
 
 def build(name: str) -> Judge:
     """An untrained judge."""
-    config = dict(CONFIGS[name])
-    return ARCHITECTURES[config.pop("architecture")](**config)
+    return ARCHITECTURES[str(CONFIGS[name]["architecture"])](**_settings(name))
+
+
+def _settings(name: str) -> dict[str, Any]:
+    return {key: value for key, value in CONFIGS[name].items() if key != "architecture"}
 
 
 def mixed_resolution(
@@ -99,6 +163,15 @@ class _WithCentres(nn.Module):
         super().__init__()
         self.judge = judge
         self.centres = nn.Parameter(torch.randn(PEOPLE, EMBEDDING) / EMBEDDING**0.5)
+
+    @torch.no_grad()
+    def find_centres(self, batch: int = 100) -> None:
+        """Put each centre where the judge sees one photo of its person."""
+        for rows in torch.arange(PEOPLE).split(batch):
+            people = FIRST_PERSON[self.judge.name] + rows
+            photos = faces.identity_variants("judge", people, 1)[:, 0]
+            images = faces.render(photos).to(self.centres.device)
+            self.centres[rows] = F.normalize(self.judge.read(images)[1], dim=1)
 
     def margin_loss(
         self, embeddings: Float[Tensor, "b e"], people: Int[Tensor, " b"]
@@ -124,7 +197,9 @@ def _supervised_loss(model: _WithCentres, phase: Phase, device: torch.device) ->
         photos = faces.identity_variants("judge", first + people, 1, start=step)[:, 0]
         factors = torch.cat([fresh, photos])
         images = mixed_resolution(faces.render(factors), generator)
-        with training.autocast(device):
+        if phase.degraded:
+            images = degraded(images, phase.degraded, generator, phase.grain)
+        with training.fast_autocast(device):
             read, embeddings = model.judge.read(images)
         error = (emphasis * (read.float() - factors).square()).mean()
         return 20 * error + 0.3 * model.margin_loss(embeddings[new:].float(), people)
@@ -192,15 +267,32 @@ def _free_loss(model: _WithProjector, plan: training.Plan, device: torch.device)
     return loss
 
 
+def _faces_of_features(count: int) -> Float[Tensor, "n 3 64 64"]:
+    rows = torch.arange(70_000_000, 70_000_000 + count)
+    return faces.render(faces.sample_factors("judge", rows))
+
+
 @torch.no_grad()
 def standardise(judge: MixerJudge, count: int = 1024) -> None:
     """Give the label-free features mean 0 and spread 1 on faces of the judges' split."""
     judge.eval()
-    rows = torch.arange(70_000_000, 70_000_000 + count)
-    images = faces.render(faces.sample_factors("judge", rows))
+    images = _faces_of_features(count)
     pooled = torch.cat([judge.pooled(judge.free(part)) for part in images.split(64)])
     judge.feature_mean.copy_(pooled.mean(0))
     judge.feature_spread.copy_(pooled.std(0))
+
+
+@torch.no_grad()
+def fit_wavelets(judge: AttentionJudge, count: int = 2048) -> None:
+    """Fit the spread of patches and the principal components of wavelet features, on faces."""
+    images = _faces_of_features(count)
+    patches = torch.cat([judge.patches(part).flatten(0, 2) for part in images.split(64)])
+    judge.patch_spread.copy_(patches.std(0))
+    found = torch.cat([judge.wavelet_features(part) for part in images.split(64)])
+    judge.feature_mean.copy_(found.mean(0))
+    spread = found.std(0).clamp_min(LEAST_SPREAD)
+    _, vectors = torch.linalg.eigh(((found - judge.feature_mean) / spread).T.cov())
+    judge.feature_basis.copy_(vectors.flip(1)[:, :FEATURES] / spread[:, None])
 
 
 def train_free(judge: Judge, plan: training.Plan, device: torch.device, root: Path) -> float:
@@ -303,15 +395,6 @@ def fit_layer_weights(judge: Judge, seed: int, count: int = 24, steps: int = 300
 # ---------------------------------------------------------------- the whole recipe
 
 
-def save(judge: Judge, folder: Path) -> None:
-    """Write config.json and float16 model.safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(CONFIGS[judge.name], indent=2) + "\n"
-    (folder / "config.json").write_text(config, encoding="utf-8")
-    weights = training.half(judge.state_dict())
-    store.write(folder / "model.safetensors", safetensors.torch.save(weights))
-
-
 def make(
     name: str, folder: Path, device: torch.device, root: Path, share: float = 1.0
 ) -> dict[str, object]:
@@ -324,6 +407,9 @@ def make(
         free = training.shortened(FREE_PLAN, share)
         seconds = train_free(judge, free, device, root)
         told["label_free_trunk"] = training.facts(free, "judge", seconds)
+    if isinstance(judge, AttentionJudge):
+        fit_wavelets(judge.cpu())
+        judge.to(device)
     spent = train_supervised(judge, phases, device, root)
     for phase, seconds in zip(phases, spent, strict=True):
         told[phase.plan.name] = training.facts(phase.plan, "judge", seconds)
@@ -331,5 +417,44 @@ def make(
     if isinstance(judge, MixerJudge):
         standardise(judge)
     fit_layer_weights(judge, phases[0].plan.seed)
-    save(judge, folder)
+    training.save_network(folder, judge, CONFIGS[name])
     return told
+
+
+def refinable(name: str) -> Judge:
+    """An embedded judge as `refine` starts from it: its features are out of reach of the heads."""
+    judge = load_judge(name).requires_grad_(True)
+    if not isinstance(judge, ConvolutionalJudge) or judge.reader is not None:
+        return judge
+    parted = ConvolutionalJudge(**_settings(name), own_reader=True)
+    trunk = {
+        f"reader.{key}": value
+        for key, value in judge.state_dict().items()
+        if key.startswith(("blocks.", "penultimate."))
+    }
+    parted.load_state_dict(judge.state_dict() | trunk)
+    return parted
+
+
+def refine(
+    name: str, folder: Path, device: torch.device, root: Path, share: float = 1.0
+) -> dict[str, object]:
+    """Train the heads of an embedded judge further, on degraded images; write its folder.
+
+    What features and perceptual distances see stays as it was.
+
+    Returns:
+        The facts for the card.
+    """
+    phase = REFINEMENTS[name]
+    phase = replace(phase, plan=training.shortened(phase.plan, share))
+    start = weights.card(name)["sha256"]["model.safetensors"]
+    torch.manual_seed(phase.plan.seed)
+    model = _WithCentres(refinable(name)).to(device)
+    model.find_centres()
+    loss = _supervised_loss(model, phase, device)
+    seconds = training.train(model, loss, phase.plan, root=root)
+    config = CONFIGS[name] | ({"own_reader": True} if name == "zoo1" else {})
+    training.save_network(folder, model.judge.cpu(), config)
+    told = training.facts(phase.plan, "judge", seconds)
+    return {phase.plan.name: told | {"start_sha256": start, "degraded": phase.degraded}}

@@ -1,10 +1,10 @@
-"""Degradations: nothing at 0, more with the amount, each image on its own, and never noise."""
+"""Degradations: nothing at 0, more with the amount, each image on its own."""
 
 import pytest
 import torch
 
 from latentbench.data import faces
-from latentbench.zoo.degradations import DEGRADATIONS, blur, contrast, degraded
+from latentbench.zoo.degradations import DEGRADATIONS, blur, contrast, degraded, grain
 
 KINDS = pytest.mark.parametrize("kind", DEGRADATIONS)
 
@@ -39,7 +39,7 @@ def test_more_is_worse(images, kind):
 
 @KINDS
 def test_a_flat_image_stays_flat(kind):
-    """No noise among them: features that overlook noise make a Frechet distance blind to it."""
+    """Noise is not among them: it is asked for apart."""
     grey = torch.full((1, 3, 64, 64), 0.3)
     worse = DEGRADATIONS[kind](grey, amounts(1.0))
     assert worse.std((2, 3)).max() < 1e-5
@@ -57,6 +57,14 @@ def test_full_loss_leaves_two_fifths_of_the_contrast(images):
     flat = contrast(images, amounts(1.0, 1.0, 1.0, 1.0))
     torch.testing.assert_close(flat.std((1, 2, 3)), 0.4 * images.std((1, 2, 3)))
     torch.testing.assert_close(flat.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-6, rtol=0)
+
+
+def test_grain_is_noise_of_the_amount():
+    grey = torch.zeros(2, 3, 64, 64)
+    noisy = grain(grey, amounts(1.0, 0.5), seeded())
+    assert noisy.std((1, 2, 3)).tolist() == pytest.approx([0.1, 0.05], rel=0.03)
+    assert torch.equal(degraded(grey, 0.0, seeded(), 0.0), grey)
+    assert (degraded(grey, 0.0, seeded(), 1.0) != grey).any()
 
 
 def test_draws_follow_the_generator_and_the_probability():

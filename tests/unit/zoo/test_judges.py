@@ -12,6 +12,7 @@ from latentbench import weights
 from latentbench.data import faces
 from latentbench.errors import BadInput
 from latentbench.zoo import measures
+from latentbench.zoo.degradations import DEGRADATIONS
 from latentbench.zoo.judges import JUDGES, load_judge, reliability
 from latentbench.zoo.recipes.judges import distort
 from metrics.sets.frechet import distance as frechet_distance
@@ -21,7 +22,13 @@ N = 256  # images of a set
 DAMAGE = ("blur", "noise", "dropped modes", "hats")
 
 
-@pytest.fixture(scope="module", params=JUDGES)
+UNSEEN = {("zoo1", "quantise"), ("zoo2", "quantise")}  # by a Frechet distance of 256 images
+
+
+# The gates of zoo1 and zoo2, which score, are quick.
+@pytest.fixture(
+    scope="module", params=["zoo1", "zoo2", pytest.param("zoo3", marks=pytest.mark.slow)]
+)
 def judge(request):
     return load_judge(request.param)
 
@@ -137,6 +144,42 @@ def test_distances_rise_with_damage(judge, real, kind):
     for distance in (frechet_distance, lambda a, b: kernel(a, b).value):
         found = [distance(each, reference) for each in sets]
         assert found[0] < found[1] < found[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_features_see_what_heads_are_trained_to_read_through(judge, real, kind):
+    """At full strength, well above the distance of real faces to other real faces."""
+    images = DEGRADATIONS[kind](faces.render(drawn(N)), torch.ones(N, 1, 1, 1)).clamp(-1, 1)
+    share = frechet_distance(features(judge, images), real[0]) / frechet_distance(*real[::-1])
+    assert (share < 1.1) == ((judge.name, kind) in UNSEEN)
+
+
+@torch.enable_grad()
+def test_no_training_reaches_the_features_of_zoo3(images):
+    judge = load_judge("zoo3").requires_grad_(True)
+    maps, found = judge.trunk(images[:2])
+    assert not found.requires_grad and not any(each.requires_grad for each in maps)
+    assert all(each.requires_grad for each in judge.read(images[:2]))
+
+
+@pytest.mark.parametrize("kind", ["blur", "contrast"])
+def test_zoo3_reads_through_what_blinds_the_others(factors, images, kind):
+    """Through a blur of 2 pixels, and at .4 of the contrast."""
+    worse = DEGRADATIONS[kind](images, torch.ones(len(images), 1, 1, 1))
+    one, two, three = (error(load_judge(name), worse, factors) for name in JUDGES)
+    assert three < 0.85 * min(one, two)
+
+
+@pytest.mark.slow
+def test_errors_of_zoo3_are_less_those_of_the_others():
+    """Correlation of errors with zoo1, against that of zoo2 with zoo1: blurred, and flat."""
+    one, two, three = (load_judge(name) for name in JUDGES)
+    found = measures.error_figures(one, [two, three], 256, first=30_000)
+    for view in ("blurred", "low_contrast"):
+        assert found[view]["correlation"]["zoo3"] < found[view]["correlation"]["zoo2"] - 0.1
+    seen = measures.error_figures(three, [], 256, first=30_000)["blurred"]["missed"]
+    assert seen["glasses"] < 0.1 < found["blurred"]["missed"]["glasses"]
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])

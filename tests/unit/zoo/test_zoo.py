@@ -1,7 +1,9 @@
 """The embedded models: hashes, cards, loading, judges' gates, the training loop."""
 
+import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,12 +15,13 @@ from latentbench.data import faces
 from latentbench.errors import BadInput, MissingWeights
 from latentbench.zoo import __main__ as command
 from latentbench.zoo import measures, training
-from latentbench.zoo.judges import JUDGES, ConvolutionalJudge, load_judge
+from latentbench.zoo.judges import JUDGES, ConvolutionalJudge, Judge, load_judge
 from latentbench.zoo.recipes import faces_ddpm, faces_ldm, judges
 from latentbench.zoo.text_image import PAIRS
 
 MODELS = weights.names()
 CPU = torch.device("cpu")
+PLAN = training.Plan(name="micro", steps=2, batch=4, lr=1e-3)
 
 
 @pytest.fixture(scope="module", params=JUDGES)
@@ -75,7 +78,7 @@ def test_judges_and_generators_share_no_split():
     splits = {
         name: {run["split"] for run in weights.card(name)["training"].values()} for name in MODELS
     }
-    judges = {"zoo1", "zoo2", "clip2"}
+    judges = {*JUDGES, "clip2"}
     for name, used in splits.items():
         assert used == ({"judge"} if name in judges else {"generator"}), name
 
@@ -105,7 +108,7 @@ def test_a_missing_file_is_found(copied):
 
 def test_unknown_names_are_answered():
     with pytest.raises(BadInput, match="zoo1"):
-        load_judge("zoo3")
+        load_judge("zoo9")
     with pytest.raises(BadInput, match="did you mean faces_ddpm"):
         weights.folder("faces_dpm")
 
@@ -227,6 +230,38 @@ def test_frechet_of_shifted_gaussians():
     assert abs(measures.frechet(x, 2 * x) - 3) < 0.3
 
 
+class Planted(Judge):
+    """A judge that errs as it is said to, in one call after the other."""
+
+    def __init__(self, name, errors, factors):
+        super().__init__(name, 1)
+        self.answers = iter([factors + error for error in errors])
+
+    def factors(self, images):
+        return next(self.answers)
+
+
+def test_errors_in_common_are_found():
+    """Shared errors of the same size as own ones correlate .5; planted misses are counted."""
+    n, columns = 64, [faces.factor_index(name) for name in measures.PRESENT]
+    truth = faces.sample_factors("test", torch.arange(n))
+    generator = torch.Generator().manual_seed(0)
+    shared, one, two = torch.randn(3, n, truth.shape[1], generator=generator) * 0.01
+    errors = [shared + one, shared, shared]
+    errors[1] = errors[1].clone()
+    errors[1][:, columns] = -truth[:, columns]
+    judge = Planted("a", errors, truth)
+    other = Planted("b", [shared + two, shared, -shared], truth)
+    found = measures.error_figures(judge, [other], n, first=0)
+    assert found["clean"]["correlation"]["b"] == pytest.approx(0.5, abs=0.06)
+    assert found["low_contrast"]["correlation"]["b"] == pytest.approx(-1, abs=1e-4)
+    assert (
+        set(found["clean"]["missed"].values()) == {0.0} == set(found["clean"]["invented"].values())
+    )
+    assert set(found["blurred"]["missed"].values()) == {1.0}
+    assert found["rmse"]["brow"] == pytest.approx(0.0141, abs=0.003)
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -272,3 +307,42 @@ def test_recipe_trains_saves_and_verifies(tmp_path, monkeypatch):
     weights.verify("zoo1")
     assert json.loads((folder / "card.json").read_text())["training"]["zoo1"]["steps"] == 2
     assert isinstance(load_judge("zoo1"), ConvolutionalJudge)
+
+
+def test_each_judge_has_its_own_faces_and_people():
+    """Also of the refinements and of the label-free trunk."""
+    plans = [phase.plan for phases in judges.PHASES.values() for phase in phases]
+    plans += [judges.FREE_PLAN, *(phase.plan for phase in judges.REFINEMENTS.values())]
+    spans = [(plan.fresh, plan.fresh + plan.images) for plan in plans]
+    spans += [(first, first + judges.PEOPLE) for first in judges.FIRST_PERSON.values()]
+    spans.sort()
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert len({plan.seed for plan in plans}) == len(plans)
+
+
+@pytest.mark.parametrize("name", judges.REFINEMENTS)
+def test_refinement_changes_what_is_read_and_no_feature(name, tmp_path, monkeypatch, images):
+    shutil.copytree(weights.folder(name), tmp_path / name)
+    monkeypatch.setattr(weights, "WEIGHTS_ROOT", tmp_path)
+    monkeypatch.setattr(judges, "PEOPLE", 4)
+    small = replace(judges.REFINEMENTS[name], plan=replace(PLAN, name=f"{name}_degraded"))
+    monkeypatch.setitem(judges.REFINEMENTS, name, small)
+    before = load_judge(name)
+    started_from = weights.card(name)["sha256"]["model.safetensors"]
+    assert command.refine(name, 2, CPU, tmp_path / "checkpoints") == tmp_path / name
+    after, few = load_judge(name), images[:2]
+    for old, new in zip(before.trunk(few), after.trunk(few), strict=True):
+        torch.testing.assert_close(new, old, atol=0, rtol=0)
+    assert torch.equal(before.layer_weights, after.layer_weights)
+    readings = torch.stack([before.factors(few).flatten(), after.factors(few).flatten()])
+    assert 0.8 < torch.corrcoef(readings)[0, 1] < 0.9999
+    told = weights.card(name)["training"][f"{name}_degraded"]
+    assert told["start_sha256"] == started_from and told["degraded"] == small.degraded
+    assert not weights.card(name)["measured"]
+    with pytest.raises(BadInput, match="refined already"):
+        command.refine(name, 2, CPU, tmp_path / "checkpoints")
+
+
+def test_only_judges_with_a_refinement_are_refined(capsys):
+    assert command.main(["refine", "faces_ldm"]) == 2
+    assert "unknown judge to refine 'faces_ldm'" in capsys.readouterr().err
