@@ -45,11 +45,17 @@ def test_the_page_keeps_what_stands_around_the_tables():
     ]  # fmt: skip
 
 
+def test_the_docs_hold_a_table_of_each_simulation():
+    text = command.PAGE.read_text(encoding="utf-8")
+    inside = text.partition(command.BEGIN)[2].partition(command.END)[0]
+    assert all(f"### {title}\n" in inside for title, _, _ in command.TABLES)
+
+
 @pytest.mark.slow
 class TestTables:
     """1000 samples give a share with a standard error below .008, and two digits are shown."""
 
-    LOW, HIGH = 0.905, 0.99
+    LOW, HIGH = 0.9, 0.99
 
     def check(self, table: Table, *begins):
         found = shares(table, *begins)
@@ -80,7 +86,7 @@ class TestTables:
 
     def test_methods_of_one_law_are_told_apart_no_more_often_than_stated(self):
         table = differences.of_differences(1000)
-        assert max(max(cells) for cells in shares(table, "used").values()) <= 0.09
+        assert max(max(cells) for cells in shares(table, "used").values()) <= 0.1
 
     @pytest.mark.parametrize("step", [0.05, 0.0001])
     def test_rank_intervals_hold_all_true_ranks_together(self, step):
