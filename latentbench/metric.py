@@ -297,10 +297,11 @@ class SampleMetric(Metric):
 
     def compute(self) -> dict[str, Score]:
         """Return the mean over images of each figure, at the output that counts."""
-        groups = sorted(set(self.seen.groups))
-        return {name: self.mean_of(name) for name in self.table()} | {
+        groups, shown = sorted(set(self.seen.groups)), self.table()
+        return {name: self.mean_of(name) for name in shown} | {
             f"{name}/{group}": self.mean_of(name, group)
             for name in self.ratios
+            if name in shown
             for group in groups
             if len(groups) > 1
         }

@@ -147,6 +147,14 @@ def test_it_is_a_ratio_of_sums_overall_and_per_edit(surroundings):
     assert float(table[:, -1].mean()) == pytest.approx(scores["edit_error_zoo1"].value)
 
 
+def test_without_reconstructions_there_is_no_column_of_what_inversion_loses(surroundings):
+    metric = EditError()
+    metric.prepare(surroundings)
+    for group in ("one", "other"):
+        metric.update(replace(asked(put_on), groups=(group,) * N, reconstructions=None))
+    assert metric.compute().keys() == {f"edit_error_zoo1{end}" for end in ("", "/one", "/other")}
+
+
 def test_all_rows_count_whether_or_not_they_reach_an_effect(surroundings):
     samples = asked(on_every_other, effect=1, matched=torch.arange(N) % 2 == 1)
     assert both(surroundings, samples)[0] == pytest.approx(0.5, abs=0.01)
