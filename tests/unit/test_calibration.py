@@ -7,7 +7,7 @@ import pytest
 
 from calibration import __main__ as command
 from calibration import differences, means, sets
-from calibration.laws import BEYOND, HELD, Law
+from calibration.laws import BEYOND, HELD
 from calibration.table import Table
 from latentbench.intervals import Units
 from latentbench.reports.comparison import Ranking, compare
