@@ -1,4 +1,4 @@
-"""The loop against plain diffusers on the shipped transformers; figures in docs/zoo.md."""
+"""The loop against plain diffusers on the shipped transformers; figures in docs/zoo_figures.md."""
 
 import pytest
 import torch
