@@ -364,7 +364,8 @@ class TestJudges:
         assert board.agreements[0].tau is None and "tau undefined" in leaderboard.warnings(board)[0]
 
 
-@pytest.mark.parametrize("arms", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arms", [2, 5])
 def test_arms_of_one_law_are_told_apart_no_more_often_than_stated(tmp_path, arms):
     """A/A: 100 boards of methods that are the same but for noise; 5% may show any difference."""
     wrong = 0
