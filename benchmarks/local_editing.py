@@ -54,7 +54,7 @@ class LocalEditing(AttributeEditing):
         attributes: Attributes = EDITS,
         gain: Annotated[float, above(0), at_most(1)] = 0.5,
         strengths: Annotated[int, between(1, 1000)] = 3,
-        judge: Matcher = "zoo2",
+        judge: Matcher = "zoo3",
         calibration_n: Count = 12,
         tolerance: Annotated[float, above(0), at_most(1)] = 0.1,
         split: Scored = "test",

@@ -227,7 +227,7 @@ class TinyGarbage(Perfect):
 class Adversarial(Perfect):
     """Adds 6 grey levels of noise that one judge reads as the edit, and edits nothing."""
 
-    def __init__(self, *, judge: str = "zoo2", steps: int = 12) -> None:
+    def __init__(self, *, judge: str = "zoo3", steps: int = 12) -> None:
         self.judge, self.steps = judge, steps
 
     def edited(self, batch, edit, strength):

@@ -122,11 +122,13 @@ class TestOrder:
         assert found["main_error"] < scores["edit_error_zoo1"].value - 0.1
         assert scores["edit_error_zoo1"].value > 0.75
         assert not found["reached"]
+        assert scores["edit_error_image"].value > 0.95
         assert scores["edit_error_image"].value > 0.99
 
     def test_an_attack_on_the_judge_that_scores_is_seen_by_the_image(self, verdict, edit):
         scores, found = verdict("Adversarial judge=zoo1", edit)
         assert not found["reached"] and found["matched_image_gain"] < 0.1
+        assert scores["edit_error_image"].value > 0.95
         assert scores["edit_error_image"].value > 0.99
 
 
