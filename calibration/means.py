@@ -20,7 +20,7 @@ SHOWN = 0.1  # share of samples below which an interval that is shown at all is 
 
 
 def of_means(trials: int) -> Table:
-    """Return the coverage of the mean's interval beside those of two others."""
+    """Return the coverage of the mean's interval next to those of two others."""
     rng = np.random.default_rng(0)
     table = Table(["law", "interval", *(f"n = {n}" for n in SIZES)])
     for law in (*HELD, *BEYOND):

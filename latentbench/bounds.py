@@ -30,7 +30,7 @@ class Interval:
     high_open: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Return whether a number lies between the ends."""
+        """Return whether a number is between the ends."""
         above = value > self.low if self.low_open else value >= self.low
         return above and (value < self.high if self.high_open else value <= self.high)
 
@@ -139,7 +139,7 @@ def matches(regex: str, words: str) -> Pattern:
 
     Args:
         regex: the regular expression.
-        words: what it stands for, completing "text ...".
+        words: what it means, completing "text ...".
     """
     return Pattern(regex, words)
 

@@ -37,7 +37,7 @@ def content_hash(*parts: Any) -> str:
 def encode(part: Any, write: Callable[[bytes | memoryview], object]) -> None:
     """Write a part's code in pieces: a letter for its kind, its length, a colon, its content.
 
-    Whoever reads a code knows at every byte what comes next, so no two parts share one.
+    A reader of a code knows at every byte what comes next, so no two parts share one.
 
     Raises:
         TypeError: see `content_hash`.

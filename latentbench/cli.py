@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
 
     board = commands.add_parser("leaderboard", help="write Markdown, CSV and HTML from records")
     board.add_argument("--results", **results)
-    board.add_argument("--out", type=path, help="where to write; default: beside the records")
+    board.add_argument("--out", type=path, help="where to write; default: next to the records")
     board.set_defaults(run=_leaderboard)
 
     listing = commands.add_parser("list", help="what there is, and which parts go together")

@@ -77,11 +77,13 @@ def folder_to_write(folder: Path, option: str) -> Path:
         option: the argument that names it, for messages.
 
     Raises:
-        BadInput: it is a file, or lies below one.
+        BadInput: it is a file, or is below one.
         OSError: it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise BadInput(f"{option} must be a folder, and {folder} is or lies below a file") from None
+        raise BadInput(
+            f"{option} must be a folder, and {folder} is a file or is below one"
+        ) from None
     return folder

@@ -46,7 +46,7 @@ class Execution:
     """How a model's networks compute; float rounding may differ, nothing else.
 
     Args:
-        offload: a network lies on the GPU only while it is in use.
+        offload: a network is on the GPU only while it is in use.
         channels_last: memory layout of convolutions.
         compile: torch.compile of the denoiser, where no method looks inside it.
         vae_slicing: one image at a time through the autoencoder.
@@ -126,7 +126,7 @@ def faults(values: Mapping[str, Any], cls: type = RunConfig, prefix: str = "") -
     Args:
         values: settings by name, those of a section as a mapping.
         cls: the dataclass that types them.
-        prefix: what stands before their names.
+        prefix: text before their names.
 
     Example:
         >>> list(faults({"seed": 0, "runtime": {"threads": 0}}))

@@ -22,7 +22,7 @@ Convention = Literal["next", "matched"]
 
 @dataclass(frozen=True)
 class Condition:
-    """What the network is told beside x_t and t: its keyword tensors, one row per image.
+    """What the network receives besides x_t and t: its keyword tensors, one row per image.
 
     Args:
         tensors: keyword of the network's forward -> tensor ``[b, ...]``, for instance
@@ -49,7 +49,7 @@ class Condition:
 
     @staticmethod
     def concat(conditions: Sequence["Condition"]) -> "Condition":
-        """Return the rows of all conditions under each other."""
+        """Return the rows of all conditions, stacked."""
         names = conditions[0].tensors
         return Condition({k: torch.cat([c.tensors[k] for c in conditions]) for k in names})
 
@@ -192,7 +192,7 @@ class LatentModel(ABC):
         """Return a hash of the weights and of every setting that changes an image."""
 
     def prior(self, streams: Streams, ids: Sequence[str]) -> Latent:
-        """Return what a sample starts from, one row per id: noise, and a code where one is told."""
+        """Return what a sample starts from, one row per id: noise, and a code if it takes one."""
         noise = streams.normal("prior", ids, self.latent_shape, self.device)
         return Latent({Space.NOISE: noise})
 
@@ -205,7 +205,7 @@ class LatentModel(ABC):
         del images
         return Latent({})
 
-    def told(self, latent: Latent) -> Condition:
+    def condition_of(self, latent: Latent) -> Condition:
         """Return the condition of a latent: its prompts or its code, as far as the model takes any.
 
         The empty condition where the latent has neither.
@@ -231,7 +231,7 @@ class LatentModel(ABC):
 
         Args:
             latent: noise, code and prompts, one row per image.
-            condition: what the network is told; default: `told(latent)`.
+            condition: what the network receives; default: `condition_of(latent)`.
             null: what guidance leads away from; default: the empty condition.
             guidance: scale of classifier-free guidance, or one per row; default: the model's.
             steps: sampling steps; default: the model's.
@@ -257,7 +257,7 @@ class LatentModel(ABC):
             cache: where an inversion is kept.
             prompts: captions to invert under, one per image, where the model takes any.
             steps: sampling steps; default: the model's.
-            convention: time that the network is told; see `latentbench.sampling.loop.invert`.
+            convention: timestep that the network receives; see `latentbench.sampling.loop.invert`.
 
         Raises:
             Incompatible: the model has neither an encoder nor a sampler to run backwards.
@@ -346,7 +346,7 @@ class DiffusionModel(LatentModel):
 
     @abstractmethod
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
-        """Return the condition of captions; None stands for the empty condition."""
+        """Return the condition of captions; None means the empty condition."""
 
     def unconditional(self, rows: int, negative: str | None = None) -> Condition:
         """Return what guidance leads away from: the empty condition, or a negative prompt."""
@@ -378,7 +378,7 @@ class DiffusionModel(LatentModel):
         return Incompatible(f"{type(self).__name__} takes no learned words; choose a model that "
                             f"gives {Capability.WORDS}, such as model=sd15")  # fmt: skip
 
-    def told(self, latent: Latent) -> Condition:
+    def condition_of(self, latent: Latent) -> Condition:
         """Return the condition of the latent's prompts, the empty one where it takes none."""
         prompts = latent.prompts if Capability.PROMPTS in self.gives else None
         return self.condition(prompts, len(latent))
@@ -391,7 +391,7 @@ class DiffusionModel(LatentModel):
         condition: Condition,
         taps: Taps | None = None,
     ) -> Float[Tensor, "r ..."]:
-        """Return the network's raw output; rows may stand at different timesteps.
+        """Return the network's raw output; rows may be at different timesteps.
 
         Counts evaluations: one forward per row, and one backward per row when a gradient passes.
         Raises `HookNeverFired` when a tap was given and the network did not call it.

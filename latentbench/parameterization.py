@@ -71,7 +71,7 @@ class Grid:
     """The levels that a sampler visits, noisiest first; level n is the clean end.
 
     Args:
-        timesteps: what the network is told at level i, for i = 0..n-1; training indices of a
+        timesteps: what the network receives at level i, for i = 0..n-1; training indices of a
             DDPM, real numbers of a flow.
         alpha: signal level at 0..n, float64.
         sigma: noise level at 0..n, float64.

@@ -39,7 +39,7 @@ class ConfFolders(SearchPathPlugin):
 def folders() -> Mapping[str, Path | None]:
     """Return the conf folder of each plug-in, or None where it has none, by ``name (package)``.
 
-    No plug-in is imported: one whose code is broken still has its yamls, and harms nobody else.
+    No plug-in is imported: one whose code is broken still has its yamls, and harms no other.
     """
     points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value))
     return {f"{point.name} ({point.value})": _folder(point.value) for point in points}

@@ -1,9 +1,9 @@
 """The record of a cell: typed, one JSON file per cell, the only source of everything shown.
 
-A record is sealed: it holds a hash over itself and one of each file beside it, and it lies in the
-folder of its own id. One that was changed, cut, copied elsewhere or whose files are not the ones it
-was written with is left out with a warning, and its cell is computed again when it is next asked
-for. Seals find damage and mix-ups; they are no signature (docs/security.md).
+A record is sealed: it holds a hash over itself and one of each file next to it, and it is kept in
+the folder of its own id. One that was changed, cut, copied elsewhere or whose files are not the
+ones it was written with is left out with a warning, and its cell is computed again when it is next
+asked for. Seals find damage and mix-ups; they are no signature (docs/security.md).
 """
 
 import hashlib
@@ -99,8 +99,8 @@ class Record:
         names: group ("benchmark", "method", "model", "dataset") -> the chosen option.
         seed: of everything random.
         config: the resolved settings that the id is a hash of, defaults filled in.
-        identity: what else the id is a hash of, beside config, versions and weights.
-        overrides: the command line's settings beside the choices, such as "method.steps=20".
+        identity: what else the id is a hash of, besides config, versions and weights.
+        overrides: the command line's settings besides the choices, such as "method.steps=20".
         reason: why it was skipped, or the error in one line.
         traceback: where a failed cell failed.
         may_pass: whether it failed for want of something that may be there next time, such as
@@ -111,7 +111,7 @@ class Record:
         switched_off: metric -> why it gave no figure.
         failed_samples: samples left out, each with group, index and cause.
         asked: samples that were asked for, those left out included; 0 where that is not known.
-        files: name of each file beside the record -> its sha256.
+        files: name of each file next to the record -> its sha256.
         versions: class -> its version.
         weights: file or embedded name -> sha256.
         evaluations: denoiser evaluations by phase: forward, backward, and how many of them were
@@ -311,11 +311,11 @@ def _check_place(record: Record, folder: Path) -> None:
     for name, digest in record.files.items():
         path = folder / Path(name).name
         if not path.is_file():
-            raise BadInput(f"{name} is missing beside it")
+            raise BadInput(f"{name} is missing from its folder")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise BadInput(f"{name} beside it is not the file that it was written with")
+            raise BadInput(f"{name} is not the file that the record was written with")
     if record.status is Status.OK and not record.sealed and read_samples(folder) is None:
-        raise BadInput(f"{SAMPLES} beside it is missing or damaged")
+        raise BadInput(f"{SAMPLES} in its folder is missing or damaged")
 
 
 def _check_columns(samples: pd.DataFrame) -> None:
@@ -364,7 +364,7 @@ def _as_failed(record: Record, error: Exception) -> Record:
 
 
 def in_words(value: Any) -> Any:
-    """Return a value that JSON can hold: what is no finite number, text or container as text."""
+    """Return a value that JSON can hold; what is not a finite number or container becomes text."""
     if isinstance(value, Mapping):
         return {str(key): in_words(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""All that lies on disk is written and read here: whole or not at all, durable, under its own seal.
+"""Everything on disk is written and read here: whole or not at all, durable, under its own seal.
 
 A sealed file holds its key and a hash over key and body. What was damaged, cut, or copied over from
-elsewhere does not fit its seal: it is reported, removed, and made again by whoever asks for it.
+elsewhere does not fit its seal: it is reported, removed, and made again when it is asked for.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def write(path: Path, data: bytes) -> str:
     """Write a file so that a reader sees all of it or none, even after a power cut.
 
     Returns:
-        The sha256 of the data, for whoever seals this file.
+        The sha256 of the data, for a seal over this file.
 
     Raises:
         OSError: it cannot be written; nothing is left behind.

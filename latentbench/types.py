@@ -39,7 +39,7 @@ class Capability(StrEnum):
     PROMPTS = "prompts"  # a data set: a caption per image; a model: images from captions
     CLASSES = "classes"  # a model: its captions name one of its classes
     WORDS = "words"  # a model: embeddings of new words can take part in a caption
-    PART_MASKS = "part_masks"  # a data set: where each part of the image lies
+    PART_MASKS = "part_masks"  # a data set: where each part of the image is
     COUNTERFACTUALS = "counterfactuals"  # a data set: the exact image that an edit should give
     EDITS = "edits"  # a data set: edits of its own, as prompt pairs with masks
     TARGET_PROMPTS = "target_prompts"  # a benchmark: the caption of the edited image
@@ -123,7 +123,7 @@ class Endpoint:
         noise: x_T of this end (z of a model without a sampler), for paths between generated images.
         prompts: one caption per path, where the model takes prompts.
         images: real images, for paths between inverted images.
-        code: z_sem of this end, where the model is told one.
+        code: z_sem of this end, where the model takes one.
     """
 
     ids: tuple[str, ...]
@@ -176,7 +176,7 @@ class Concept:
     region: Float[Tensor, "b h w"] | None = None
 
 
-SUBJECT = "<subject>"  # stands for what references show, in the prompts of `personalise`
+SUBJECT = "<subject>"  # means what references show, in the prompts of `personalise`
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a cell costs beside its denoiser: its time over the bare network's time for the same rows.
+"""What a cell costs besides its denoiser: its time over the bare network's time for the same rows.
 
     python -m perf.cell_overhead [model=faces_ddpm] [model.steps=10] [runtime.batch_size=16]
 

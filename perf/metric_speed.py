@@ -1,4 +1,4 @@
-"""What metrics cost beside the published codes: CPU time of ours and of theirs within one run.
+"""What metrics cost next to the published codes: CPU time of ours and of theirs within one run.
 
     python -m perf.metric_speed [frechet] [kernel] [neighbours] [features] [lpips]
 
@@ -118,7 +118,7 @@ def neighbours() -> None:
     seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     what = f"precision ... coverage, {n} x {n}, d = {d}, with intervals"
-    print(f"{what:44} {seconds:8.2f} s, peak {peak / 2**30:.2f} GiB beside the features")
+    print(f"{what:44} {seconds:8.2f} s, peak {peak / 2**30:.2f} GiB besides the features")
 
 
 class Untrained(fidelity.FeatureExtractorInceptionV3):

@@ -1,7 +1,8 @@
 """What there is to choose from: the yamls in conf/ and in plug-ins, with their classes.
 
 An option that is broken (a yaml that cannot be read, a class that cannot be imported) is a fault of
-its own: it is told to whoever asks for it and by `latentbench list`; all others are as they were.
+its own: its error is shown to those who ask for it and by `latentbench list`; no other option
+changes.
 """
 
 import functools
@@ -96,7 +97,7 @@ def _composed(group: str, names: Sequence[str]) -> dict[str, DictConfig]:
     if group == "metric":  # whose yamls say so themselves
         choices = [f"metric=[{','.join(names)}]"]
     found = compose(plugins.EMPTY, choices)[group]
-    # each as in a cell, where it lies alone under its group
+    # each as in a cell, where it is alone under its group
     return {name: OmegaConf.create({group: found[name]})[group] for name in names}
 
 

@@ -47,7 +47,7 @@ def run_cell(
     Args:
         config: the composed config, see conf/config.yaml.
         names: group -> chosen option, for "benchmark", "method", "model" and "dataset".
-        overrides: the command line's settings beside the choices.
+        overrides: the command line's settings besides the choices.
         wait: whether to wait where another process computes this cell.
 
     Raises:

@@ -51,7 +51,7 @@ progress = Progress()
 
 
 def name_run() -> None:
-    """Give this command a folder of its own, also beside one that is started in the same second."""
+    """Give this command a folder of its own, even if another is started in the same second."""
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     os.environ[RUN] = f"{now}_{secrets.token_hex(4)}"
 

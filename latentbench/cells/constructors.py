@@ -1,6 +1,6 @@
 """What a constructor takes, read on the class or in its source, and what it would refuse.
 
-Importing a method takes seconds, since it imports torch. A wrong command is told at once: its
+Importing a method takes seconds, since it imports torch. A wrong command is answered at once: its
 settings are compared with the constructor as the source file has it. What cannot be read there is
 checked when the part is built.
 """

@@ -28,7 +28,7 @@ def failed(blank: Record, config: DictConfig, error: BaseException) -> Record:
     if config.runtime.fail_fast:
         if isinstance(error, Exception):
             raise error
-        raise LatentbenchError(words) from error  # SystemExit(0) is no success
+        raise LatentbenchError(words) from error  # SystemExit(0) is not a success
     bare = in_words(
         {group: OmegaConf.to_container(config[group]) for group in (*blank.names, "metric")}
     )

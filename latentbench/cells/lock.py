@@ -140,7 +140,7 @@ def _create(path: Path) -> int:
 def _take_away(path: Path, seen: bytes) -> bool:
     """Remove a stale lock; return whether it was this process that did.
 
-    Whoever creates the claim may remove the lock, if it is still the one that was seen.
+    The process that creates the claim may remove the lock, if it is still the one that was seen.
     """
     claim = path.with_name(f"{NAME}.claim")
     try:

@@ -1,6 +1,6 @@
 """What the terminal shows while cells run: two bars, and one line per computed cell.
 
-Where the output is no terminal there are only the lines. Cells of a sweep that are skipped are told
+Where the output is not a terminal, only lines are printed. Skipped cells of a sweep are listed
 together at its end.
 """
 
@@ -102,7 +102,7 @@ class Display:
 def grouped(skipped: Iterable[Record]) -> list[str]:
     """Return one line per benchmark and reason: ``interpolation: has no verb edit: a, b on m``.
 
-    A reason is told without its subject, and without what would fit.
+    A reason is given without its subject, and without what would fit.
     """
     groups: dict[tuple[str, str, str], dict[str, None]] = {}
     for record in skipped:

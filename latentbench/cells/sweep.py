@@ -26,7 +26,7 @@ class Job:
     Args:
         config: the composed config.
         names: group -> chosen option.
-        settings: the command line's settings beside the choices.
+        settings: the command line's settings besides the choices.
         note: file that will say how the cell ended.
     """
 

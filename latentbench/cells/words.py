@@ -26,7 +26,7 @@ class Word:
         prefix: "", "+", "++" or "~".
         key: what it sets, "method.steps".
         values: what it sets it to; several in a sweep, none where they cannot be listed.
-        alternatives: the words of one value each that it stands for.
+        alternatives: the words of one value each that it means.
     """
 
     text: str
@@ -37,12 +37,12 @@ class Word:
 
     @property
     def root(self) -> str:
-        """What stands before the first dot."""
+        """What comes before the first dot."""
         return self.key.split(".")[0]
 
     @property
     def names(self) -> list[str]:
-        """What stands behind it."""
+        """What comes after it."""
         return self.key.split(".")[1:]
 
 

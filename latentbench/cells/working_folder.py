@@ -150,7 +150,7 @@ def _odd(value: Any, where: str) -> Iterator[str]:
 
 
 def join(parts: Sequence[Samples]) -> Samples:
-    """Return the rows of all parts under each other."""
+    """Return the rows of all parts, stacked."""
     first = parts[0]
     texts = {
         name: tuple(text for part in parts for text in part.texts()[name]) for name in first.texts()

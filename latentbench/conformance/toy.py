@@ -142,7 +142,7 @@ def save_diffae(folder: Path) -> str:
     """Write a diffusion autoencoder with 16 numbers per 16 px image."""
     torch.manual_seed(0)
     semantic = SemanticEncoder(image_size=SIZE, channels=(8, 16), code=16, embedding=64)
-    for weight in semantic.projection.parameters():  # starts at zero: an untrained path tells none
+    for weight in semantic.projection.parameters():  # starts at zero: an untrained path gives none
         torch.nn.init.normal_(weight)
     parts = _told_unet(in_channels=3, class_embed_type="identity")
     prior = CodePrior(code=16, width=32, depth=2)

@@ -83,7 +83,7 @@ class Trial:
         return self.act(self.editor, (0, 1, 2))
 
     def asked(self) -> list[Edit]:
-        """Return the edits that a fit is told of."""
+        """Return the edits that a fit receives."""
         return [Edit(f"{n}+", n, words=(f"no {n}", n)) for n in self.data.attributes]
 
     def edits(self, indices: Sequence[int]) -> tuple[Batch, Edit]:

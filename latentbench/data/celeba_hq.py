@@ -84,7 +84,7 @@ class CelebAHQ(ImageFolder):
         return content_hash(super().fingerprint(), sorted(self._masks.items()))
 
     def mask(self, image: str, part: str) -> Float[Tensor, "h w"]:
-        """Return one part of an image as a mask; empty where there is no file of it."""
+        """Return one part of an image as a mask; empty where it has no file."""
         name, mask = _mask_name(image, part), Image.new("L", (SIDE, SIDE))
         if name in self._masks:
             mask = read_again(self._mask_files, name, self._masks[name], decode_mask)
@@ -152,7 +152,7 @@ def _odd_lines(
 
 
 def _mask_name(image: str, part: str) -> str:
-    """Return where the mask of a part of an image lies within the folder."""
+    """Return where the mask of a part of an image is within the folder."""
     stem = Path(image).stem
     return f"{MASKS}/{int(stem) // 2000}/{int(stem):05d}_{part}.png"
 

@@ -28,7 +28,7 @@ class Dataset(ABC):
     attributes: tuple[str, ...] = ()  # factors that an edit may ask for
     things: tuple[
         str, ...
-    ] = ()  # factors that say whether something is there; half of it is no aim
+    ] = ()  # factors that say whether something is there; half of it is not an aim
     edit_kinds: tuple[str, ...] = ()  # kinds of the edits that it asks for itself
 
     @abstractmethod

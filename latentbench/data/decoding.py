@@ -92,7 +92,7 @@ def header(data: bytes) -> tuple[int, int]:
     """Return an image file's (width, height) in pixels without decoding it.
 
     Raises:
-        BadInput: it is no image that can be read.
+        BadInput: it is not an image that can be read.
     """
     return _guarded(data, lambda image: image.size)
 
@@ -122,7 +122,7 @@ def _unidentified(data: bytes) -> str:
         return "the file is empty"
     if data.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the file itself: git lfs pull"
-    return f"it is no image of the formats {', '.join(readable_formats())}"
+    return f"it is not an image of the formats {', '.join(readable_formats())}"
 
 
 # ---------------------------------------------------------------- what a person sees

@@ -5,7 +5,7 @@ anti-aliased signed-distance shapes draw them. Nothing is stored on disk. Becaus
 known, so are the caption, the part masks and the *counterfactual*: the exact image that a perfect
 edit of one factor would give.
 
-Each factor lies in [0, 1] and follows one of three laws, written as its quantile function Q(u):
+Each factor is in [0, 1] and follows one of three laws, written as its quantile function Q(u):
 
 * ``uniform``: Q(u) = u;
 * ``bimodal``: Q(u) = 3u^2 - 2u^3, more mass near 0 and 1, none missing between;
@@ -42,7 +42,7 @@ class Factor:
         kind: ``"identity"`` (who it is) or ``"attribute"`` (what may change from photo to photo).
         part: Names of the part masks inside which the factor acts; ``("global",)`` for anywhere.
         description: What 0 and 1 look like.
-        words: Caption words from low to high; word k stands for the k-th equal slice of [0, 1].
+        words: Caption words from low to high; word k means the k-th equal slice of [0, 1].
         law: ``"uniform"``, ``"bimodal"`` or ``"presence"`` (see the module's docstring).
     """
 
@@ -58,10 +58,10 @@ class Factor:
         return self.words[min(int(value * len(self.words)), len(self.words) - 1)]
 
     def value(self, word: str) -> float:
-        """Centre of the slice of [0, 1] that a caption word stands for."""
+        """Centre of the slice of [0, 1] that a caption word means."""
         if word not in self.words:
             raise ValueError(
-                f"{word!r} is no word of factor {self.name!r}; use one of {self.words}"
+                f"{word!r} is not a word of factor {self.name!r}; use one of {self.words}"
             )
         return (self.words.index(word) + 0.5) / len(self.words)
 
@@ -243,7 +243,7 @@ def sample_factors(
 def identity_variants(
     split: str, identity_indices: Int[Tensor, " b"], n: int, start: int = 0
 ) -> Float[Tensor, "b n f"]:
-    """Photos of the same people: identity factors kept, attributes drawn anew.
+    """Photos of the same people: identity factors kept, attributes drawn again.
 
     Args:
         split: One of ``SPLITS``.
@@ -469,7 +469,7 @@ def _skin(head: _Head) -> Iterator[_Layer]:
 
 
 def _wrinkles(head: _Head) -> Iterator[_Layer]:
-    """Lines of age: forehead, folds beside the nose, bags under the eyes."""
+    """Lines of age: forehead, folds next to the nose, bags under the eyes."""
     middle, scale = head.project(torch.zeros_like(head.width))
     x = (head.x - middle) / scale
     dy = head.y - head.cy

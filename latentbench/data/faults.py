@@ -1,4 +1,4 @@
-"""How faults of files and rows are told: all of them, in one message."""
+"""How faults of files and rows are reported: all of them, in one message."""
 
 from collections.abc import Sequence
 

@@ -59,7 +59,7 @@ class Folder(ImageFolder):
     Args:
         path: the folder; sub-folders are searched as well. Relative paths start from where the
             command was typed, `~` is the user's home.
-        table: csv, tsv, jsonl or parquet file; by default the only one that lies in the folder.
+        table: csv, tsv, jsonl or parquet file; by default the only one in the folder.
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split, by name; None for all.
         links: follow links that lead out of the folder.

@@ -202,7 +202,7 @@ def _read_metadata(
         told |= set(names)
         faults += _odd_names(folder, table, names, links)
         parts.append(wanted.rows(table, names))
-    faults += [f"{name}: no metadata file tells of it" for name in images if name not in told]
+    faults += [f"{name}: no metadata file names it" for name in images if name not in told]
     remedy = "give each image one row, under its path from the metadata file's folder"
     refuse(faults, f"rows of metadata and images below {folder} do not match", remedy)
     return parts

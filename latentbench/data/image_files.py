@@ -31,7 +31,7 @@ def image_files(folder: Path, links: bool = False) -> list[str]:
     """Return the paths within a folder of all images below it, in order.
 
     An image is a file whose ending, in upper or lower case, is one of `readable_endings`. Images of
-    kinds that cannot be read are told in a warning.
+    a warning names kinds that cannot be read.
 
     Args:
         folder: the folder, resolved.

@@ -40,7 +40,7 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells that a file has not changed since it was read."""
+    """What shows that a file has not changed since it was read."""
 
     name: str
     size: int
@@ -149,7 +149,7 @@ def _group(folder: Path, shard: Stamp, column: str, group: int) -> list[dict[str
 def checked(source: Source) -> Mapping[str, str]:
     """Return the sha256 of each image, having decoded all of them.
 
-    What decoding leaves out of a file, such as further frames, is told in a warning.
+    What decoding leaves out of a file, such as further frames, is named in a warning.
 
     Raises:
         BadInput: some cannot be decoded to the end; says which, and why.
@@ -187,7 +187,7 @@ def read_again(source: Source, name: str, digest: str, decoded: Callable[[bytes]
     """Return a file that was checked before, decoded.
 
     Args:
-        source: where it lies.
+        source: where it is.
         name: the file.
         digest: its sha256 as `checked` found it.
         decoded: makes an image of its bytes, or raises BadInput.

@@ -91,7 +91,7 @@ class CheckpointDiffusion(Denoiser):
         return content_hash(weights, self.settings())
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what changes an image beside weights and schedule."""
+        """Return what changes an image besides weights and schedule."""
         return (self.version, self.steps, self.guidance, str(self.dtype))
 
     @cached_property

@@ -48,7 +48,7 @@ def load_component(cls: Any, folder: str, subfolder: str, **options: Any) -> Any
     Args:
         cls: its class, or the class's full name: imported now, since diffusers takes seconds.
         folder: local folder or hub id.
-        subfolder: where it lies in there; in old checkpoints it is the root.
+        subfolder: where it is in there; in old checkpoints it is the root.
         options: for `from_pretrained`.
 
     Raises:
@@ -70,7 +70,7 @@ def load_network(cls: Any, folder: str, subfolder: str, dtype: torch.dtype) -> A
     Args:
         cls: a class of diffusers' or transformers' networks, or its full name.
         folder: local folder or hub id.
-        subfolder: where it lies in there; in old checkpoints it is the root.
+        subfolder: where it is in there; in old checkpoints it is the root.
         dtype: what its weights are cast to.
 
     Raises:
@@ -103,7 +103,7 @@ def unfit(name: str, place: Path | str, problems: Iterable[str]) -> MissingWeigh
     """Return the error for a component that cannot be used as it is."""
     return MissingWeights(
         f"{name} cannot be used as it is in {place}: {'; '.join(problems)}. Restore this file, or "
-        f"fetch the checkpoint again; a config.json beside it must describe the same network"
+        f"fetch the checkpoint again; the config.json next to it must describe the same network"
     )
 
 
@@ -249,7 +249,7 @@ def _from_pretrained(
     raise MissingWeights(
         f"cannot load {cls.__name__} from {subfolder}/ of {folder!r}: "
         f"{words} Weights are read from .safetensors files only; "
-        f"docs/zoo.md tells how to make them of .bin files. Give a local folder "
+        f"docs/zoo.md says how to make them of .bin files. Give a local folder "
         f"(model.path=/data/model), or fetch it on a machine with network: "
         f"hf download {folder} (a gated one after hf auth login)"
     ) from errors[0]

@@ -11,7 +11,7 @@ GROUPS = 8
 
 
 class _Down(nn.Module):
-    """Halves the resolution: two normalised convolutions beside a pooled shortcut."""
+    """Halves the resolution: two normalised convolutions and a pooled shortcut."""
 
     def __init__(self, before: int, after: int, norm: bool) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ImageEncoder(nn.Module):
 
 
 class _Up(nn.Module):
-    """Doubles the resolution: two normalised convolutions beside an upsampled shortcut."""
+    """Doubles the resolution: two normalised convolutions and an upsampled shortcut."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from latentbench.types import Batch, Latent, Space
 class Denoiser(DiffusionModel):
     """A denoiser whose latents become images by the sampling loop, and images latents by DDIM.
 
-    Whoever brings a denoiser of its own derives from this class.
+    A model with a denoiser of its own derives from this class.
     """
 
     def sample(
@@ -31,7 +31,7 @@ class Denoiser(DiffusionModel):
         """Return the images of latents by the deterministic sampler; see the base class."""
         x = latent.parts[Space.NOISE].to(self.device)
         terms = guided(
-            self.told(latent) if condition is None else condition,
+            self.condition_of(latent) if condition is None else condition,
             self.unconditional(len(x)) if null is None else null,
             self.guidance if guidance is None else guidance,
         )
@@ -51,6 +51,6 @@ class Denoiser(DiffusionModel):
         """Return x_T of images by DDIM inversion under their prompts or their code."""
         words = None if prompts is None else tuple(prompts)
         known = Latent(self.code_of(batch.images).parts, prompts=words)
-        condition = self.told(known) if len(known) else None
+        condition = self.condition_of(known) if len(known) else None
         x = ddim_invert(self, batch, cache, steps=steps, condition=condition, convention=convention)
         return Latent({Space.NOISE: x, **known.parts}, prompts=words)

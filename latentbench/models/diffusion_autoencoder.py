@@ -1,4 +1,4 @@
-"""Diffusion autoencoders: an encoder to one vector per image, and a denoiser that is told it."""
+"""Diffusion autoencoders: an encoder to one vector per image, and a denoiser that takes it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +49,7 @@ class SemanticEncoder(ModelMixin, ConfigMixin):
         return self.normalise(self.encoder(images))
 
     def embed(self, code: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
-        """Return what is added to the time embedding; 0 for a code of zeros (no code told)."""
+        """Return what is added to the time embedding; 0 for a code of zeros (no code given)."""
         return self.projection(code)
 
 
@@ -87,7 +87,7 @@ class CodePrior(ModelMixin, ConfigMixin):
 
 
 class DiffusionAutoencoder(SemanticDiffusion):
-    """An encoder to z_sem, a denoiser that is told z_sem, and a prior of z_sem.
+    """An encoder to z_sem, a denoiser that takes z_sem, and a prior of z_sem.
 
     Source: "Diffusion Autoencoders: Toward a Meaningful and Decodable Representation", sections 3
     and 4. z_sem is normalised over the data throughout. The stochastic code x_T is DDIM inversion

@@ -25,12 +25,12 @@ class DiT(TransformerDiffusion):
     Source: "Scalable Diffusion Models with Transformers". The network's second half of channels,
     the learned variance, is split off: the suite's sampler has its own variance. A condition is a
     row of weights over the classes and the null class, one-hot for one class, so that paths between
-    classes exist. A prompt stands for the class whose name's words it holds; of several, for the
+    classes exist. A prompt means the class whose name's words it holds; of several, for the
     longest. Prompts that name no class are refused.
 
     Args:
         path: name of an embedded model, a local folder, or a hub id.
-        vae: where the autoencoder lies, when the checkpoint has none of its own.
+        vae: where the autoencoder is, when the checkpoint has none of its own.
         steps: default number of sampling steps.
         guidance: default classifier-free guidance scale.
         dtype: "float32", "float16" or "bfloat16".
@@ -90,7 +90,7 @@ class DiT(TransformerDiffusion):
         return self.levels(self.scheduler, steps or self.steps)
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
-        """Return the classes of prompts; None stands for the null class in every row."""
+        """Return the classes of prompts; None means the null class in every row."""
         if prompts is not None and len(prompts) != rows:
             raise BadInput(f"got {len(prompts)} prompts for {rows} images; give one per image")
         null = int(self.network.config.num_embeds_ada_norm)

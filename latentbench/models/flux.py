@@ -31,7 +31,7 @@ class Flux(JointFlow):
     A prompt's tokens are T5's, its pooled vector is CLIP's. Levels go evenly from 1 to 1 / n
     before the shift, which dev takes from the number of image tokens.
 
-    Dev was distilled from its own classifier-free guidance and is told the scale; its network has
+    Dev was distilled from its own classifier-free guidance and receives the scale; its network has
     an input for it. `guidance` comes on top of that, with a second evaluation, and is off at 1.
 
     Args:
@@ -40,14 +40,14 @@ class Flux(JointFlow):
         t5_tokens: how many tokens of T5 the network sees: 512 for dev, 256 for schnell.
         steps: default number of sampling steps.
         guidance: default classifier-free guidance scale.
-        embedded_guidance: the scale that a network with a guidance embedding is told; None for
+        embedded_guidance: the scale that a network with a guidance embedding receives; None for
             one without.
         dtype: "float32", "float16" or "bfloat16".
         device: where the network runs.
 
     Raises:
-        BadInput: a size that patches do not fill, or guidance told to a network without an input
-            for it, or not told to one with.
+        BadInput: a size that patches do not fill, or guidance given to a network without an input
+            for it, or not given to one with.
 
     Example:
         ``Flux(path="/data/flux1_dev", dtype="bfloat16")``
@@ -96,7 +96,7 @@ class Flux(JointFlow):
         return (self.network, self.vae, self.clip, self.t5)
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what changes an image beside weights and schedule."""
+        """Return what changes an image besides weights and schedule."""
         return (*super().settings(), self.image_size, self.t5_tokens, self.embedded_guidance)
 
     def grid(self, steps: int | None = None) -> Grid:

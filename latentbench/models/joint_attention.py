@@ -13,7 +13,7 @@ from latentbench.models.checkpoint import Attend
 class TappedJointAttention:
     """An attention processor that hands queries, keys and values to `attend`.
 
-    Does what diffusers' JointAttnProcessor2_0 does around it. Image tokens stand before text
+    Does what diffusers' JointAttnProcessor2_0 does around it. Image tokens come before text
     tokens; a layer without text tokens (the second attention of Stable Diffusion 3.5) has image
     tokens alone.
     """
@@ -86,8 +86,8 @@ class TappedJointAttention:
 class TappedFluxAttention(TappedJointAttention):
     """The same for FLUX, whose FluxAttnProcessor turns image tokens by their places.
 
-    All text tokens stand at place zero, which turns nothing. In the single-stream blocks the
-    network has text tokens before image tokens; to `attend`, image tokens stand first there too.
+    All text tokens have position zero, which turns nothing. In the single-stream blocks the
+    network has text tokens before image tokens; to `attend`, image tokens come first there too.
 
     Args:
         image: number of image tokens.

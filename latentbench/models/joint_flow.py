@@ -48,7 +48,7 @@ class JointFlow(TransformerDiffusion):
         self._embedded: dict[str, Condition] = {}
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
-        """Return the prompts' tokens and pooled vectors; None stands for the empty prompt."""
+        """Return the prompts' tokens and pooled vectors; None means the empty prompt."""
         texts = [""] * rows if prompts is None else list(prompts)
         if len(texts) != rows:
             raise BadInput(f"got {len(texts)} prompts for {rows} images; give one per image")

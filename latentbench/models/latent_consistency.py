@@ -40,7 +40,7 @@ class LatentConsistency(LatentDiffusion):
             that is a student already.
         steps: default number of sampling steps, 1 to 8.
         guidance: classifier-free guidance on top of what the student has learned; 1 is none.
-        embedded_guidance: the scale that a student with a guidance embedding is told.
+        embedded_guidance: the scale that a student with a guidance embedding receives.
         dtype: "float32", "float16" or "bfloat16".
         device: where the network runs.
 
@@ -69,7 +69,7 @@ class LatentConsistency(LatentDiffusion):
             merge_lora(self.network, adapter)
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what changes an image beside weights and schedule."""
+        """Return what changes an image besides weights and schedule."""
         return (*super().settings(), self.embedded_guidance)
 
     @classmethod
@@ -83,7 +83,7 @@ class LatentConsistency(LatentDiffusion):
         return float(skip), float(out)
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
-        """Return the prompts' embeddings, with the guidance that the student is told, if any."""
+        """Return the prompts' embeddings, with the guidance that the student receives, if any."""
         condition = super().condition(prompts, rows)
         width = self.network.config.time_cond_proj_dim
         if width is None:

@@ -64,7 +64,7 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
         return (self.network, self.vae, self.text_encoder)
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
-        """Return the prompts' embeddings; None stands for the empty condition in every row."""
+        """Return the prompts' embeddings; None means the empty condition in every row."""
         texts = [None] * rows if prompts is None else list(prompts)
         if len(texts) != rows:
             raise BadInput(f"got {len(texts)} prompts for {rows} images; give one per image")

@@ -1,4 +1,4 @@
-"""What denoisers that are told one vector per image share: DiffAE and DiffuseVAE."""
+"""What denoisers that take one vector per image share: DiffAE and DiffuseVAE."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from latentbench.types import Latent, Space
 
 
 class SemanticDiffusion(PixelDiffusion):
-    """A pixel denoiser that is told a code z_sem of the image.
+    """A pixel denoiser that takes a code z_sem of the image.
 
     The code travels as a `Condition`, so terms, guidance, gradients and interpolation treat it as
     they treat a prompt. The empty condition is a code of zeros, the mean of all codes.
@@ -34,7 +34,7 @@ class SemanticDiffusion(PixelDiffusion):
         """Return the codes that the prior makes of standard normal noise."""
 
     def semantic_condition(self, code: Float[Tensor, "b d"]) -> Condition:
-        """Return the condition that tells the denoiser these codes."""
+        """Return the condition that gives the denoiser these codes."""
         return Condition({"semantic": code.to(self.device)})
 
     def condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
@@ -46,10 +46,10 @@ class SemanticDiffusion(PixelDiffusion):
         """Return z_sem of images."""
         return Latent({Space.SEMANTIC: self.encode_semantic(images.to(self.device))})
 
-    def told(self, latent: Latent) -> Condition:
+    def condition_of(self, latent: Latent) -> Condition:
         """Return the condition of the latent's code; the empty one where it has none."""
         code = latent.parts.get(Space.SEMANTIC)
-        return super().told(latent) if code is None else self.semantic_condition(code)
+        return super().condition_of(latent) if code is None else self.semantic_condition(code)
 
     def prior(self, streams: Streams, ids: Sequence[str]) -> Latent:
         """Return x_T and a code of the prior, one per id."""

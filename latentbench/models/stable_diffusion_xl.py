@@ -65,7 +65,7 @@ class StableDiffusionXL(LatentDiffusion):
         return (*super().networks(), self.text_encoder_2)
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what changes an image beside the weights."""
+        """Return what changes an image besides the weights."""
         return (*super().settings(), self.vae_tiling, self._zeros_for_empty)
 
     def row(self, prompt: str | None) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class TransformerFlow(JointFlow):
 
     Args:
         path: name of an embedded model, a local folder, or a hub id.
-        vae: where the autoencoder lies, when the checkpoint has none of its own.
+        vae: where the autoencoder is, when the checkpoint has none of its own.
         t5: load the checkpoint's T5 tower; without it, its tokens are zeros, as in the pipeline.
         t5_tokens: how many tokens of T5 the network sees; 0 for a network trained without.
         steps: default number of sampling steps.
@@ -76,7 +76,7 @@ class TransformerFlow(JointFlow):
         return (self.network, self.vae, *self.clip, *([] if self.t5 is None else [self.t5]))
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what changes an image beside weights and schedule."""
+        """Return what changes an image besides weights and schedule."""
         return (*super().settings(), self.t5_tokens)
 
     def grid(self, steps: int | None = None) -> Grid:

@@ -60,7 +60,7 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
         return {**super().tunable(), "decoder": self.vae.decoder}
 
     def settings(self) -> tuple[Any, ...]:
-        """Return what changes an image beside weights and schedule."""
+        """Return what changes an image besides weights and schedule."""
         return (*super().settings(), self.scaling_factor)
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hz wz"]:

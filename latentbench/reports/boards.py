@@ -207,7 +207,7 @@ class Board:
 
     @property
     def columns(self) -> list[str]:
-        """Figures worth a column: those of the second judge stand behind those of the first."""
+        """Figures worth a column: those of the second judge follow those of the first."""
         twins = {twin_of(name) for name in self.figures}
         return [name for name in self.figures if name not in twins]
 

@@ -2,7 +2,7 @@
 
     python -m latentbench.reports.claims results/reference
 
-reads `claims.yaml` beside the records, prints the answers, and writes them as `claims.md`.
+reads `claims.yaml` next to the records, prints the answers, and writes them as `claims.md`.
 """
 
 import argparse
@@ -274,7 +274,7 @@ def _table(heads: Sequence[str], lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def write(results: Path) -> str:
-    """Write the answers to the claims beside the records, and return them as Markdown."""
+    """Write the answers to the claims next to the records, and return them as Markdown."""
     claims, found = read(results / FILE), list_records(results)
     if not found:
         raise BadInput(f"no record below {results / 'cells'}; run the cells of the claims first")

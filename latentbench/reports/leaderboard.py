@@ -39,7 +39,7 @@ LEGEND = (
     "seed would change. † misses the matched effect on some images: its figures that count there "
     "are of other images, and are not compared; where the main score counts there, it has no rank. "
     "Evaluations: denoiser rows, forward and backward, cached work included. A figure without an "
-    "interval has none that would hold; the reason stands below the table."
+    "interval has none that would hold; the reason is below the table."
 )
 
 NUMBERS = re.compile(r"[-+0-9.einfa ]+")  # figures of seeds, which may begin with a sign
@@ -56,7 +56,7 @@ def write(found: Iterable[Found], folder: Path) -> list[Path]:
 
 
 def show(made: Iterable[Board], console: Console) -> None:
-    """Print one table per board, with its notes; skipped cells are told by the sweep."""
+    """Print one table per board, with its notes; the sweep lists skipped cells."""
     room = max(1, (console.width - NAMES_WIDTH) // FIGURE_WIDTH)
     for board in made:
         if board.rows:
@@ -353,7 +353,7 @@ def _html_cell(board: Board, k: int, figure: str) -> str:
 
 
 def _says(board: Board, k: int, figure: str) -> str:
-    """Return all that is known of a figure beside its value, in words."""
+    """Return all that is known of a figure besides its value, in words."""
     row, ranking = board.rows[k], board.rankings.get(figure)
     entry, twin = row.scores.get(figure), row.scores.get(twin_of(figure))
     parts = [] if entry is None else [f"n={entry.n}", entry.note]

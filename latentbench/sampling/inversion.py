@@ -33,7 +33,7 @@ def ddim_invert(
         batch: images.
         cache: where the result is kept.
         steps: number of sampling steps; default: the model's.
-        condition: what the network is told while inverting; default: the empty condition.
+        condition: what the network receives while inverting; default: the empty condition.
         null: what guidance leads away from; default: the empty condition.
         guidance: scale of classifier-free guidance; 1 is none.
         convention: see `latentbench.sampling.loop.invert`.

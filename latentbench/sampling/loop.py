@@ -78,14 +78,14 @@ def guided(
 
 @dataclass(frozen=True)
 class Step:
-    """Where the loop stands.
+    """Where the loop is.
 
     Args:
         index: i; generation goes from level i to i + 1, inversion from i + 1 to i.
-        level: where x stands before the step.
-        reaches: where x stands after it.
+        level: where x is before the step.
+        reaches: where x is after it.
         n: number of steps of the grid.
-        timestep: what the network is told.
+        timestep: what the network receives.
         branches: names of the terms in this network call, outermost axis of its rows.
         grid: all levels.
         predict: (x, level index) -> (x0, eps), the step's own terms without interventions.
@@ -575,9 +575,9 @@ def invert(
         grid: levels; default: the model's own.
         start: level of x; default: the clean end n.
         stop: level to reach; 0 is x_T.
-        convention: the network is told the time of the level that the step goes to ("next", as
+        convention: the network receives the time of the level that the step goes to ("next", as
             DDIMInverseScheduler) or of the level where x is ("matched", as "Denoising Diffusion
-            Implicit Models", equation 13); a clean x stands at timestep 0.
+            Implicit Models", equation 13); a clean x is at timestep 0.
         interventions: `before_step` sees x at level i + 1, `after_step` x at level i.
     """
     grid = grid or model.grid()

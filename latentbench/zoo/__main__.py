@@ -256,7 +256,7 @@ def verify(name: str, device: Device | None) -> None:
     if wrong:
         raise MissingWeights(
             f"{len(wrong)} figures of {name!r} are not those of its card: {'; '.join(wrong[:5])}; "
-            f"restore the code or the weights, or measure anew: latentbench zoo measure {name}"
+            f"restore the code or the weights, or measure again: latentbench zoo measure {name}"
         )
 
 

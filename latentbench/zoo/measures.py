@@ -54,7 +54,7 @@ def in_batches(
 
 
 def device_of(judge: Judge) -> torch.device:
-    """Where a judge lies."""
+    """Where a judge is."""
     return judge.layer_weights.device
 
 
@@ -167,7 +167,7 @@ def verification(genuine: Float[Tensor, " n"], impostor: Float[Tensor, " m"]) ->
 def identity_figures(
     judge: Judge, people: int, size: int = 64, change: str | None = None
 ) -> dict[str, float]:
-    """Verification of held-out people, two photos each with all attributes drawn anew.
+    """Verification of held-out people, two photos each with all attributes drawn again.
 
     Args:
         judge: The judge.

@@ -112,7 +112,7 @@ class ConvolutionalPair(TextImagePair):
         """Return the state of a leading token that has attended to all words."""
         ids = F.pad(ids, (1, 0))
         empty = ids == 0
-        empty[:, 0] = False  # the leading token: reads, stands for no word
+        empty[:, 0] = False  # the leading token: reads, means no word
         return self.head(self.transformer(self.table(ids), src_key_padding_mask=empty)[:, 0])
 
 

@@ -75,7 +75,7 @@ def shortened(plan: Plan, share: float) -> Plan:
 
 
 def facts(plan: Plan, split: str, seconds: float, count: int | None = None) -> dict[str, object]:
-    """What a card tells about one training run.
+    """What a card says about one training run.
 
     Args:
         plan: The plan that was followed.

@@ -60,7 +60,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
     components of h with signs aligned to the first step; g = 1 is one standard deviation. A
     component is asked for by number, or by the label that it correlates most with. Labelled
     images are inverted by DDIM and h is recorded while they are decoded, under the empty prompt, as
-    the source's models have none: a caption holds on to what it tells. The change enters both terms
+    the source's models have none: a caption holds on to what it says. The change enters both terms
     of the step, as in the source; `asymmetric` is its option.
     Deviations: scores are the data set's labels; PCA is fitted on the same inverted images; eta is
     0.
@@ -81,7 +81,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
         stop: share of the steps up to which it is added.
         orthogonal: project each direction off those of all other attributes, or of these.
         asymmetric: change x0 only, not the direction to x_t (Asyrp); one more evaluation a step.
-        convention: time that the network is told while inverting: "matched" as in the source's
+        convention: timestep that the network receives while inverting: "matched" as in the source's
             code, or "next" as in diffusers' DDIMInverseScheduler.
         max_strength: largest g of a benchmark's curve.
 
@@ -128,7 +128,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
                 f"give a multiple"
             )
         if start >= stop:
-            raise BadInput(f"no step lies between start {start:g} and stop {stop:g}")
+            raise BadInput(f"no step is between start {start:g} and stop {stop:g}")
         self.variant, self.space, self.steps = variant, Space(space), steps
         self.images, self.extremes, self.balance = images, extremes, tuple(balance or ())
         self.components, self.joint, self.tap = components, joint, tap

@@ -11,7 +11,7 @@ def match_components(
     """Return, per label, the component that correlates most with it, and the correlation's sign.
 
     Args:
-        scores: how far each image lies along each component.
+        scores: how far each image is along each component.
         labels: known factors of the same images.
 
     Example:

@@ -22,7 +22,7 @@ class SDEdit(Editor[DiffusionModel]):
     """x = alpha_k x_0 + sigma_k n at k = floor(strength x steps) steps from the end, then denoise.
 
     Source: "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
-    section 3, with the target prompt as condition. Where the edit has a mask, what lies outside is
+    section 3, with the target prompt as condition. Where the edit has a mask, what is outside is
     the source at every level. Needs nothing but a denoiser: the floor that every inversion method
     must beat. Deviations: deterministic by default (the paper's sampler is ancestral: eta=1); one
     pass by default (the paper repeats three times from the last result); kept pixels are noised to

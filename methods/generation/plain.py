@@ -15,7 +15,7 @@ from latentbench.types import Latent, Space
 class PlainSampling(Editor[Any]):
     """Deterministic DDIM sampling with classifier-free guidance: the baseline of generation.
 
-    Source: "Denoising Diffusion Implicit Models", equation 12. A model that is told a code draws
+    Source: "Denoising Diffusion Implicit Models", equation 12. A model that takes a code draws
     it from its own prior; a model without a sampler pushes its noise forward.
 
     Args:

@@ -27,7 +27,7 @@ class InterpolatedAttention(Intervention):
 
     With t the frame's coefficient, Q, K, V its own and K_0, V_0, K_1, V_1 those of the ends:
     inner: A(Q, (1-t) K_0 + t K_1, (1-t) V_0 + t V_1); outer: (1-t) A(Q, K_0, V_0) +
-    t A(Q, K_1, V_1); fused: the frame's own K, V stand before these along the tokens.
+    t A(Q, K_1, V_1); fused: the frame's own K, V come before these along the tokens.
 
     Args:
         mode: "inner" or "outer".
@@ -88,7 +88,7 @@ class AttentionInterpolation(SphericalInterpolation):
     follows the share of the way that the images have come; frames are then about equally far
     apart. Deviations: the original measures that way with CLIP, explores where the gaps are widest
     and picks among the explored frames; here it is the root mean square of pixel differences, the
-    exploration is even, and the frames are made anew. The spherical path is over the whole noise,
+    exploration is even, and the frames are made again. The spherical path is over the whole noise,
     not per row of pixels.
 
     Args:
@@ -103,7 +103,7 @@ class AttentionInterpolation(SphericalInterpolation):
         steps: sampling steps; default: the model's.
         guidance: guidance scale; default: the model's.
         negative: prompt that guidance leads away from; default: the empty condition.
-        convention: time that the network is told while a real image is inverted; see `lerp`.
+        convention: timestep that the network receives while a real image is inverted; see `lerp`.
 
     Example:
         >>> path = AttentionInterpolation(mode="outer")  # path.interpolate(a, b, steps=7)

@@ -29,7 +29,7 @@ class LinearInterpolation(Editor[Any]):
         guidance: guidance scale; default: the model's. Equal for all methods that are compared.
         negative: prompt that guidance leads away from, where the model takes prompts; default: the
             empty condition.
-        convention: time that the network is told while a real image is inverted: "matched", or
+        convention: timestep that the network receives while a real image is inverted: "matched", or
             "next" as diffusers' DDIMInverseScheduler has it.
 
     Example:
@@ -68,7 +68,7 @@ class LinearInterpolation(Editor[Any]):
         return linear.lerp(a, b, w)
 
     def coefficients(self, a: Endpoint, b: Endpoint, frames: int) -> Float[Tensor, "b t"]:
-        """Return where on its path each frame lies, from 0 to 1."""
+        """Return where on its path each frame is, from 0 to 1."""
         del b
         return torch.linspace(0, 1, frames).repeat(len(a.ids), 1)
 
@@ -123,5 +123,5 @@ class LinearInterpolation(Editor[Any]):
 
     def condition(self, a: Latent, b: Latent, w: Float[Tensor, "b t"]) -> Condition:
         """Return the condition of every frame, rows ordered (path, frame)."""
-        one, two = (self.model.told(end).repeat(w.shape[1]) for end in (a, b))
+        one, two = (self.model.condition_of(end).repeat(w.shape[1]) for end in (a, b))
         return one.lerp(two, w.flatten())

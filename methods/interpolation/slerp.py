@@ -18,7 +18,7 @@ class SphericalInterpolation(LinearInterpolation):
         steps: sampling steps; default: the model's.
         guidance: guidance scale; default: the model's.
         negative: prompt that guidance leads away from; default: the empty condition.
-        convention: time that the network is told while a real image is inverted; see `lerp`.
+        convention: timestep that the network receives while a real image is inverted; see `lerp`.
 
     Example:
         >>> path = SphericalInterpolation(steps=20)  # path.interpolate(a, b, steps=11)

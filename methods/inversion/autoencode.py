@@ -24,7 +24,7 @@ class Autoencode(Editor[Any]):
     Args:
         noise: "inverted", or "fresh" x_T, for a model that has one besides its code.
         steps: sampling steps; default: the model's.
-        convention: time that the network is told while inverting: "matched", or "next" as
+        convention: timestep that the network receives while inverting: "matched", or "next" as
             diffusers' DDIMInverseScheduler has it.
 
     Example:

@@ -123,7 +123,7 @@ class CycleDiffusion(NoiseMapEditor):
         parts = {Space.NOISE: x[:, -1 - k], Space.NOISE_MAPS: maps[:, -k:]}
         late = replace(code, parts=parts, start=code.start + maps.shape[1] - k)
         if Capability.PROMPTS not in model.gives:
-            return self._images(model, late, plain(model.told(late)))
+            return self._images(model, late, plain(model.condition_of(late)))
         terms = self._terms(model, late, edit.target_prompts, torch.ones(1))
         return self._images(model, late, terms)
 

@@ -26,8 +26,8 @@ class DDIMInversion(Editor[DiffusionModel]):
 
     Args:
         steps: sampling steps; default: the model's.
-        convention: time that the network is told while inverting: "matched" as in equation 13, or
-            "next" as in diffusers' DDIMInverseScheduler and most editing codes.
+        convention: timestep that the network receives while inverting: "matched" as in equation 13,
+            or "next" as in diffusers' DDIMInverseScheduler and most editing codes.
         forward_steps: inversion steps at the clean end that are replaced by one forward draw.
         inversion_prompt: prompt of the inversion and of the reconstruction; default: each image's
             own caption. "" is the empty prompt.
@@ -97,7 +97,7 @@ class DDIMInversion(Editor[DiffusionModel]):
             batch,
             self.cache,
             steps=self.steps,
-            condition=None if prompts is None else model.told(told),
+            condition=None if prompts is None else model.condition_of(told),
             null=model.unconditional(b, self.negative),
             guidance=self.inversion_guidance,
             convention=self.convention,
@@ -122,7 +122,7 @@ class DDIMInversion(Editor[DiffusionModel]):
         target = model.condition(edit.target_prompts, b).repeat(s)
         images = model.sample(
             Latent({Space.NOISE: latent.parts[Space.NOISE].repeat_interleave(s, 0)}),
-            condition=model.told(latent).repeat(s).lerp(target, weight),
+            condition=model.condition_of(latent).repeat(s).lerp(target, weight),
             null=model.unconditional(b * s, self.negative),
             guidance=self.inversion_guidance + weight * (self.guidance - self.inversion_guidance),
             steps=self.steps,

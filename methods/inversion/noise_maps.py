@@ -37,7 +37,7 @@ ROWS = 512  # network rows a call while all timesteps are evaluated at once
 
 
 class Residual(Intervention):
-    """Adds what the last step's noise map stands for where that step has no noise (std 0)."""
+    """Adds what the last step's noise map means where that step has no noise (std 0)."""
 
     def __init__(self, residual: Tensor) -> None:
         self.residual = residual
@@ -168,9 +168,9 @@ class NoiseMapEditor(Editor[DiffusionModel]):
     ) -> tuple[Term, ...]:
         """Return the guided condition of each image and strength, from its source to the target."""
         weight = strengths.repeat(len(latent))
-        condition = model.told(latent).repeat(len(strengths))
+        condition = model.condition_of(latent).repeat(len(strengths))
         if target is not None:
-            goal = model.told(replace(latent, prompts=target)).repeat(len(strengths))
+            goal = model.condition_of(replace(latent, prompts=target)).repeat(len(strengths))
             condition = condition.lerp(goal, weight)
         if float(weight.max()) == 0 and self.guidance_source == 1:
             return plain(condition)

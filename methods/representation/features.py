@@ -30,12 +30,12 @@ class Features(Editor[Any]):
         layer: feature layer that is read in place of h_t, as in model.feature_layers(); default:
             the middle block.
         noise_level: share of the sampler's steps that lie below the level at which h_t is read:
-            1 is x_T, 0 the last level that the network is told of.
+            1 is x_T, 0 the last level that the network receives.
         ensemble: number of noises that h_t is averaged over.
         pool: side of the grid that h_t is averaged to.
         steps: sampling steps; default: the model's.
-        convention: time that the network is told while x_T is inverted: "matched", or "next" as
-            diffusers' DDIMInverseScheduler has it.
+        convention: timestep that the network receives while x_T is inverted: "matched", or "next"
+            as diffusers' DDIMInverseScheduler has it.
 
     Example:
         >>> editor = Features(noise_level=0.1)  # editor.represent(batch) is [b, channels]

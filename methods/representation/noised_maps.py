@@ -27,9 +27,9 @@ def noised_maps(
         model: the denoiser.
         x0: clean latents.
         noises: shared by all images, so that maps differ by their images alone.
-        layers: feature layers; none stands for the middle block.
+        layers: feature layers; none means the middle block.
         noise_level: share of the sampler's steps that lie below the level; 1 is x_T, 0 the last
-            level that the network is told of.
+            level that the network receives.
         steps: sampling steps; default: the model's.
     """
     wanted, grid = list(layers) or [_middle(model)], model.grid(steps)

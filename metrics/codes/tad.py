@@ -51,7 +51,7 @@ class TotalAttributeDisentanglement(CodeMetric):
         """The sum, and how many attributes it is over."""
         return {
             "tad": Figure("sum of AUROC differences of captured attributes", "", 0.0, None, True),
-            "tad_captured": Figure("attributes that one code tells", "", 0.0, None, True),
+            "tad_captured": Figure("attributes that one code gives", "", 0.0, None, True),
         }
 
     def scores(self, rows: Mapping[str, Array], ids: Sequence[str]) -> dict[str, Score]:

@@ -12,7 +12,7 @@ from metrics.networks.readings import FactorMetric, targets
 class AllAsked(FactorMetric):
     """Share of images on which every asked factor is read on the asked side of the middle.
 
-    It says nothing of what else the image shows: one face for all may have it all. Read it beside
+    It says nothing of what else the image shows: one face for all may have it all. Read it with
     `edit_error`.
 
     Source: joint accuracy of "Compositional Visual Generation with Composable Diffusion Models",

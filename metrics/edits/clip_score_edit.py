@@ -1,4 +1,4 @@
-"""`clip_score_edit`: does what lies inside the mask fit the caption?"""
+"""`clip_score_edit`: does what is inside the mask fit the caption?"""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""`leak_<judge>`: how much an edit changes that nobody asked for."""
+"""`leak_<judge>`: how much an edit changes that was not asked for."""
 
 from dataclasses import replace
 

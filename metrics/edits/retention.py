@@ -19,7 +19,7 @@ BROKEN = 0.9  # share of the unshifted samples' success below which a condition 
 class Retention(FactorMetric):
     """How well the attributes of the caption are still read on samples of shifted noise.
 
-    An attribute of the caption counts where its value lies at least 1/4 from 1/2, and is kept
+    An attribute of the caption counts where its value is at least 1/4 from 1/2, and is kept
     where the judge reads it on the same side. Figures of a case (shift and strength):
 
     * `cond_share`: share of the caption's attributes that are kept, mean over samples.

@@ -21,7 +21,7 @@ class Structure(Pairwise):
     the positions' cosines. The network is not a ViT: its features are local, and small parts (nose,
     mouth) hardly count. Block and centring were chosen by how much more the figure reads for layout
     than for colour, on rendered counterfactuals; `docs/metrics.md` has the figures. The label-free
-    features of ``zoo2`` read as much for colour as for layout, so there is no such twin.
+    features of ``zoo2`` read as much for colour as for layout, so it has no such twin.
 
     Source: Tumanyan et al., "Splicing ViT Features for Semantic Appearance Transfer", section 3.1,
     with features of this suite.

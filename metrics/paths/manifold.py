@@ -1,4 +1,4 @@
-"""`mid_manifold_<judge>`: how far the middle of a path lies from real images."""
+"""`mid_manifold_<judge>`: how far the middle of a path is from real images."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""`saturated`: which share of an image lies at the ends of its range?"""
+"""`saturated`: which share of an image is at the ends of its range?"""
 
 from torch import Tensor
 

@@ -1,6 +1,6 @@
 """Which package may import which: a table, and the files that keep to it.
 
-Late imports and those of type checkers count as well. Whoever needs an import that the table does
+Late imports and those of type checkers count as well. To add an import that the table does
 not allow moves the code to where it belongs, or changes the table and says why in the commit.
 """
 
@@ -24,7 +24,7 @@ SHARED = {
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }
-# A room may import itself and what stands here.
+# A room may import itself and what is listed here.
 ALLOWED = {
     "vocabulary": "",
     "model": "vocabulary",
@@ -96,7 +96,7 @@ def _targets(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """Return the room of a module: its package, or the part of latentbench that it lies in."""
+    """Return the room of a module: its package, or the part of latentbench that holds it."""
     package, _, rest = module.partition(".")
     if package != "latentbench":
         return package

@@ -116,7 +116,7 @@ def test_a_metric_says_why_it_cannot_be_fed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_a_folder_of_few_images_is_refused_or_measured(tmp_path, count, zoo):
-    """Whatever a split lacks is told before or instead of a figure, never by a traceback."""
+    """Whatever a split lacks is reported before or instead of a figure, never by a traceback."""
     images = photos(tmp_path / "few", count)
     record, _ = run_cell(composed("generation", images, tmp_path, zoo), NAMES)
     assert record.status is Status.OK or record.reason.startswith(BadInput.__name__), record.reason

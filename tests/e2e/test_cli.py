@@ -100,7 +100,7 @@ def test_running_again_computes_nothing_and_changes_no_byte(sweep, tmp_path):
     results, _, words = sweep
     before, log = cells(results), tmp_path / "log"
     done = run(results, *words, log=log)
-    assert done.returncode == 1  # the failed cells still stand there
+    assert done.returncode == 1  # the failed cells are still there
     assert cells(results) == before
     assert not log.exists()
     assert "loading" not in done.stdout

@@ -1,6 +1,6 @@
 """Four numbers per method on a toy model: a change of figures is seen before it ships.
 
-`pytest tests/golden --update-golden` writes them anew; a method whose figures changed for a
+`pytest tests/golden --update-golden` writes them again; a method whose figures changed for a
 reason gets a higher `version`.
 """
 

@@ -186,7 +186,7 @@ class Tally(logging.Handler):
             os.set_blocking(end, False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count one; that a disk is full is no refusal of a file."""
+        """Count one; a full disk is not a refusal of a file."""
         if any(word in record.getMessage() for word in ("made again", "left out")):
             with contextlib.suppress(BlockingIOError):
                 os.write(self.write, b".")

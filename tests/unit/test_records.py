@@ -83,7 +83,7 @@ def test_listing_is_sorted_and_leaves_damaged_records_out(tmp_path, caplog):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A cell's folder: a record that seals the file beside it."""
+    """A cell's folder: a record that seals the file next to it."""
     place = tmp_path / "cells" / "0123"
     table = {"id": ["a"], "group": ["g"], "output": [0], "headline": [True], "psnr": [1.0]}
     place.mkdir(parents=True)

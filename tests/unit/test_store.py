@@ -1,4 +1,4 @@
-"""What lies on disk is whole and under its own key; a failed write leaves nothing behind."""
+"""What is on disk is whole and under its own key; a failed write leaves nothing behind."""
 
 import errno
 import os

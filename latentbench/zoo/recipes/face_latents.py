@@ -126,7 +126,7 @@ def write_index(folder: Path, pipeline: str, **parts: str | None) -> None:
     """Write a pipeline's index; its autoencoder is passed to `from_pretrained`, not stored twice.
 
     Args:
-        folder: Where the model lies.
+        folder: Where the model is.
         pipeline: Class of diffusers.
         parts: Component -> its class, or None where the pipeline may do without.
     """

@@ -93,7 +93,7 @@ def train(
     Args:
         unet: The network; its weights are changed.
         plan: Steps, rate, seed.
-        device: Where it lies.
+        device: Where it is.
         root: Folder of the checkpoints.
         prediction: What it predicts: ``"epsilon"`` or ``"v_prediction"``.
         power: Timesteps are 1000 u**power with u even in [0, 1): above 1, low noise comes oftener.

@@ -86,7 +86,7 @@ def variance_loss(
 ) -> Float[Tensor, "b c h w"]:
     """KL of p(x_t-1 | x_t) from q(x_t-1 | x_t, x_0), for steps t of 1 and more; 0 at t = 0.
 
-    "Improved Denoising Diffusion Probabilistic Models", equations 14 to 16: the log variance lies
+    "Improved Denoising Diffusion Probabilistic Models", equations 14 to 16: the log variance is
     between log beta~ and log beta.
 
     Args:

@@ -217,7 +217,7 @@ class _Reader(nn.Module):
 def _text_loss(
     reader: _Reader, plan: training.Plan, tokens: CLIPTokenizer, device: torch.device
 ) -> training.Loss:
-    """Each word's state tells its factor; the states after the last word tell all of them."""
+    """Each word's state gives its factor; the states after the last word give all of them."""
     count = len(faces.FACTORS)
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
@@ -261,7 +261,7 @@ def scheduler() -> DDIMScheduler:
     """Stable Diffusion's betas with v-prediction.
 
     As there, ``set_alpha_to_one=False`` and ``steps_offset=1``: the last step ends at timestep 0,
-    not at the clean image, so that 50 steps stand at 981, 961, ..., 1.
+    not at the clean image, so that 50 steps are at 981, 961, ..., 1.
     """
     return DDIMScheduler(
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012,

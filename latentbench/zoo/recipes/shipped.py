@@ -27,7 +27,7 @@ def unet_hash(name: str) -> str:
 
 
 def unet_start() -> dict[str, str]:
-    """What a card tells of the network that `shipped_unet` gave."""
+    """What a card says of the network that `shipped_unet` gave."""
     return {"start": faces_ddpm.NAME, "start_unet_sha256": unet_hash(faces_ddpm.NAME)}
 
 

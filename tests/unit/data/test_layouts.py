@@ -311,7 +311,7 @@ def test_hub_reads_image_folders_with_metadata(tmp_path, suffix):
         f"{side}/{k}.png": f"{side} {k}" for side in ("train", "validation") for k in range(3)
     }
     picture(tmp_path / "train" / "9.png")
-    with pytest.raises(BadInput, match=r"train/9\.png: no metadata file tells of it"):
+    with pytest.raises(BadInput, match=r"train/9\.png: no metadata file names it"):
         Hub(path=str(tmp_path), prompt="text")
 
 

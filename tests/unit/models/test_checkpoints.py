@@ -267,7 +267,7 @@ def save_old_dit(folder: Path) -> str:
 def test_pickled_weights_are_refused_until_converted_as_the_docs_say(save, cls, tmp_path):
     before = cls(path=save(tmp_path)).fingerprint()
     pickle_weights(tmp_path)
-    with pytest.raises(MissingWeights, match=r"docs/zoo.md tells how to make them of .bin"):
+    with pytest.raises(MissingWeights, match=r"docs/zoo.md says how to make them of .bin"):
         cls(path=str(tmp_path))
     docs = (CONF.parents[1] / "docs" / "zoo.md").read_text()
     recipe = docs.split("```python\n")[1].split("```")[0]

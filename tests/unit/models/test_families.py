@@ -89,13 +89,13 @@ def test_a_denoisers_sample_is_the_loop_under_guidance(latent):
 def test_what_a_latent_tells_is_its_prompts_or_its_code(latent, pixel, diffae, vae):
     noise = Streams(0).normal("prior", IDS, (1,))
     words = Latent({Space.NOISE: noise}, prompts=("hat", "smile"))
-    told, expected = latent.told(words), latent.condition(("hat", "smile"), 2)
+    told, expected = latent.condition_of(words), latent.condition(("hat", "smile"), 2)
     assert torch.equal(*(c.tensors["encoder_hidden_states"] for c in (told, expected)))
-    assert pixel.told(words) == Condition() and vae.told(words) == Condition()
+    assert pixel.condition_of(words) == Condition() and vae.condition_of(words) == Condition()
     code = torch.ones(2, 16)
-    coded = diffae.told(Latent({Space.SEMANTIC: code})).tensors["semantic"]
+    coded = diffae.condition_of(Latent({Space.SEMANTIC: code})).tensors["semantic"]
     assert torch.equal(coded, code)
-    assert float(diffae.told(words).tensors["semantic"].abs().max()) == 0
+    assert float(diffae.condition_of(words).tensors["semantic"].abs().max()) == 0
 
 
 def test_noise_is_pushed_and_a_code_is_decoded(gan):

@@ -37,7 +37,7 @@ def test_no_prompt_is_the_empty_prompt(latent, batch):
 def test_a_model_without_prompts_gets_none(pixel, batch):
     found = pixel.invert(batch, Cache(None), prompts=batch.prompts)
     assert torch.equal(found.parts[Space.NOISE], ddim_invert(pixel, batch, Cache(None)))
-    assert pixel.told(found) == Condition()
+    assert pixel.condition_of(found) == Condition()
 
 
 def test_a_second_request_costs_nothing(pixel, batch, tmp_path):

@@ -1,4 +1,4 @@
-"""The suite's loop against plain diffusers on the shipped weights; figures in docs/zoo_figures.md."""
+"""The loop against plain diffusers on the shipped weights; figures in docs/zoo_figures.md."""
 
 import pytest
 import torch
