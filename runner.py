@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from latentbench import paths, plugins  # noqa: E402
-from latentbench.cells import command_line as commandline  # noqa: E402
+from latentbench.cells import command_line  # noqa: E402
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -37,25 +37,25 @@ def run() -> int:
     """Run the command line and return the exit code."""
     plugins.register()
     paths.remember_user_folder(TYPED_IN)
-    commandline.name_run()
+    command_line.name_run()
     broken = False
     try:
-        commandline.check(sys.argv[1:])
+        command_line.check(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         print("interrupted; finished cells and batches are kept: run it again", file=sys.stderr)
         return 130
     except Exception as error:
-        if not commandline.progress.begun and isinstance(error, commandline.REFUSALS):
-            print(commandline.explain(error), file=sys.stderr)
+        if not command_line.progress.begun and isinstance(error, command_line.REFUSALS):
+            print(command_line.explain(error), file=sys.stderr)
             return 2
         traceback.print_exc()
         broken = True
-    if commandline.progress.started is None:
-        return int(broken)
-    from latentbench.cells.ending import finish  # outside Hydra, which turns errors into warnings
+    if command_line.progress.started is not None:
+        from latentbench.cells.ending import finish  # outside Hydra, where errors become warnings
 
-    return max(int(broken), finish(commandline.progress.started))
+        return max(int(broken), finish(command_line.progress.started))
+    return int(broken)
 
 
 if __name__ == "__main__":
