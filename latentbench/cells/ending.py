@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from latentbench import records
-from latentbench.cells import command_line as commandline
+from latentbench.cells import command_line
 from latentbench.cells.progress import display
 from latentbench.cells.sweep import NOTE, come_back
 from latentbench.errors import LatentbenchError
@@ -25,13 +25,13 @@ class Ending(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
         """Begin with one cell."""
-        commandline.progress.started = config
+        command_line.progress.started = config
         display.start(1)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Begin with as many cells as the sweep has."""
-        commandline.progress.started = config
-        display.start(commandline.count_cells(config.hydra))
+        command_line.progress.started = config
+        display.start(command_line.count_cells(config.hydra))
 
 
 def finish(config: DictConfig) -> int:

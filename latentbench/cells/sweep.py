@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from latentbench import store
-from latentbench.cells import command_line as commandline
+from latentbench.cells import command_line
 from latentbench.cells.lock import Busy
 from latentbench.cells.progress import display
 from latentbench.errors import BadInput, WrongCommand
@@ -80,7 +80,7 @@ def run_job(config: DictConfig, hydra: Any) -> str:
     except BadInput as error:
         raise WrongCommand(str(error)) from None
     build(config.tracker)
-    commandline.progress.begun = True
+    command_line.progress.begun = True
     names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
     settings = [text for text in hydra.overrides.task if _changes_a_part(text)]
     config, settings = without_foreign(config, settings)
