@@ -205,7 +205,7 @@ class GaussianModel(Denoiser):
     network = None
 
     def __init__(self, kind: str = "epsilon", steps: int = 50, spread: float = 0.2) -> None:
-        self.prediction_type, self.steps = kind, steps
+        self.prediction_type, self.steps, self.spread = kind, steps, spread
         self.device, self.evaluations = torch.device("cpu"), Evaluations()
         self.schedule = DDIMScheduler(clip_sample=False)
         place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0)).double()
@@ -274,7 +274,7 @@ class GaussianModel(Denoiser):
 
     def fingerprint(self) -> str:
         """Return the settings."""
-        return f"gaussian-{self.prediction_type}-{self.steps}"
+        return f"gaussian-{self.prediction_type}-{self.steps}-{self.spread}"
 
 
 def pattern(factor: str, size: int) -> Tensor:

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
+from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import guided, invert, noise_to_level
@@ -73,6 +75,47 @@ def test_whatever_changes_the_result_changes_the_key(pixel, latent, batch, tmp_p
     same = [(i, j) for i, a in enumerate(found) for j, b in enumerate(found[:i])
             if a.shape == b.shape and torch.equal(a, b)]  # fmt: skip
     assert same == []
+
+
+def test_the_key_knows_the_model(tmp_path):
+    wide, narrow = (toy.GaussianModel(spread=spread) for spread in (0.2, 0.02))
+    batch, cache = Batch(("0", "1"), wide.draw(("hat", "hat"))), Cache(tmp_path)
+    first, second = (ddim_invert(model, batch, cache) for model in (wide, narrow))
+    assert torch.equal(second, ddim_invert(narrow, batch, Cache(None)))
+    assert not torch.equal(first, second)
+
+
+def test_other_steps_are_a_grid_of_their_own(gaussian):
+    batch = Batch(("0", "1"), gaussian.draw(("hat", "hat")))
+    terms = guided(gaussian.condition(None, 2), Condition(), 1.0)
+    expected = invert(gaussian, batch.images, terms, grid=gaussian.grid(7))
+    assert torch.equal(ddim_invert(gaussian, batch, Cache(None), steps=7), expected)
+
+
+def test_noise_is_of_the_forward_process(pixel, zoo):
+    scheduler = DDIMScheduler.from_pretrained(zoo / "pixel", subfolder="scheduler")
+    x0, noise = torch.randn(2, 2, *pixel.latent_shape, generator=torch.Generator().manual_seed(0))
+    grid = pixel.grid()
+    for level, timestep in enumerate(grid.timesteps):
+        expected = scheduler.add_noise(x0, noise, timestep)
+        torch.testing.assert_close(noise_to_level(grid, x0, noise, level), expected)
+
+
+def test_all_steps_may_be_one_forward_draw(gaussian):
+    images = gaussian.draw(("hat", "hat"))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    batch, grid = Batch(("0", "1"), images), gaussian.grid()
+    options = {"forward_noise": noise, "forward_steps": grid.n}
+    found = ddim_invert(gaussian, batch, Cache(None), **options)
+    assert torch.equal(found, noise_to_level(grid, images, noise, 0))
+    with pytest.raises(BadInput, match=f"forward_steps must be 0 to {grid.n}"):
+        ddim_invert(gaussian, batch, Cache(None), **options | {"forward_steps": grid.n + 1})
+
+
+def test_without_forward_steps_the_forward_noise_is_not_used(gaussian):
+    batch = Batch(("0", "1"), gaussian.draw(("hat", "hat")))
+    found = ddim_invert(gaussian, batch, Cache(None), forward_noise=torch.ones(2, 3, 8, 8))
+    assert torch.equal(found, ddim_invert(gaussian, batch, Cache(None)))
 
 
 def test_forward_steps_start_at_a_noised_level(gaussian):

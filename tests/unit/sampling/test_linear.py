@@ -57,6 +57,14 @@ def test_slerp_decides_per_sample():
     torch.testing.assert_close(both[0, 0], a[0])
 
 
+def test_every_row_may_have_weights_of_its_own():
+    a, b = rows(2, 3, 4), rows(2, 3, 4, seed=1)
+    w = torch.tensor([[0.0, 0.5, 1.0], [0.2, 0.3, 0.9]])
+    for path in (lerp, slerp):
+        alone = [path(a[k : k + 1], b[k : k + 1], w[k]) for k in (0, 1)]
+        torch.testing.assert_close(path(a, b, w), torch.cat(alone))
+
+
 def test_lerp_midpoint_of_independent_noises_has_norm_0_707():
     a, b = rows(64, 3, 16, 16), rows(64, 3, 16, 16, seed=1)
     middle = lerp(a, b, torch.tensor([0.5]))[:, 0]

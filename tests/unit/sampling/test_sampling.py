@@ -680,6 +680,66 @@ def test_one_that_only_looks_may_come_last(latent):
     assert len(maps) == 5 * len(latent.attention_layers())
 
 
+class Still(Intervention):
+    """Returns nothing, or the call as it was."""
+
+    def __init__(self, hands_on: bool) -> None:
+        self.hands_on = hands_on
+
+    def attention(self, step, call):
+        assert isinstance(step.index, int)
+        return call if self.hands_on else None
+
+
+@pytest.mark.parametrize("hands_on", [True, False])
+def test_one_that_does_nothing_leaves_those_after_it(pixel, hands_on):
+    x = noise(pixel)
+    first = Still(hands_on)
+    if not hands_on:
+        first.attention = lambda step, call: call if step.index == 0 else None
+    found = generate(pixel, x, FREE, interventions=[first, Halve()])
+    assert torch.equal(found, generate(pixel, x, FREE, interventions=[Halve()]))
+
+
+class Where(Intervention):
+    """Keeps where each step is."""
+
+    def __init__(self) -> None:
+        self.before, self.after = [], []
+
+    def before_step(self, step, x):
+        self.before.append((step.index, step.level, step.reaches, step.timestep))
+        return x
+
+    def after_step(self, step, x):
+        self.after.append((step.index, step.level, step.reaches, step.timestep))
+        return x
+
+
+def test_a_step_knows_where_it_is(pixel):
+    grid, x = pixel.grid(4), noise(pixel)
+    times = grid.timesteps.tolist()
+    down, up, once = Where(), Where(), Where()
+    generate(pixel, x, FREE, grid=grid, interventions=[down])
+    assert down.before == down.after == [(i, i, i + 1, times[i]) for i in range(4)]
+    invert(pixel, x, FREE, grid=grid, convention="matched", interventions=[up])
+    told = [0, *reversed(times)]
+    assert up.before == up.after == [(i, i + 1, i, told[3 - i]) for i in (3, 2, 1, 0)]
+    denoise(pixel, x, FREE, grid=grid, level=2, interventions=[once])
+    assert once.before == [(2, 2, 3, times[2])]
+
+
+def test_a_recorder_keeps_what_it_is_asked_for(pixel):
+    layer = pixel.feature_layers()[0]
+    for options, kept in (({}, ""), ({"bottleneck": True}, "h"), ({"predictions": True}, "x0 eps")):
+        recorder = Recorder(**options)
+        generate(pixel, noise(pixel), FREE, interventions=[recorder])
+        assert [k for k in ("h", "x0", "eps") if getattr(recorder, k)] == kept.split()
+    recorder = Recorder(layers=[layer])
+    generate(pixel, noise(pixel), FREE, interventions=[recorder])
+    assert sorted(recorder.maps[layer]) == list(range(5)) and not recorder.h
+
+
 class Quiet(Intervention):
     """Overrides a hook and never uses it."""
 
