@@ -270,7 +270,7 @@ def test_files_are_decoded_to_their_end_whatever_others_have_switched_on(monkeyp
 
 
 def test_formats_that_run_programs_or_hold_more_than_pictures_are_not_opened():
-    with pytest.raises(BadInput, match="no image of the formats"):
+    with pytest.raises(BadInput, match="not an image of the formats"):
         decode(encoded(Image.new("RGB", (4, 4)), "EPS"))
 
 

@@ -149,7 +149,7 @@ def test_data_set():
         (lambda: faces.render(torch.zeros(2, 19)), r"shape \(batch, 20\)"),
         (lambda: faces.render(torch.full((1, 20), float("nan"))), "finite"),
         (lambda: faces.identity_variants("test", torch.tensor([0]), 0), "at least 1 photo"),
-        (lambda: FACTORS[0].value("wied"), "is no word of"),
+        (lambda: FACTORS[0].value("wied"), "is not a word of"),
     ],
 )
 def test_errors_say_what_to_do(call, message):

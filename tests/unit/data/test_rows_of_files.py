@@ -434,7 +434,7 @@ def bomb() -> bytes:
     ("data", "words"),
     [
         (b"", "the file is empty"),
-        (b"no image", "it is no image of the formats"),
+        (b"no image", "it is not an image of the formats"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "it is a Git LFS pointer"),
         (long_text(), "too large"),
         (bomb(), "exceeds limit"),

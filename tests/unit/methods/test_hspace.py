@@ -331,5 +331,5 @@ def test_a_window_of_steps(pixel, cache):
     whole.load_state({"hat": v})
     expected = whole.edit(batch, Edit("hat+", "hat"), torch.tensor([2.0]))
     torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(BadInput, match="no step lies between"):
+    with pytest.raises(BadInput, match="no step is between"):
         HSpaceDirections(start=0.5, stop=0.5)
