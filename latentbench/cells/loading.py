@@ -15,6 +15,7 @@ from latentbench.cells.plan import Cell
 from latentbench.cells.progress import display
 from latentbench.config import Execution
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.fitting import Fitting
 from latentbench.model import LatentModel
 from latentbench.models.execution import apply, as_if_fresh
@@ -22,7 +23,11 @@ from latentbench.streams import Streams
 
 
 def load(cell: Cell) -> Bench:
-    """Load the models, give the data set its size, attach the editor."""
+    """Load the models, give the data set its size, attach the editor.
+
+    Raises:
+        BadInput: the data set has another image size than the model.
+    """
     display.phase("loading the model")
     model = _hot(cell, cell.config.model)
     parts = {group: _other_parts(cell, group) for group in ("method", "benchmark")}
@@ -34,8 +39,14 @@ def load(cell: Cell) -> Bench:
         return sum(e.forward for e in own), sum(e.backward for e in own)
 
     dataset, streams = cell.dataset, Streams(cell.config.seed)
-    if cell.config.dataset.get("size", 0) is None:
+    size = cell.config.dataset.get("size", model.image_size)
+    if size is None:
         dataset = build(cell.config.dataset, size=model.image_size)
+    elif size != model.image_size:
+        raise BadInput(
+            f"dataset.size is {size}, and the model's images have {model.image_size} pixels a "
+            f"side; leave dataset.size out, or take a model of that size"
+        )
     cache = Cache(cell.places.cache, done)
     fitting = Fitting(cell.store.folder / "fit", report=display.step, cell=cell.id)
     cell.editor.attach(model, streams, cache, parts["method"], fitting)

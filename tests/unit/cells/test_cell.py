@@ -36,6 +36,12 @@ def test_a_cell_leaves_record_table_and_pictures(tmp_path):
     assert not entry.higher_is_better
 
 
+def test_a_data_set_of_another_size_than_the_models_is_refused(tmp_path):
+    record, _ = cells.run(tmp_path, "dataset.size=24")
+    assert record.status is Status.FAILED
+    assert "dataset.size is 24, and the model's images have" in record.reason
+
+
 def test_the_table_has_a_row_per_image_and_output(tmp_path):
     record, _ = cells.run(tmp_path)
     table = pd.read_parquet(tmp_path / "cells" / record.id / "samples.parquet")
