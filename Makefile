@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
 SOURCES := latentbench methods metrics benchmarks agreement calibration tests perf conftest.py runner.py
-SHAPED := $(addprefix tests/unit/,benchmarks data methods metrics sampling) benchmarks metrics methods
+SHAPED := $(addprefix tests/unit/,benchmarks methods sampling) benchmarks metrics methods
 
 .PHONY: setup demo reference test test-slow soak shapes calibration agreement check format lock clean
 
