@@ -13,6 +13,28 @@ SMALLEST = 0.02  # of what doing nothing gives: a smaller difference does not ma
 IDLE = "distance of the source to the answer"
 
 
+def error_figures(name: str, read: str) -> dict[str, Figure]:
+    """Return the edit's error and the reconstruction's, both shares of doing nothing.
+
+    Args:
+        name: what the figures' names end in.
+        read: how the distance is read, in words.
+
+    Example:
+        >>> list(error_figures("image", "perceptual distance of zoo1"))
+        ['edit_error_image', 'inversion_error_image']
+    """
+    by = f"/ that of the source to the answer, {read}"
+    words = {
+        "edit_error": f"distance of the output to the answer {by}",
+        "inversion_error": f"distance of the reconstruction to the source {by}",
+    }
+    return {
+        f"{figure}_{name}": Figure(text, "", 0.0, None, False, smallest=SMALLEST)
+        for figure, text in words.items()
+    }
+
+
 class EditError(FactorMetric):
     """Distance of the output to the rendered answer over all factors, as a share of the source's.
 
@@ -46,25 +68,7 @@ class EditError(FactorMetric):
     @property
     def figures(self) -> dict[str, Figure]:
         """The edit's error, and that of the reconstruction."""
-        by = f"/ that of the source to the answer, factors read by {self.extractor}"
-        return {
-            f"edit_error_{self.extractor}": Figure(
-                f"distance of the output to the answer {by}",
-                "",
-                0.0,
-                None,
-                False,
-                smallest=SMALLEST,
-            ),
-            f"inversion_error_{self.extractor}": Figure(
-                f"distance of the reconstruction to the source {by}",
-                "",
-                0.0,
-                None,
-                False,
-                smallest=SMALLEST,
-            ),
-        }
+        return error_figures(self.extractor, f"factors read by {self.extractor}")
 
     @property
     def ratios(self) -> dict[str, str]:

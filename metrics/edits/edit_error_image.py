@@ -6,12 +6,11 @@ from torch import Tensor
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.answers import without_ghosts
+from metrics.edits.edit_error import IDLE, error_figures
 from metrics.networks.reader import Reader
 from metrics.networks.readings import targets, things
 
 JUDGE = "zoo1"
-SMALLEST = 0.02  # of what doing nothing gives: a smaller difference does not matter
-IDLE = "distance of the source to the answer"
 
 
 class EditErrorImage(SampleMetric):
@@ -39,25 +38,7 @@ class EditErrorImage(SampleMetric):
     @property
     def figures(self) -> dict[str, Figure]:
         """The edit's error, and that of the reconstruction."""
-        by = f"/ that of the source to the answer, perceptual distance of {JUDGE}"
-        return {
-            "edit_error_image": Figure(
-                f"distance of the output to the answer {by}",
-                "",
-                0.0,
-                None,
-                False,
-                smallest=SMALLEST,
-            ),
-            "inversion_error_image": Figure(
-                f"distance of the reconstruction to the source {by}",
-                "",
-                0.0,
-                None,
-                False,
-                smallest=SMALLEST,
-            ),
-        }
+        return error_figures("image", f"perceptual distance of {JUDGE}")
 
     @property
     def ratios(self) -> dict[str, str]:
