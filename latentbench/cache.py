@@ -117,11 +117,10 @@ class Cache:
         """
         if self.folder is None:
             return dict(make())
-        path, sealed_as = self.folder / kind / key[:2] / f"{key}.sealed", f"{kind}/{key}"
-        found = _read(path, sealed_as)
+        found = self.find(kind, key)
         if found is not None:
-            self.saved += found.pop(COST, torch.zeros(2, dtype=torch.int64))
             return found
+        path, sealed_as = _place(self.folder, kind, key)
         before = self.cost()
         made = {name: value.detach().cpu().contiguous() for name, value in make().items()}
         try:
@@ -129,6 +128,18 @@ class Cache:
         except OSError as error:
             store.report_once(self.folder, error, "what it lacks is computed and not kept")
         return made
+
+    def find(self, kind: str, key: str) -> dict[str, Tensor] | None:
+        """Return the entry, or None where it is missing or damaged; see `get_or_make`."""
+        found = None if self.folder is None else _read(*_place(self.folder, kind, key))
+        if found is not None:
+            self.saved += found.pop(COST, torch.zeros(2, dtype=torch.int64))
+        return found
+
+
+def _place(folder: Path, kind: str, key: str) -> tuple[Path, str]:
+    """Return an entry's file, and the name that it is sealed under."""
+    return folder / kind / key[:2] / f"{key}.sealed", f"{kind}/{key}"
 
 
 def _read(path: Path, sealed_as: str) -> dict[str, Tensor] | None:

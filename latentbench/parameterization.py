@@ -6,6 +6,7 @@ alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar); flow models have alpha = 1
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -113,6 +114,29 @@ class Grid:
         scale = torch.as_tensor(eta, dtype=torch.float64).expand(self.n)[index]
         std = scale * s_next / s * inner.sqrt()
         return std.reshape((-1,) + (1,) * (x.dim() - 1)).to(x)
+
+    @cached_property
+    def straight(self) -> bool:
+        """Whether the levels are those of a flow, alpha = 1 - sigma."""
+        return bool(torch.allclose(self.alpha + self.sigma, torch.ones_like(self.alpha)))
+
+    def linear_step(self, i: int) -> tuple[float, float]:
+        """Return (p, q) of the deterministic step from level i to i + 1, x' = p x + q d.
+
+        See `direction` for d.
+        """
+        a, s = float(self.alpha[i]), float(self.sigma[i])
+        a_next, s_next = float(self.alpha[i + 1]), float(self.sigma[i + 1])
+        return (1.0, s_next - s) if self.straight else (a_next / a, s_next - a_next / a * s)
+
+    def direction(
+        self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."]
+    ) -> Float[Tensor, "b ..."]:
+        """Return the d of `linear_step`: eps, or a flow's velocity eps - x0.
+
+        A flow's first level holds no signal, where eps is all that x is made of.
+        """
+        return eps - x0 if self.straight else eps
 
 
 def transition(

@@ -33,7 +33,13 @@ from torch import Tensor
 
 from latentbench.errors import BadInput, HookNeverFired, Incompatible, NotFinite, unknown
 from latentbench.model import AttentionCall, Condition, Convention, DiffusionModel
-from latentbench.parameterization import Eta, Grid, split_prediction, transition
+from latentbench.parameterization import (
+    Eta,
+    Grid,
+    split_prediction,
+    transition,
+)
+from latentbench.sampling.fixed_point import FixedPoint
 
 Noise = Callable[[int], Tensor]  # step index -> z_i [b, ...]
 Window = tuple[float, float]  # share of the steps [from, to), 0 at the noisy end
@@ -564,6 +570,7 @@ def invert(
     start: int | None = None,
     stop: int = 0,
     convention: Convention = "matched",
+    fixed_point: FixedPoint | None = None,
     interventions: Sequence[Intervention] = (),
 ) -> Float[Tensor, "b ..."]:
     """Run the deterministic sampler backwards, from level `start` (clean) to level `stop`.
@@ -578,6 +585,8 @@ def invert(
         convention: the network receives the time of the level that the step goes to ("next", as
             DDIMInverseScheduler) or of the level where x is ("matched", as "Denoising Diffusion
             Implicit Models", equation 13); a clean x is at timestep 0.
+        fixed_point: refines each step, from the convention's result on, towards the latent that
+            the sampler takes back to where the step began; hooks run in every iteration.
         interventions: `before_step` sees x at level i + 1, `after_step` x at level i.
     """
     grid = grid or model.grid()
@@ -587,10 +596,24 @@ def invert(
         step, active, all_terms, x = loop.begin(i + 1, i, timestep, x)
         x0, eps = loop.predict(step, active, all_terms, x)
         alpha, sigma = grid.levels(i, x)
-        x = alpha * x0 + sigma * eps
+        guess = alpha * x0 + sigma * eps
+        if fixed_point is None:
+            x = guess
+        else:
+            x = fixed_point.solve(_implicit(loop, step, active, all_terms, x), guess)
         for v in active:
             x = v.after_step(step, x)
     return loop.finish(x)
+
+
+def _implicit(
+    loop: _Loop, step: Step, active: Sequence[Intervention], terms: Sequence[Term], x: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Return F: from where the sampler reaches x with the prediction at y, at the level of y."""
+    grid, i = loop.grid, step.reaches
+    there = replace(step, level=i, timestep=grid.timesteps[i].item())
+    p, q = grid.linear_step(i)
+    return lambda y: (x - q * grid.direction(*loop.predict(there, active, terms, y))) / p
 
 
 def _inverse_timestep(grid: Grid, i: int, convention: str) -> int | float:

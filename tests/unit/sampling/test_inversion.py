@@ -10,7 +10,7 @@ from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.model import Condition
-from latentbench.sampling.inversion import ddim_invert
+from latentbench.sampling.inversion import ddim_invert, ddim_trajectory
 from latentbench.sampling.loop import guided, invert, noise_to_level
 from latentbench.types import Batch, Space
 
@@ -137,3 +137,26 @@ def test_forward_steps_make_codes_of_plain_images_noisier(gaussian):
     plain = ddim_invert(gaussian, batch, Cache(None))
     fixed = ddim_invert(gaussian, batch, Cache(None), forward_noise=noise, forward_steps=5)
     assert float(plain.std()) < 0.5 * float(fixed.std())
+
+
+@pytest.mark.parametrize("forward_steps", [0, 2])
+def test_a_trajectory_ends_in_the_image_and_begins_in_x_t(latent, batch, forward_steps):
+    noise = torch.randn(2, *latent.latent_shape, generator=torch.Generator().manual_seed(0))
+    settings = {"forward_noise": noise, "forward_steps": forward_steps}
+    levels = ddim_trajectory(latent, batch, Cache(None), **settings)
+    assert levels.shape[1] == latent.grid().n + 1
+    assert torch.equal(levels[:, -1], latent.encode(batch.images))
+    assert torch.equal(levels[:, 0], ddim_invert(latent, batch, Cache(None), **settings))
+    terms = guided(latent.condition(None, 2), Condition(), 1.0)
+    for i in range(latent.grid().n - forward_steps):
+        assert torch.equal(
+            levels[:, i], invert(latent, levels[:, i + 1], terms, start=i + 1, stop=i)
+        )
+
+
+def test_a_kept_trajectory_serves_who_asks_for_x_t(pixel, batch, tmp_path):
+    cache = Cache(tmp_path, lambda: (pixel.evaluations.forward, pixel.evaluations.backward))
+    levels = ddim_trajectory(pixel, batch, cache)
+    before = pixel.evaluations.forward
+    assert torch.equal(ddim_invert(pixel, batch, cache), levels[:, 0])
+    assert pixel.evaluations.forward == before and cache.saved.tolist() == [2 * 5, 0]
