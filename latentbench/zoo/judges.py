@@ -2,9 +2,10 @@
 
 Three families, each with its own seed and its own faces. ``zoo1`` is a supervised convolutional
 network. ``zoo2`` has depthwise convolutions and layer norm, and its Frechet and perceptual features
-come from a trunk trained without labels. ``zoo3`` is patches that attend to each other, trained on
-degraded images too, and its features are fixed wavelets. How far their errors are the same is
-measured, and on their cards: they were trained on one kind of picture, so they are not independent.
+come from a trunk trained without labels. ``zoo3`` is patches that attend to each other, and its
+features are fixed wavelets. What reads factors and identity was trained on degraded images too, no
+feature was. How far their errors are the same is measured, and on their cards: they were trained on
+one kind of picture, so they are not independent.
 """
 
 import itertools

@@ -164,22 +164,21 @@ def test_no_training_reaches_the_features_of_zoo3(images):
 
 
 @pytest.mark.parametrize("kind", ["blur", "contrast"])
-def test_zoo3_reads_through_what_blinds_the_others(factors, images, kind):
+def test_degraded_images_are_read_nearly_as_well(judge, images, factors, kind):
     """Through a blur of 2 pixels, and at .4 of the contrast."""
     worse = DEGRADATIONS[kind](images, torch.ones(len(images), 1, 1, 1))
-    one, two, three = (error(load_judge(name), worse, factors) for name in JUDGES)
-    assert three < 0.85 * min(one, two)
+    assert error(judge, worse, factors) < 1.75 * error(judge, images, factors)
 
 
 @pytest.mark.slow
-def test_errors_of_zoo3_are_less_those_of_the_others():
-    """Correlation of errors with zoo1, against that of zoo2 with zoo1: blurred, and flat."""
-    one, two, three = (load_judge(name) for name in JUDGES)
-    found = measures.error_figures(one, [two, three], 256, first=30_000)
-    for view in ("blurred", "low_contrast"):
-        assert found[view]["correlation"]["zoo3"] < found[view]["correlation"]["zoo2"] - 0.1
-    seen = measures.error_figures(three, [], 256, first=30_000)["blurred"]["missed"]
-    assert seen["glasses"] < 0.1 < found["blurred"]["missed"]["glasses"]
+def test_judges_do_not_misread_degraded_images_alike():
+    """Correlation of the errors of each pair, blurred and flat; and glasses behind the blur."""
+    judges = [load_judge(name) for name in JUDGES]
+    for place, judge in enumerate(judges):
+        found = measures.error_figures(judge, judges[:place], 256, first=30_000)
+        for view in ("blurred", "low_contrast"):
+            assert all(shared < 0.68 for shared in found[view]["correlation"].values())
+        assert found["blurred"]["missed"]["glasses"] < 0.1
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline
 
@@ -86,7 +87,7 @@ def test_judges_and_generators_share_no_split():
 def test_files_are_small():
     sizes = [path.stat().st_size for path in weights.WEIGHTS_ROOT.rglob("*") if path.is_file()]
     assert max(sizes) <= 16 * 2**20
-    assert sum(sizes) <= 48 * 2**20
+    assert sum(sizes) <= 64 * 2**20
 
 
 def test_a_flipped_bit_is_found(copied):
@@ -320,10 +321,22 @@ def test_each_judge_has_its_own_faces_and_people():
     assert len({plan.seed for plan in plans}) == len(plans)
 
 
+def _unrefine(folder):
+    """Make a judge's folder one of before its refinement, with the heads of after it."""
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    state = {key: value for key, value in state.items() if not key.startswith("reader.")}
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(judges.CONFIGS[folder.name]))
+    card = weights.card(folder.name)
+    del card["training"][f"{folder.name}_degraded"]
+    (folder / weights.CARD).write_text(json.dumps(card | {"sha256": weights.hashes(folder)}))
+
+
 @pytest.mark.parametrize("name", judges.REFINEMENTS)
 def test_refinement_changes_what_is_read_and_no_feature(name, tmp_path, monkeypatch, images):
     shutil.copytree(weights.folder(name), tmp_path / name)
     monkeypatch.setattr(weights, "WEIGHTS_ROOT", tmp_path)
+    _unrefine(tmp_path / name)
     monkeypatch.setattr(judges, "PEOPLE", 4)
     small = replace(judges.REFINEMENTS[name], plan=replace(PLAN, name=f"{name}_degraded"))
     monkeypatch.setitem(judges.REFINEMENTS, name, small)
