@@ -10,8 +10,9 @@ from scipy import stats
 from calibration.laws import BEYOND, HELD, Law
 from calibration.table import Table, share
 from latentbench.intervals import Array, Units, wilson
+from latentbench.means import crossed_mean
 from latentbench.metric import linearised
-from latentbench.statistics import crossed_mean, mean_score, rate_score
+from latentbench.statistics import mean_score, rate_score
 from latentbench.types import Score
 
 SIZES = (8, 12, 16, 32, 64, 128)

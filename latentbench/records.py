@@ -22,7 +22,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from latentbench import store
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import BadInput
 from latentbench.intervals import Kind
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import MissingWeights, unknown
 from latentbench.paths import is_utf8
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from omegaconf import DictConfig, OmegaConf
 
-from latentbench.cache import content_hash
 from latentbench.cells.batch_runner import is_out_of_memory
+from latentbench.content import content_hash
 from latentbench.errors import LatentbenchError, MissingWeights
 from latentbench.records import Record, in_words
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from latentbench.benchmark import Bench
-from latentbench.cache import content_hash
 from latentbench.cells.plan import Cell
 from latentbench.cells.progress import display
+from latentbench.content import content_hash
 from latentbench.editor import Editor
 from latentbench.types import Edit
 

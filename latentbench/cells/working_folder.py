@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from latentbench import store
 from latentbench.benchmark import Work
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import BadInput
 from latentbench.types import Samples
 

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from latentbench.cache import content_hash
 from latentbench.conformance.trial import NAMES, Trial
+from latentbench.content import content_hash
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import BadInput, LatentbenchError
 from latentbench.streams import Streams

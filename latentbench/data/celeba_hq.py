@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentbench.bounds import Count, Name, Size
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.decoding import decode_mask, header
 from latentbench.data.faults import refuse
 from latentbench.data.folder import ImageFolder

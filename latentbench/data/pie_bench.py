@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentbench.bounds import Count, Name, Size, between, distinct, not_empty
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.decoding import header
 from latentbench.data.faults import refuse, shortened
 from latentbench.data.folder import ImageFolder

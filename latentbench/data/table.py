@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.data.decoding import decode
 from latentbench.data.faults import refuse

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.bounds import Dtype, Guidance, Name, Steps
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import HookNeverFired, Incompatible
 from latentbench.model import AttentionCall, Condition, Evaluations, Taps
 from latentbench.models.components import load_component, load_network, read_scheduler, resolve

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification
 
 from latentbench.bounds import Dtype, Name
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import BadInput, unknown
 from latentbench.models.metered import MeteredNetwork, weights_hash
 from latentbench.models.scorer import Preparation, load_published

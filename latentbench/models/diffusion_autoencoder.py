@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from latentbench.bounds import Dtype, Name, Steps
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.model import Condition
 from latentbench.models.convolutions import ImageEncoder
 from latentbench.models.semantic import SemanticDiffusion

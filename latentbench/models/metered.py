@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.model import Evaluations
 
 

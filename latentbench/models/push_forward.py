@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.bounds import Dtype, Name
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import Incompatible
 from latentbench.model import Condition, Evaluations, LatentModel
 from latentbench.models.components import load_network, resolve

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from latentbench.bounds import Dtype, Name
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import BadInput
 from latentbench.models.components import load_component, load_network
 from latentbench.models.metered import MeteredNetwork, weights_hash

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.intervals import FEWEST, Array, Units, jackknife_units, row_units
+from latentbench.means import Mean, crossed_mean, jackknife_mean
 from latentbench.records import Record, ScoreEntry, Status, read_samples
-from latentbench.reports.comparison import Comparison, Ranking, compare, compare_sets
-from latentbench.statistics import Mean, crossed_mean, jackknife_mean
+from latentbench.reports.comparison import Comparison, Ranking, compare, compare_sets, kendall
 
 Found = tuple[Path, Record]
 Numbers = npt.NDArray[np.intp]
@@ -256,15 +255,17 @@ class Board:
         both = [k for k in first.order if k in second.order]
         if len(both) < 2:
             return None
-        read = [[ranking.values[k] for k in both] for ranking in (first, second)]
-        tau = float(np.asarray(stats.kendalltau(*read))[0])
+        read = [
+            [value for k in both if (value := ranking.values[k]) is not None]
+            for ranking in (first, second)
+        ]
+        tau = kendall(*read)
         told = [
             (i, j) for i, j in combinations(both, 2) if first.apart(i, j) and second.apart(i, j)
         ]
         turned = sum(first.better(i, j) != second.better(i, j) for i, j in told)
         order = tuple(self.rows[k].first.label("method") for k in second.order if k in both)
-        known = None if np.isnan(tau) else tau
-        return Agreement(figure, twin_of(figure), known, len(both), len(told), turned, order)
+        return Agreement(figure, twin_of(figure), tau, len(both), len(told), turned, order)
 
 
 def boards(found: Iterable[Found]) -> list[Board]:

@@ -11,7 +11,7 @@ from scipy import special
 
 from latentbench.errors import BadInput
 from latentbench.intervals import FEWEST, LEVEL, Array, Units, jackknife_units
-from latentbench.statistics import crossed_mean, jackknife_mean
+from latentbench.means import crossed_mean, jackknife_mean
 
 POWER = 0.8  # at which a difference counts as detectable
 
@@ -77,7 +77,7 @@ def compare(gaps: Array, common: int = -1) -> Comparison | None:
 
     The mean over images is tested as `latentbench.intervals.Units` does, whose p-value and interval
     go together. Several seeds: the result must hold for seeds and images drawn at random as well,
-    see `latentbench.statistics.crossed_mean`: the larger p-value, the union of both intervals.
+    see `latentbench.means.crossed_mean`: the larger p-value, the union of both intervals.
 
     Args:
         gaps: first minus second per seed and image ``[s, n]``, all finite.
@@ -256,6 +256,21 @@ class Ranking:
         if not m or min(c.smallest_p for c in self.pairs.values()) * m >= LEVEL:
             return None
         return float(np.median([c.detectable(LEVEL / m) for c in self.pairs.values()]))
+
+
+def kendall(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Return Kendall's tau-b of two readings of the same rows, None where one reads all the same.
+
+    Example:
+        >>> kendall([1, 2, 3], [1, 3, 2])
+        0.33333333333333337
+    """
+    one, other = (np.sign(np.subtract.outer(x, x)) for x in (a, b))
+    untied = np.abs(one).sum() / 2, np.abs(other).sum() / 2  # each pair counts once
+    if not all(untied):
+        return None
+    tau = (one * other).sum() / 2 / np.sqrt(untied[0]) / np.sqrt(untied[1])
+    return float(np.clip(tau, -1, 1))
 
 
 def images_for(pairs: int) -> int:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.cache import Cache, content_hash
+from latentbench.cache import Cache
+from latentbench.content import content_hash
 from latentbench.errors import BadInput
 from latentbench.model import Condition, Convention, DiffusionModel
 from latentbench.parameterization import Grid

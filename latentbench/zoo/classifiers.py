@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from latentbench import weights
 from latentbench.bounds import Name
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.faces import FACTOR_NAMES
 from latentbench.errors import unknown
 from latentbench.models.classifier import Classifier

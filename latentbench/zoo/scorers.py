@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentbench import weights
 from latentbench.bounds import Name
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.errors import BadInput, unknown
 from latentbench.models.scorer import Scorer
 from latentbench.zoo.judges import JUDGES

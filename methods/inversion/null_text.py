@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Guidance, NotNegative, Positive, Steps, between
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.editor import Editor
 from latentbench.model import Condition, Convention, DiffusionModel
 from latentbench.parameterization import transition

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Count, Guidance, Positive, Steps
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.editor import Editor
 from latentbench.model import DiffusionModel
 from latentbench.sampling.loop import generate, guided, plain, predict

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.batching import map_batches
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.metric import Surroundings
 from latentbench.records import in_words

@@ -18,9 +18,9 @@ PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement", "cal
 # Rooms of more than one module or of another name; any other module or folder of latentbench is a
 # room of its own, and so is each package of the checkout.
 SHARED = {
-    "vocabulary": "types errors streams processes store cache batching config weights "
-    "parameterization records intervals statistics metric_state bounds annotations option fitting "
-    "paths module_state command",
+    "vocabulary": "types errors streams processes store content cache batching config weights "
+    "parameterization records intervals means statistics metric_state bounds annotations option "
+    "fitting paths module_state command",
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }

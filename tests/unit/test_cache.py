@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentbench.cache import Cache, content_hash, encode
+from latentbench.cache import Cache
+from latentbench.content import content_hash, encode
 
 
 class Counter:

@@ -6,12 +6,8 @@ from sklearn.utils import shuffle
 
 from latentbench.errors import BadInput
 from latentbench.intervals import jackknife, wilson
-from latentbench.statistics import (
-    crossed_mean,
-    jackknife_mean,
-    mean_score,
-    rate_score,
-)
+from latentbench.means import crossed_mean, jackknife_mean
+from latentbench.statistics import mean_score, rate_score
 
 
 def names(n):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from latentbench.cache import content_hash
 from latentbench.conformance import toy
+from latentbench.content import content_hash
 from latentbench.errors import BadInput
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
