@@ -220,7 +220,7 @@ class Samples:
         factors: known factors of the source.
         wanted: factors that a perfect output would have, per output.
         noise: x_T, inverted or given, for the statistics of the latent.
-        ends: the real images that a path should begin and end with.
+        ends: the images that a path should begin and end with.
         codes: what a model's space holds of the source, one vector per row.
         other_codes: the same image's vector in the space that `codes` are compared with.
         masks: 1 where the edit may change the image, for local edits.

@@ -184,7 +184,7 @@ def _tiles(row: Row) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
         ("output" if s is None else f"{chosen.get(k, '')}{s:.3g}", image)
         for k, (s, image) in enumerate(zip(strengths, row.outputs, strict=True))
     ]
-    if row.truths:
+    if row.truths and not row.ends:
         tiles.append(("truth", row.truths[row.main if row.main is not None else -1]))
     tiles += [("to", image) for image in row.ends[1:]]
     return [(name, tile) for name, tile in tiles if tile is not None]

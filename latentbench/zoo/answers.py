@@ -4,9 +4,37 @@ The answer is the rendered image that was asked for. A judge reads it as it read
 what the judge reads wrong in both cancels.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from latentbench.batching import map_batches
+from latentbench.data.dataset import Dataset
+from latentbench.data.faces import FACTOR_NAMES
+from latentbench.types import Capability
+from latentbench.zoo.judges import Judge
+
+PROJECTORS = ("zoo2", "zoo3")  # judges the mean of whose readings says what face an image shows
+
+
+READ = 16  # images a judge sees at once
+
+
+def read_factors(
+    images: Float[Tensor, "b s 3 h w"], judges: Sequence[Judge]
+) -> Float[Tensor, "b s f"]:
+    """Return the mean of the factors that judges read on images, in [0, 1]."""
+    rows = images.flatten(0, 1)
+    read = [map_batches(judge.factors, rows, READ) for judge in judges]
+    return torch.stack(read).mean(0).unflatten(0, images.shape[:2])
+
+
+def is_drawn(dataset: Dataset) -> bool:
+    """Return whether the data set draws faces of the factors that judges read."""
+    drawn = Capability.COUNTERFACTUALS in dataset.gives
+    return drawn and tuple(dataset.factor_names) == FACTOR_NAMES
 
 
 def factor_distance(

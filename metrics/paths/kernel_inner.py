@@ -9,9 +9,10 @@ from metrics.sets.kernel import kernel_score
 class InnerKernelDistance(InnerDistance):
     """Kernel distance of the inner frames of paths to real images, and to the paths' own ends.
 
-    `kd_inner_real` is the realism of inner frames; `kd_inner_ends` is AID's fidelity with an
-    unbiased distance for FID: how far interpolation leaves the model's own output distribution.
-    A cross-fade wins every smoothness figure and loses these. Pairs of one path are left out.
+    `kd_inner_ends` is AID's fidelity with an unbiased distance for FID: how far interpolation
+    leaves the model's own output distribution. Neither is realism: what lies between faces varies
+    less than faces do, so a perfect path differs from real images as a set, and can be further from
+    them than a cross-fade; see `inner_projection`. Pairs of one path are left out.
 
     Source: He et al., "AID: Attention Interpolation of Text-to-Image Diffusion", section 4
     (fidelity); Binkowski et al., "Demystifying MMD GANs", section 4.

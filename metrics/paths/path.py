@@ -19,7 +19,7 @@ class PathSmoothness(SampleMetric):
     """Consistency and smoothness of a path under a learned perceptual distance d_k of its steps.
 
     * `consistency`: mean_k d_k, lower is better (AID); trivial blends win it, so read it with
-      `kd_inner_real`.
+      `inner_projection`.
     * `smooth_gini`: 1 - Gini(d), Gini = sum_ij |d_i - d_j| / (2 m^2 mean d) over m steps: 1 for
       equal steps, 1 / m for a single jump (AID). `smooth_norm` stretches it to 0..1, so that
       paths of other numbers of frames are nearer to each other.

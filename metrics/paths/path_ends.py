@@ -1,4 +1,4 @@
-"""`end_rmse` and `end_lpd_<judge>`: does a path between real images begin and end with them?"""
+"""`end_rmse` and `end_lpd_<judge>`: does a path begin and end with the asked images?"""
 
 from torch import Tensor
 
@@ -10,11 +10,12 @@ from metrics.pairs.pairwise import unit_range
 
 
 class PathEnds(SampleMetric):
-    """Distance of a path's first and last frame to the two real images, mean over both.
+    """Distance of a path's first and last frame to the two asked images, mean over both.
 
     `end_rmse` is the root mean squared pixel error with images in [0, 1], `end_lpd` the judge's
-    perceptual distance. A path that is smooth and ends elsewhere has left the images behind: this
-    is the inversion's error, and read it together with every figure of such a path.
+    perceptual distance. Asked are two real images, and then this is the inversion's error, or what
+    the model itself makes of two noises. A path that is smooth and ends elsewhere has left them
+    behind: read it together with every figure of such a path.
 
     Source: this suite; AID evaluates generated ends only.
 
@@ -36,7 +37,7 @@ class PathEnds(SampleMetric):
     @property
     def figures(self) -> dict[str, Figure]:
         """Pixel and perceptual error."""
-        what = "of a path's ends to the real images"
+        what = "of a path's ends to the asked images"
         perceptual = f"learned distance of {self.extractor} {what}"
         return {
             "end_rmse": Figure(f"root mean squared error {what}", "", 0.0, 1.0, False),

@@ -46,6 +46,7 @@ from metrics.paths.frechet_inner import InnerFrechetDistance
 from metrics.paths.istd import ISTD
 from metrics.paths.kernel_inner import InnerKernelDistance
 from metrics.paths.path import PathSmoothness
+from metrics.paths.path_error_image import PathErrorImage
 from metrics.sets.frechet import FrechetDistance
 from metrics.sets.frechet_infinity import FrechetInfinity
 from metrics.sets.kernel import KernelDistance
@@ -66,6 +67,7 @@ MAKERS = [
     EditError, EditErrorImage, AllAsked,
     Background, BackgroundPerceptual,
     Monotonicity, IdentityPreservation, TruthKernelDistance, ISTD, PathSmoothness, FactorPath,
+    PathErrorImage,
     NoiseStatistics,
     lambda: FrechetDistance(reference_n=200), lambda: KernelDistance(reference_n=200),
     lambda: InnerKernelDistance(reference_n=200), lambda: PrecisionRecall(reference_n=100),

@@ -13,7 +13,12 @@ sys.path.append(str(Path(__file__).parent))
 
 
 def run(
-    folder: Path, benchmark: str, method: str, metrics: Sequence[str], settings: Sequence[str] = ()
+    folder: Path,
+    benchmark: str,
+    method: str,
+    metrics: Sequence[str],
+    settings: Sequence[str] = (),
+    model: str = "planted_editors.Blank",
 ) -> Record:
     """Return the record of one cell.
 
@@ -23,6 +28,7 @@ def run(
         method: class and settings, such as "planted_editors.Leaky k=2".
         metrics: options of conf/metric.
         settings: of the benchmark, as on the command line.
+        model: class of the model.
     """
     import cells
 
@@ -34,7 +40,7 @@ def run(
     values: Any = OmegaConf.to_container(OmegaConf.from_dotlist(given))
     OmegaConf.set_struct(config, False)
     config.method = {"_target_": target, **values}
-    config.model = {"_target_": "planted_editors.Blank"}
-    names = {"benchmark": benchmark, "method": method, "model": "blank", "dataset": "faces"}
+    config.model = {"_target_": model}
+    names = {"benchmark": benchmark, "method": method, "model": model, "dataset": "faces"}
     record, _ = run_cell(config, names)
     return record

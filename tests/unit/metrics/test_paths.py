@@ -7,16 +7,18 @@ import torch
 from planted import PlantedData, plant
 
 from latentbench.data.faces import FACTOR_NAMES
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, NotMeasurable
 from latentbench.sampling.linear import slerp
-from latentbench.types import Samples
+from latentbench.types import Capability, Samples
 from metrics.paths.factor_path import FactorPath, ordered
 from metrics.paths.frechet_inner import InnerFrechetDistance
 from metrics.paths.istd import ISTD
 from metrics.paths.kernel_inner import InnerKernelDistance
-from metrics.paths.manifold import MiddleManifoldDistance
 from metrics.paths.path import PathSmoothness, gini
 from metrics.paths.path_ends import PathEnds
+from metrics.paths.path_error import PathError
+from metrics.paths.path_error_image import PathErrorImage
+from metrics.paths.projection import InnerProjection
 
 N, T = 12, 11
 TIMES = torch.linspace(0, 1, T)
@@ -226,26 +228,91 @@ class TestInnerKernelDistance:
         assert all(s.value is None and "needs 2 of 3" in s.note for s in metric.compute().values())
 
 
-class TestMiddleManifold:
-    """Real images are planted; a middle that is one of them is on the manifold."""
+class Faces(PlantedData):
+    """Draws an image that holds the factors."""
 
-    def real(self, first: int) -> torch.Tensor:
-        return PlantedData().batch("test", range(first, first + N)).images
+    gives = PlantedData.gives | {Capability.COUNTERFACTUALS}
 
-    def test_a_real_image_is_best_and_a_blend_is_further_away(self, surroundings):
-        a, middle, b = (self.real(k * N) for k in range(3))
-        through = scored(MiddleManifoldDistance(k=1), torch.stack([a, middle, b], 1), surroundings)
-        assert through["mid_manifold_zoo1"] == pytest.approx(0, abs=1e-6)
-        off = torch.stack([a, -torch.ones_like(a), b], 1)
-        blank = scored(MiddleManifoldDistance(k=1), off, surroundings)
-        assert blank["mid_manifold_zoo1"] > 0.1
+    def render(self, factors):
+        return plant(factors)
 
-    def test_a_path_that_does_not_move_is_as_far_as_its_ends(self, surroundings):
-        """Trap: nothing is gained by standing still off the manifold."""
-        still = (ends()[0] + 0.4).clamp(-1, 1)[:, None].expand(-1, T, -1, -1, -1)
-        values = scored(MiddleManifoldDistance(), still, surroundings)
-        assert values["mid_manifold_ratio_zoo1"] == pytest.approx(1)
-        assert values["mid_manifold_zoo1"] > 0
+
+@pytest.fixture
+def drawing(surroundings):
+    return replace(surroundings, dataset=Faces())
+
+
+def between(times):
+    """Draw an even path's frames at other times."""
+    a, b = torch.full((N, 1, F), 0.2), torch.full((N, 1, F), 0.8)
+    return plant(a + (b - a) * times.reshape(1, -1, 1))
+
+
+def path_error(metric, times, drawing, truths=None):
+    measured = metric()
+    measured.prepare(drawing)
+    truths = between(TIMES) if truths is None else truths
+    measured.update(replace(paths(between(times)), truths=truths))
+    (score,) = measured.compute().values()
+    return score.value
+
+
+def test_a_path_error_is_a_ratio_of_sums(drawing):
+    eased = TIMES**2 * (3 - 2 * TIMES)
+    for times in (torch.zeros(T), eased):
+        jump = torch.minimum(TIMES, 1 - TIMES).sum()
+        expected = float((times - TIMES).abs().sum() / jump)
+        assert path_error(PathError, times, drawing) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", [PathError, PathErrorImage])
+class TestPathError:
+    def test_the_even_path_is_0_and_a_jump_is_1(self, metric, drawing):
+        assert path_error(metric, TIMES, drawing) == pytest.approx(0, abs=1e-5)
+        assert path_error(metric, (TIMES > 0.5).float(), drawing) == pytest.approx(1, rel=1e-5)
+
+    def test_standing_still_and_ends_that_are_not_asked_are_worse_than_a_jump(
+        self, metric, drawing
+    ):
+        assert path_error(metric, torch.zeros(T), drawing) > 1.5
+        assert path_error(metric, TIMES.flip(0), drawing) > 1.5
+
+    def test_two_frames_are_no_path_and_no_faces_no_answer(self, metric, drawing):
+        with pytest.raises(NotMeasurable, match="at least 3 frames, got 2"):
+            path_error(metric, TIMES[:2], drawing, torch.zeros(N, 2, 3, 16, 16))
+        assert "does not draw" in metric().unfed(PlantedData())
+        assert metric().unfed(Faces()) is None
+
+
+class TestInnerProjection:
+    def found(self, frames, drawing):
+        metric = InnerProjection()
+        metric.prepare(drawing)
+        metric.update(paths(frames))
+        (score,) = metric.compute().values()
+        return score
+
+    def test_drawn_frames_are_on_it_and_others_are_not(self, drawing):
+        factors = torch.rand(N, T, F, generator=torch.Generator().manual_seed(0))
+        drawn, texture = plant(factors), 0.3 * torch.randn(N, T, 3, 16, 16)
+        assert self.found(drawn, drawing).value == pytest.approx(0, abs=1e-3)
+        textured = self.found(plant(factors, texture.clamp(-1, 1)), drawing)
+        assert textured.value > 0.3
+        real = float(textured.note.split()[-1])
+        assert real == pytest.approx(textured.value, rel=0.1)  # real images have that texture
+
+    def test_the_ends_do_not_count(self, drawing):
+        frames = plant(torch.full((N, T, F), 0.5))
+        frames[:, [0, -1]] = 1.0
+        assert self.found(frames, drawing).value == pytest.approx(0, abs=1e-3)
+
+    def test_the_projection_is_the_mean_of_what_two_judges_read(self, drawing):
+        """Neither of them is the judge that measures."""
+        asked = []
+        spied = replace(drawing, judge=lambda n, d: asked.append(n) or drawing.judge(n, d))
+        InnerProjection(extractor="zoo1").prepare(spied)
+        assert asked == ["zoo1", "zoo2", "zoo3"]
+        assert "does not draw" in InnerProjection().unfed(PlantedData())
 
 
 class TestPathEnds:
