@@ -9,12 +9,14 @@ import pytest
 from planted_cells import run
 
 from latentbench.records import Status
+from metrics.edits.edit_error import SMALLEST
 
 THING, GRADED = "glasses+", "smile+"
 METRICS = ("edit_error", "edit_error_image", "target_gain")
 SMALL = ("benchmark.n=8", "benchmark.calibration_n=6")
 HONEST = ("Leaky k=1", "Leaky k=2", "Leaky k=4")
 IDLE = ("Tiny", "GlobalBlur", "BrightnessShift", "TinyGarbage")
+BLURRED = ("PerfectBlurred", "LossyInversion")  # by .4 pixels, which judges nearly read through
 OTHERS = ("OneFace", "OtherFace", "OtherFaceBoth")
 
 
@@ -69,8 +71,9 @@ class TestOrder:
     def test_perfect_stands_alone_in_front(self, error, edit):
         perfect = error("Perfect", edit)
         assert perfect < 0.02 and error("Perfect", edit, "edit_error_image") < 0.05
-        for other in (*HONEST, *IDLE, *OTHERS, "HalfMix", "PerfectBlurred", "LossyInversion"):
-            assert error(other, edit) > perfect + 0.05, other
+        for other in (*HONEST, *IDLE, *OTHERS, "HalfMix", *BLURRED):
+            margin = SMALLEST if other in BLURRED else 0.05
+            assert error(other, edit) > perfect + margin, other
             assert error(other, edit, "edit_error_image") > 0.1, other
 
     def test_slight_blur_is_behind_and_before_honest_imperfect_editors(self, error, edit):
@@ -123,13 +126,11 @@ class TestOrder:
         assert scores["edit_error_zoo1"].value > 0.75
         assert not found["reached"]
         assert scores["edit_error_image"].value > 0.95
-        assert scores["edit_error_image"].value > 0.99
 
     def test_an_attack_on_the_judge_that_scores_is_seen_by_the_image(self, verdict, edit):
         scores, found = verdict("Adversarial judge=zoo1", edit)
         assert not found["reached"] and found["matched_image_gain"] < 0.1
         assert scores["edit_error_image"].value > 0.95
-        assert scores["edit_error_image"].value > 0.99
 
 
 @pytest.mark.slow
