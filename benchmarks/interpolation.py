@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, between
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset, Split
 from latentbench.types import Batch, Capability, Description, Endpoint, Latent, Samples, Space
 from latentbench.zoo.answers import PROJECTORS, is_drawn, read_factors

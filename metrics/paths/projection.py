@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, Surroundings
