@@ -1,31 +1,32 @@
 """Does an edit change what was asked and nothing else?"""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.strengths import Point, choose
-from latentbench.batching import map_batches, padded_batches
+from benchmarks.attributes import (
+    CHOICE,
+    Attributes,
+    column_of,
+    edit_named,
+    far_images,
+    general_edit,
+    goal_of,
+)
+from benchmarks.strengths import choose
+from benchmarks.trials import Trials
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.bounds import Count, above, at_most, between, distinct, matches, not_empty
+from latentbench.bounds import Count, above, at_most, between, matches
 from latentbench.data.dataset import Dataset
-from latentbench.errors import BadInput, NoEffect, unknown
+from latentbench.errors import unknown
 from latentbench.types import Batch, Capability, Edit, Samples
-from latentbench.zoo.answers import factor_distance
-from latentbench.zoo.judges import Judge, JudgeName, load_judge, reliability
+from latentbench.zoo.judges import Judge, JudgeName, load_judge
 
 SCORER = "zoo1"  # judge of the main score
-CHOICE = "calibration"  # split on whose images strengths are chosen
-READ = 16  # images a judge sees at once
-SUMS = ("distance", "idle", "gain", "scorer_gain", "asked", "moved", "true")
 
-Attribute = Annotated[str, matches(".+[+-]", "such as glasses+ or hat-")]
-Attributes = Annotated[Sequence[Attribute], not_empty, distinct]
 Matcher = Annotated[JudgeName, matches(f"(?!{SCORER}$).+", f"other than {SCORER}, which scores")]
 Scored = Literal["generator", "judge", "test"]
 EDITS = (
@@ -67,7 +68,7 @@ class AttributeEditing(Benchmark):
     """
 
     question = "Does an edit change what was asked and nothing else?"
-    version = 3
+    version = 4
     verbs = frozenset({"edit"})
     needs = frozenset({Capability.LABELS, Capability.COUNTERFACTUALS})
     gives = frozenset({Capability.TARGET_PROMPTS})
@@ -93,11 +94,11 @@ class AttributeEditing(Benchmark):
         """Refuse attributes that the data do not have, and too few images far from a goal."""
         super().check(dataset)
         for name in self.attributes:
-            attribute = str(_edit(name).attribute)
+            attribute = str(edit_named(name).attribute)
             if attribute not in dataset.attributes:
                 raise unknown("attribute", attribute, dataset.attributes)
-            _untouched(dataset, self.split, name, self.n)
-            _untouched(dataset, CHOICE, name, self.calibration_n)
+            far_images(dataset, self.split, name, self.n)
+            far_images(dataset, CHOICE, name, self.calibration_n)
 
     def curve(self, max_strength: float) -> tuple[float, ...]:
         """Return 0 and the native strengths of the curve, evenly spaced."""
@@ -105,7 +106,7 @@ class AttributeEditing(Benchmark):
 
     def edits(self, dataset: Dataset) -> Sequence[Edit]:
         """Return the edits without prompts, for methods that fit."""
-        return [_general(dataset, name) for name in self.attributes]
+        return [general_edit(dataset, name) for name in self.attributes]
 
     def groups(self, dataset: Dataset) -> Sequence[str]:
         """Return the edits' names."""
@@ -126,7 +127,7 @@ class AttributeEditing(Benchmark):
         images = bench.editor.edit(batch, edit, torch.tensor(made)).clamp(-1, 1).cpu()
         assert batch.factors is not None
         wanted = batch.factors.clone()
-        wanted[:, _column(bench.dataset, work.group)] = goal_of(work.group)
+        wanted[:, column_of(bench.dataset, work.group)] = goal_of(work.group)
         answer = self.answer(bench.dataset, work.group, self.split, index)
         return Samples(
             batch.ids,
@@ -147,12 +148,12 @@ class AttributeEditing(Benchmark):
 
     def numbers(self, dataset: Dataset, name: str, places: Sequence[int]) -> list[int]:
         """Return the indices in the data set of the images that are scored."""
-        found = _untouched(dataset, self.split, name, self.n)
+        found = far_images(dataset, self.split, name, self.n)
         return [found[k] for k in places]
 
     def ask(self, bench: Bench, name: str, split: str, index: Sequence[int]) -> tuple[Batch, Edit]:
         """Return these images, and what a method is asked to do with them."""
-        batch, edit = bench.dataset.batch(split, index), _edit(name)
+        batch, edit = bench.dataset.batch(split, index), edit_named(name)
         prompts = None
         if batch.prompts is not None:
             goal = torch.full((len(index),), goal_of(name))
@@ -163,7 +164,7 @@ class AttributeEditing(Benchmark):
         self, dataset: Dataset, name: str, split: str, index: Sequence[int]
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the images that were asked for."""
-        attribute, column = name[:-1], _column(dataset, name)
+        attribute, column = name[:-1], column_of(dataset, name)
         factors = dataset.describe(split, index).factors
         assert factors is not None
         share = 1.0 if attribute in dataset.things else self.gain
@@ -172,176 +173,7 @@ class AttributeEditing(Benchmark):
 
     def _choose(self, bench: Bench, name: str, judges: Sequence[Judge]) -> dict[str, Any]:
         curve = self.curve(bench.editor.max_strength)
-        trials = _Trials(self, bench, name, judges)
+        trials = Trials(self, bench, name, judges)
         one_image = 1 / self.calibration_n if trials.is_thing else 0.0
-        return choose(trials.read, curve, self.gain, max(self.tolerance, one_image))
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """One batch of calibration images with what the judges read on their sources and answers.
-
-    Args:
-        batch: the images.
-        edit: what is asked of them.
-        kept: how many of them count; the rest pads the batch.
-        source: factors read on the sources, by both judges.
-        answer: factors read on the answers, by the judge that matches.
-        true: the true change of the image, all of it.
-        change: the asked change of the factor.
-    """
-
-    batch: Batch
-    edit: Edit
-    kept: int
-    source: tuple[Float[Tensor, "b 1 f"], ...]
-    answer: Float[Tensor, "b 1 f"]
-    true: Float[Tensor, "b 1 3 h w"]
-    change: Float[Tensor, "b 1"]
-
-
-class _Trials:
-    """What the judges read on edits of one attribute, on the calibration images.
-
-    Args:
-        protocol: its settings.
-        bench: what it works with.
-        name: the edit.
-        judges: the one that matches, and the one that scores.
-    """
-
-    def __init__(
-        self, protocol: AttributeEditing, bench: Bench, name: str, judges: Sequence[Judge]
-    ) -> None:
-        self.protocol, self.bench, self.name, self.judges = protocol, bench, name, judges
-        self.reliability = reliability(protocol.judge).to(bench.device)
-        self.column = _column(bench.dataset, name)
-        self.is_thing = name[:-1] in bench.dataset.things
-        numbers = _untouched(bench.dataset, CHOICE, name, protocol.calibration_n)
-        self.start: dict[tuple[str, ...], Tensor] = {}
-        self.asked = [
-            self._ask([numbers[k] for k in places], kept)
-            for places, kept in padded_batches(len(numbers), bench.batch_size)
-        ]
-
-    def read(self, strengths: Sequence[float]) -> Mapping[float, Point]:
-        """Return what is read at each strength, over all images."""
-        sums = torch.zeros(len(SUMS), len(strengths), dtype=torch.float64)
-        for asked in self.asked:
-            images = self.bench.editor.edit(asked.batch, asked.edit, torch.tensor(strengths))
-            images = images.clamp(-1, 1).to(self.bench.device)
-            self._check_effect(asked, images, strengths)
-            sums += self._sums(asked, images)
-        distance, idle, gain, scorer_gain, whole, moved, true = sums
-        columns = (distance / idle, gain / whole, scorer_gain / whole, moved / true)
-        table = torch.stack(columns, 1).tolist()
-        return {s: Point(*row) for s, row in zip(strengths, table, strict=True)}
-
-    def _check_effect(
-        self, asked: _Asked, images: Float[Tensor, "b s 3 h w"], strengths: Sequence[float]
-    ) -> None:
-        """Refuse a trial that changes nothing; the curve itself is the runner's to judge.
-
-        Raises:
-            NoEffect: an image at the only strength is the reconstruction.
-        """
-        if 0.0 in strengths:
-            self.start[asked.batch.ids] = images[:, strengths.index(0.0)]
-        elif bool((images[:, 0] == self.start[asked.batch.ids]).flatten(1).all(1).any()):
-            raise NoEffect(f"{self.name} at strength {strengths[0]:g} changed no pixel of an image")
-
-    def _ask(self, index: Sequence[int], kept: int) -> _Asked:
-        data, device = self.bench.dataset, self.bench.device
-        batch, edit = self.protocol.ask(self.bench, self.name, CHOICE, index)
-        goal = torch.full((len(index),), goal_of(self.name))
-        whole = data.counterfactual(CHOICE, index, self.name[:-1], goal)
-        answer = self.protocol.answer(data, self.name, CHOICE, index)
-        sources = batch.images.to(device)[:, None]
-        assert batch.factors is not None
-        return _Asked(
-            batch,
-            edit,
-            kept,
-            tuple(_factors(judge, sources) for judge in self.judges),
-            _factors(self.judges[0], answer.to(device)[:, None]),
-            whole.to(device)[:, None] - sources,
-            (goal - batch.factors[:, self.column]).abs()[:, None],
-        )
-
-    def _sums(self, asked: _Asked, images: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "7 s"]:
-        """Return, summed over the images that count, what `SUMS` names."""
-        read, second = (_factors(judge, images) for judge in self.judges)
-        source, second_source = asked.source
-        things = torch.zeros_like(source, dtype=torch.bool)
-        things[..., self.column] = self.is_thing
-        answer = asked.answer.expand_as(read)
-        to_answer = (source, self.reliability, things)
-        change = images - asked.batch.images.to(images.device)[:, None]
-        parts = (
-            factor_distance(read, answer, *to_answer),
-            factor_distance(source, asked.answer, *to_answer),
-            self._gain(read, source),
-            self._gain(second, second_source),
-            torch.ones_like(asked.change) if self.is_thing else asked.change,
-            (change * asked.true).sum((2, 3, 4)),
-            asked.true.square().sum((2, 3, 4)),
-        )
-        s = images.shape[1]
-        return torch.stack([x[: asked.kept].double().cpu().expand(-1, s).sum(0) for x in parts])
-
-    def _gain(
-        self, read: Float[Tensor, "b s f"], source: Float[Tensor, "b 1 f"]
-    ) -> Float[Tensor, "b s"]:
-        """Return each image's part of the gain; that of a thing is 1 where it shows as asked."""
-        sign = 1 if goal_of(self.name) else -1
-        now, before = read[..., self.column], source[..., self.column]
-        if self.is_thing:
-            return (sign * (now - 0.5) > 0).float()
-        return sign * (now - before)
-
-
-def _factors(judge: Judge, images: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "b s f"]:
-    rows = images.flatten(0, 1)
-    return map_batches(judge.factors, rows, READ).unflatten(0, images.shape[:2])
-
-
-def _column(dataset: Dataset, name: str) -> int:
-    return dataset.factor_names.index(name[:-1])
-
-
-def _edit(name: str) -> Edit:
-    return Edit(name, name[:-1], 1 if name.endswith("+") else -1)
-
-
-def _general(dataset: Dataset, name: str) -> Edit:
-    """Return an edit as a fit receives it: with the words for before and after."""
-    edit = _edit(name)
-    words = dataset.words(str(edit.attribute))
-    if words is None:
-        return edit
-    return replace(edit, words=words if edit.sign > 0 else words[::-1])
-
-
-def goal_of(name: str) -> float:
-    """Return the value that an edit moves its attribute to."""
-    return 1.0 if name.endswith("+") else 0.0
-
-
-@cache
-def _untouched(dataset: Dataset, split: str, name: str, n: int) -> tuple[int, ...]:
-    """Return the first n indices whose attribute is on the other side of where the edit goes."""
-    column, found, start = _column(dataset, name), [], 0
-    while len(found) < n and start < dataset.size(split):
-        index = range(start, min(start + 64, dataset.size(split)))
-        factors = dataset.describe(split, index).factors
-        assert factors is not None
-        far = (factors[:, column] - goal_of(name)).abs() > 0.75
-        found += [i for i, take in zip(index, far.tolist(), strict=True) if take]
-        start += 64
-    if len(found) < n:
-        setting = "calibration_n" if split == CHOICE else "n"
-        raise BadInput(
-            f"attribute_editing asks for {n} images far from {name!r}, the split {split!r} has "
-            f"{len(found)} among its {dataset.size(split)}; lower benchmark.{setting}"
-        )
-    return tuple(found[:n])
+        tolerance = max(self.tolerance, one_image)
+        return choose(trials.read, curve, self.gain, tolerance, bench.editor.effective_strength)

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from benchmarks.attribute_editing import AttributeEditing, Attributes, Matcher, Scored, goal_of
+from benchmarks.attribute_editing import AttributeEditing, Matcher, Scored
+from benchmarks.attributes import Attributes, goal_of
 from latentbench.benchmark import Bench, Work
 from latentbench.bounds import Count, above, at_most, between
 from latentbench.data.dataset import Dataset
@@ -44,7 +45,7 @@ class LocalEditing(AttributeEditing):
     """
 
     question = "Does an edit stay inside the region that it has to change?"
-    version = 2
+    version = 3
     main_score = "edit_error_image"
 
     def __init__(

@@ -35,24 +35,26 @@ def choose(
     curve: Sequence[float],
     gain: float,
     tolerance: float,
+    effective: Callable[[float], float],
 ) -> dict[str, Any]:
     """Return the curve, the strength of least error and that of matched effect, in plain numbers.
 
     A strength between two of the curve that a method refuses, or at which it changes nothing, is
-    listed and ends the trials.
+    listed and ends the trials; one that works at a strength that was tried ends them unseen.
 
     Args:
         read: gives what is read at some strengths.
         curve: rising strengths, the first one 0.
         gain: the effect to match.
         tolerance: how far from it a gain may be.
+        effective: the strength that the method works at, see `Editor.effective_strength`.
     """
     points, refused = dict(read(curve)), []
     searches = (_next_for_error, ERROR_TRIALS), (lambda x: _next_for_gain(x, gain), GAIN_TRIALS)
     for propose, trials in searches:
         for _ in range(trials):
             trial = propose(points)
-            if trial is None:
+            if trial is None or effective(trial) in {effective(s) for s in points}:
                 break
             try:
                 points |= read([trial])

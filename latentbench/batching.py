@@ -1,5 +1,6 @@
 """Fixed-size batches: on a CPU a network's output for an image depends on the batch's size."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -18,6 +19,19 @@ def padded_batches(count: int, size: int) -> Iterator[tuple[list[int], int]]:
     for start in range(0, count, size):
         index = list(range(start, min(start + size, count)))
         yield index + [index[-1]] * (size - len(index)), len(index)
+
+
+def even_batches(count: int, size: int) -> Iterator[tuple[list[int], int]]:
+    """Yield `padded_batches` of at most `size`, as few and as small as they can be.
+
+    Padding costs as much as images do: 16 images at a batch size of 32 are one batch of 16.
+
+    Example:
+        >>> [len(indices) for indices, _ in even_batches(33, 32)]
+        [17, 17]
+    """
+    number = math.ceil(count / size)
+    yield from padded_batches(count, math.ceil(count / max(number, 1)) or size)
 
 
 def map_batches(function: Callable[[Tensor], Tensor], rows: Tensor, size: int = 64) -> Tensor:

@@ -28,9 +28,11 @@ class Bench:
         streams: the cell's random streams.
         cache: shared store for inversions and fits.
         device: where networks run.
-        batch_size: images a call.
+        batch_size: largest number of images a call.
         parts: the parts that `Benchmark.others` declares, by setting; a method among them is
             built, not attached.
+        kept: the cell's own store: what is put there is not made again after a kill, nor for
+            another group of images; it goes when the cell is finished.
     """
 
     editor: Editor
@@ -41,6 +43,7 @@ class Bench:
     device: torch.device
     batch_size: int
     parts: Mapping[str, Any] = field(default_factory=dict)
+    kept: Cache = field(default_factory=lambda: Cache(None))
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Work:
 
     Args:
         group: what case it is (the edit's name, the kind of path).
-        indices: image or path numbers, always `batch_size` of them.
+        indices: image or path numbers, as many in every batch of a group.
         kept: how many of them count; the rest pads the batch.
     """
 

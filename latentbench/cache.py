@@ -24,11 +24,24 @@ class Cache:
     Args:
         folder: where entries live, or None to compute always.
         meter: returns the (forward, backward) evaluations done so far.
+        owner: whose entries they are, where another's would not do; part of the seal.
     """
 
-    def __init__(self, folder: Path | None, meter: Callable[[], tuple[int, int]] | None = None):
+    def __init__(
+        self,
+        folder: Path | None,
+        meter: Callable[[], tuple[int, int]] | None = None,
+        owner: str = "",
+    ) -> None:
         self.folder, self.saved = folder, torch.zeros(2, dtype=torch.int64)
+        self._owner = owner
         self._meter = meter or (lambda: (0, 0))
+
+    def beside(self, folder: Path, owner: str) -> "Cache":
+        """Return an owner's cache in another folder, whose hits count into this one's `saved`."""
+        other = Cache(folder, self._meter, owner)
+        other.saved = self.saved
+        return other
 
     def cost(self) -> Tensor:
         """Return (forward, backward) evaluations so far, done and spared together."""
@@ -49,7 +62,7 @@ class Cache:
         found = self.find(kind, key)
         if found is not None:
             return found
-        path, sealed_as = _place(self.folder, kind, key)
+        path, sealed_as = self._place(self.folder, kind, key)
         before = self.cost()
         made = {name: value.detach().cpu().contiguous() for name, value in make().items()}
         try:
@@ -60,15 +73,14 @@ class Cache:
 
     def find(self, kind: str, key: str) -> dict[str, Tensor] | None:
         """Return the entry, or None where it is missing or damaged; see `get_or_make`."""
-        found = None if self.folder is None else _read(*_place(self.folder, kind, key))
+        found = None if self.folder is None else _read(*self._place(self.folder, kind, key))
         if found is not None:
             self.saved += found.pop(COST, torch.zeros(2, dtype=torch.int64))
         return found
 
-
-def _place(folder: Path, kind: str, key: str) -> tuple[Path, str]:
-    """Return an entry's file, and the name that it is sealed under."""
-    return folder / kind / key[:2] / f"{key}.sealed", f"{kind}/{key}"
+    def _place(self, folder: Path, kind: str, key: str) -> tuple[Path, str]:
+        """Return an entry's file, and the name that it is sealed under."""
+        return folder / kind / key[:2] / f"{key}.sealed", f"{self._owner}{kind}/{key}"
 
 
 def _read(path: Path, sealed_as: str) -> dict[str, Tensor] | None:

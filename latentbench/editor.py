@@ -163,6 +163,13 @@ class Editor(ABC, Generic[Model]):
         """Return one fresh image per id, from the x_T of that id or from a given one."""
         raise self._cannot("generate")
 
+    def effective_strength(self, strength: float) -> float:
+        """Return the strength that `edit` works at, so that no image is made twice.
+
+        Override it where several strengths give one image, as shares of whole steps do.
+        """
+        return strength
+
     def invert(self, batch: Batch) -> Latent:
         """Return the latent code of each image; `decode` gives the images back."""
         raise self._cannot("invert")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from latentbench.cache import Cache
@@ -38,6 +38,10 @@ class Condition:
     def repeat(self, times: int) -> "Condition":
         """Return each row `times` times, neighbours together: the layout of images x strengths."""
         return self.map(lambda value: value.repeat_interleave(times, 0))
+
+    def rows(self, index: Int[Tensor, " r"] | slice) -> "Condition":
+        """Return the picked rows."""
+        return self.map(lambda value: value[index])
 
     def lerp(self, other: "Condition", weight: Float[Tensor, " b"]) -> "Condition":
         """Return ``(1 - weight) self + weight other``, one weight per row."""

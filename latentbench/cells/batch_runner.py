@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from latentbench.batching import padded_batches
+from latentbench.batching import even_batches, padded_batches
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.cells.costs import Cost
 from latentbench.cells.working_folder import Finished, Partial, join
@@ -17,7 +17,7 @@ from latentbench.types import Samples
 
 
 def work_list(counts: Mapping[str, int], size: int, backwards: bool = False) -> list[Work]:
-    """Return the batches of all groups, each of `size` images, the last of a group padded.
+    """Return the batches of all groups: a group's are of one size, at most `size`, the last padded.
 
     Example:
         >>> [w.indices for w in work_list({"all": 3}, 2, backwards=True)]
@@ -26,7 +26,7 @@ def work_list(counts: Mapping[str, int], size: int, backwards: bool = False) -> 
     works, direction = [], -1 if backwards else 1
     for group, n in list(counts.items())[::direction]:
         numbers = range(n)[::direction]
-        batches = padded_batches(n, size)
+        batches = even_batches(n, size)
         works += [Work(group, tuple(numbers[k] for k in index), kept) for index, kept in batches]
     return works
 
@@ -103,7 +103,8 @@ class BatchRunner:
         good, indices, failures = [], [], []
         for index in work.indices[: work.kept]:
             try:
-                good.append(self._samples(Work(work.group, (index,), 1)))
+                alone = Work(work.group, (index,) * len(work.indices), 1)
+                good.append(self._samples(alone))
                 indices.append(index)
             except (NotFinite, NoEffect) as error:
                 cause = f"{type(error).__name__}: {error}"
@@ -116,9 +117,10 @@ class BatchRunner:
             try:
                 return join([self._call(part) for part in split(work, self.bench.batch_size)])
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.bench.batch_size == 1:
+                size = min(len(work.indices), self.bench.batch_size)
+                if not is_out_of_memory(error) or size == 1:
                     raise
-            self.bench = replace(self.bench, batch_size=self.bench.batch_size // 2)
+            self.bench = replace(self.bench, batch_size=size // 2)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -130,7 +132,9 @@ class BatchRunner:
 
 
 def split(work: Work, size: int) -> list[Work]:
-    """Return a batch as batches of another size, the last padded."""
+    """Return a batch as batches of at most a size, the last padded."""
+    if len(work.indices) <= size:
+        return [work]
     kept = work.indices[: work.kept]
     batches = padded_batches(len(kept), size)
     return [Work(work.group, tuple(kept[k] for k in index), count) for index, count in batches]

@@ -74,6 +74,10 @@ class CheckedEditor(Editor[Any]):
         found = self.editor.edit(_copy(batch), _copy(edit), strengths.clone())
         return self._images("edit", found, batch.ids, len(strengths), batch.images)
 
+    def effective_strength(self, strength: float) -> float:
+        """Return the editor's."""
+        return self.editor.effective_strength(strength)
+
     def interpolate(self, a: Endpoint, b: Endpoint, steps: int) -> Float[Tensor, "b t 3 h w"]:
         """Return the editor's frames."""
         found = self.editor.interpolate(_copy(a), _copy(b), steps)
@@ -155,7 +159,7 @@ class CheckedEditor(Editor[Any]):
         else:
             expected = model.decode(model.encode(one.images))
         model.evaluations.forward, model.evaluations.backward = counts.forward, counts.backward
-        editor.cache.saved = saved
+        editor.cache.saved.copy_(saved)
         gap = float((own.clamp(-1, 1) - expected.to(own).clamp(-1, 1)).abs().mean())
         if gap > LAW:
             raise BadOutput(

@@ -59,6 +59,7 @@ def load(cell: Cell) -> Bench:
         cell.device,
         cell.batch_size,
         parts["benchmark"],
+        cache.beside(cell.store.folder / "kept", cell.id),
     )
 
 

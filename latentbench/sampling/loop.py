@@ -250,6 +250,11 @@ class _Taps:
         return [v for v in self.interventions if any(v.overrides(h) for h in hooks)]
 
     @property
+    def inside(self) -> bool:
+        """Whether anything reads or changes rows inside the network, ordered (branch, image)."""
+        return bool(self._own("bottleneck", "attention", "context") or self.layers)
+
+    @property
     def bottleneck(self) -> Callable[[Tensor], Tensor] | None:
         return self._change_h if self._own("bottleneck") else None
 
@@ -443,6 +448,9 @@ def predict(
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
     """Return (x0, eps) of the composed prediction, all terms in one network call; see `Term`.
 
+    Rows of weight 0 do not enter the network, unless an intervention acts inside it: the null
+    branch of an image whose guidance is 1.
+
     Args:
         model: the denoiser.
         x: noisy latents at `level`.
@@ -456,16 +464,19 @@ def predict(
         BadInput: weights that do not add up to one, at a level without signal.
     """
     b, k = len(x), len(terms)
-    alpha, sigma = grid.levels(level, x)
-    index = torch.as_tensor(level).reshape(-1).expand(b)
-    told = grid.timesteps[index] if timestep is None else torch.full((b,), timestep)
-    rows = x.repeat(k, *[1] * (x.dim() - 1))
-    condition = Condition.concat([term.condition for term in terms])
-    out = model.forward(rows, told.repeat(k).to(x.device), condition, taps)
-    a, s = (v.expand(b, *v.shape[1:]).repeat(k, *[1] * (x.dim() - 1)) for v in (alpha, sigma))
-    x0_k, eps_k = split_prediction(model.prediction_type, out, rows, a, s)
+    once = [1] * (x.dim() - 1)
     w = torch.stack(torch.broadcast_tensors(*(_column(term.weight, x) for term in terms)))
-    x0, eps = ((w * v.reshape(k, b, *v.shape[1:])).sum(0) for v in (x0_k, eps_k))
+    flat = w.flatten(0, 1)
+    index = _entering(flat, whole=taps is not None and taps.inside)
+    levels = torch.as_tensor(level).reshape(-1).expand(b)
+    told = grid.timesteps[levels] if timestep is None else torch.full((b,), timestep)
+    rows, told = x.repeat(k, *once)[index], told.repeat(k).to(x.device)[index]
+    condition = Condition.concat([term.condition for term in terms]).rows(index)
+    out = model.forward(rows, told, condition, taps)
+    alpha, sigma = grid.levels(level, x)
+    a, s = (v.expand(b, *v.shape[1:]).repeat(k, *once)[index] for v in (alpha, sigma))
+    parts = split_prediction(model.prediction_type, out, rows, a, s)
+    x0, eps = (_summed(flat[index] * part, index, k, b) for part in parts)
     rest = 1 - w.sum(0)
     if not bool((rest.abs() > 1e-6).any()):
         return x0, eps
@@ -479,6 +490,25 @@ def predict(
             f"signal they must add up to one: give the rest to a term of the empty condition"
         )
     return x0 + rest * x / alpha, eps
+
+
+def _entering(weights: Float[Tensor, "r ..."], whole: bool) -> Int[Tensor, " i"] | slice:
+    """Return the rows of other weight than 0, or all, where what is inside wants them whole."""
+    enters = (weights != 0).flatten(1).any(1)
+    if whole or bool(enters.all()) or not bool(enters.any()):
+        return slice(None)
+    return enters.nonzero().flatten()
+
+
+def _summed(
+    parts: Float[Tensor, "i ..."], index: Int[Tensor, " i"] | slice, k: int, b: int
+) -> Float[Tensor, "b ..."]:
+    """Return the sum over k terms of rows ``(term, image)``; those that are left out are 0."""
+    if isinstance(index, slice):
+        return parts.unflatten(0, (k, b)).sum(0)
+    every = parts.new_zeros(k * b, *parts.shape[1:])
+    every[index] = parts
+    return every.unflatten(0, (k, b)).sum(0)
 
 
 def _column(weight: float | Tensor, x: Tensor) -> Tensor:

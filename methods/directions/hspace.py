@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.batching import padded_batches
+from latentbench.batching import even_batches
 from latentbench.bounds import Count, Name, Positive, Share, Steps, above, at_most
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
@@ -233,7 +233,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
         columns = [data.factor_names.index(name) for name in names]
         chosen = self.streams.choice("fit/images", data.size("generator"), self.images)
         codes, labels = [], []
-        for index, kept in padded_batches(self.images, FIT_BATCH):
+        for index, kept in even_batches(self.images, FIT_BATCH):
             batch = data.batch("generator", [chosen[k] for k in index])
             known = torch.zeros(len(batch), 0) if batch.factors is None else batch.factors
             codes.append(self._code(batch)[:kept])

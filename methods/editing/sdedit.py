@@ -73,14 +73,18 @@ class SDEdit(Editor[DiffusionModel]):
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return one image per strength; strength 0 is decode(encode(image))."""
-        x0 = self.model.encode(batch.images)
-        edited = [self._repeat(x0, batch, edit, float(s)) for s in strengths]
-        return torch.stack([self.model.decode(z0) for z0 in edited], 1)
+        x0, n = self.model.encode(batch.images), self.model.grid(self.steps).n
+        back = [self._steps_back(strength, n) for strength in strengths.tolist()]
+        made = {k: self.model.decode(self._repeat(x0, batch, edit, n, k)) for k in {*back}}
+        return torch.stack([made[k] for k in back], 1)
 
-    def _repeat(self, x0: Tensor, batch: Batch, edit: Edit, strength: float) -> Tensor:
-        """Return the clean latents after all passes."""
+    def effective_strength(self, strength: float) -> float:
+        """Return the share of the sampling steps that is made again."""
         n = self.model.grid(self.steps).n
-        k = self._steps_back(strength, n)
+        return whole_steps(strength, n) / n
+
+    def _repeat(self, x0: Tensor, batch: Batch, edit: Edit, n: int, k: int) -> Tensor:
+        """Return the clean latents after all passes, each over the last k of n steps."""
         z0 = x0
         for number in range(self.repeats if k else 0):
             z0 = self._pass(z0, x0, batch, edit, n - k, self._noise(batch, x0, n, number))

@@ -107,11 +107,19 @@ class CycleDiffusion(NoiseMapEditor):
         refuse_other_levels(self.model, target, self.steps)
         code, grid = self.invert(batch), self.model.grid(self.steps)
         x = self.draw_levels(grid, self.model.encode(batch.images), batch, code.start)
-        images = []
-        for strength in strengths.tolist():
-            k = _steps_of(strength, grid.n - code.start)
-            images.append(self._translated(target if k else self.model, code, x, k, edit))
-        return torch.stack(images, 1)
+        n = grid.n - code.start
+        kept = [_steps_of(strength, n) for strength in strengths.tolist()]
+        models = {k: target if k else self.model for k in kept}
+        made = {k: self._translated(model, code, x, k, edit) for k, model in models.items()}
+        return torch.stack([made[k] for k in kept], 1)
+
+    def effective_strength(self, strength: float) -> float:
+        """Return the share of the kept steps that a target model makes."""
+        if self.target_model is None:
+            return strength
+        grid = self.model.grid(self.steps)
+        n = grid.n - self._start(grid.n)
+        return whole_steps(strength, n) / n
 
     def _translated(
         self, model: DiffusionModel, code: Latent, x: Float[Tensor, "b l ..."], k: int, edit: Edit

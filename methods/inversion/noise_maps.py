@@ -23,12 +23,13 @@ from latentbench.bounds import (
     below,
     between,
 )
+from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
 from latentbench.parameterization import Grid, transition, whole_steps
-from latentbench.sampling.loop import Intervention, Step, Term, generate, guided, plain, predict
+from latentbench.sampling.loop import Intervention, Step, Term, generate, guided, predict
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 
 Eta = Annotated[float, above(0), at_most(1)]  # stochasticity of the sampler
@@ -98,14 +99,30 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         """Return x at levels start..n, the last of them x0."""
 
     def invert(self, batch: Batch) -> Latent:
-        """Return x at level `start` and the noise maps from there on; see `decode`."""
+        """Return x at level `start` and the noise maps from there on, cached; see `decode`."""
         grid = self.model.grid(self.steps)
         start = self._start(grid.n)
-        x = self.draw_levels(grid, self.model.encode(batch.images), batch, start)
-        latent = Latent({Space.NOISE: x[:, 0]}, start, batch.prompts)
-        terms = self._terms(self.model, latent, None, torch.zeros(1))
-        maps = self._noise_maps(grid, x, terms, start)
-        return replace(latent, parts={**latent.parts, Space.NOISE_MAPS: maps})
+
+        def make() -> dict[str, Tensor]:
+            x = self.draw_levels(grid, self.model.encode(batch.images), batch, start)
+            latent = Latent({Space.NOISE: x[:, 0]}, start, batch.prompts)
+            terms = self._terms(self.model, latent, None, torch.zeros(1))
+            maps = self._noise_maps(grid, x, terms, start)
+            return {**latent.parts, Space.NOISE_MAPS: maps}
+
+        found = self.cache.get_or_make("noise_maps", self._key(grid, batch, start), make)
+        parts = {Space(name): part.to(self.model.device) for name, part in found.items()}
+        return Latent(parts, start, batch.prompts)
+
+    def _key(self, grid: Grid, batch: Batch, start: int) -> str:
+        """Return a hash of all that a code depends on: the seed too, and no setting of an edit."""
+        model, told = self.model, Latent({}, prompts=batch.prompts)
+        source = {} if batch.prompts is None else model.condition_of(told).tensors
+        return content_hash(
+            f"{type(self).__module__}.{type(self).__qualname__}", self.version, self.streams.seed,
+            model.fingerprint(), grid.timesteps, start, self.eta, self.guidance_source,
+            batch.ids, batch.images, source, model.unconditional(len(batch)).tensors,
+        )  # fmt: skip
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the images of the codes, under the prompts that they were made with."""
@@ -172,8 +189,6 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         if target is not None:
             goal = model.condition_of(replace(latent, prompts=target)).repeat(len(strengths))
             condition = condition.lerp(goal, weight)
-        if float(weight.max()) == 0 and self.guidance_source == 1:
-            return plain(condition)
         scale = self.guidance_source + weight * (self.guidance_target - self.guidance_source)
         return guided(condition, model.unconditional(len(weight)), scale.to(model.device))
 

@@ -1,5 +1,9 @@
 """Attribute editing: strengths of a planted editor whose effect is known exactly."""
 
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +15,7 @@ from latentbench.data.faces_dataset import FacesDataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.streams import Streams
+from methods.inversion.edit_friendly_ddpm import EditFriendlyDDPM
 
 DATA = FacesDataset(size=32)
 
@@ -23,6 +28,7 @@ class Planted(Editor):
     def __init__(self, centre: float, width: float, most: float = 1.0) -> None:
         self.centre, self.width, self.most = centre, width, most
         self.asked: list[str] = []
+        self.made: Counter[tuple[str, float]] = Counter()
 
     def share(self, strength: torch.Tensor) -> torch.Tensor:
         return self.most * ((strength - self.centre) / self.width).sigmoid() * (strength > 0)
@@ -30,6 +36,7 @@ class Planted(Editor):
     def edit(self, batch, edit, strengths):
         splits = {i.split("/")[0] for i in batch.ids}
         self.asked += splits
+        self.made.update((i, s) for i in batch.ids for s in strengths.tolist())
         (split,), index = splits, [int(i.split("/")[1]) for i in batch.ids]
         now = batch.factors[:, DATA.factor_names.index(edit.attribute)]
         values = [now + self.share(s) * (float(edit.sign > 0) - now) for s in strengths]
@@ -37,9 +44,10 @@ class Planted(Editor):
         return torch.stack(frames, 1)
 
 
-def bench(editor: Editor) -> Bench:
-    nowhere, device = Cache(None), torch.device("cpu")
-    return Bench(editor, toy.GaussianModel(), DATA, Streams(0), nowhere, device, batch_size=4)
+def bench(editor: Editor, kept: Path | None = None) -> Bench:
+    nowhere, device, model = Cache(None), torch.device("cpu"), toy.GaussianModel()
+    kept_there = Cache(kept)
+    return Bench(editor, model, DATA, Streams(0), nowhere, device, batch_size=4, kept=kept_there)
 
 
 def chosen(editor: Editor, name: str, **settings):
@@ -89,6 +97,58 @@ def test_strengths_are_chosen_on_images_that_are_not_scored():
     assert set(editor.asked) == {"calibration"}
     protocol.run(Work("smile-", (0, 1), 2), surroundings, setup)
     assert editor.asked[-1] == "test"
+
+
+def test_no_image_is_made_twice_nor_after_a_kill(tmp_path):
+    """Curve, trials and what is shown: each image at each strength once, and no padding."""
+
+    class Killed(Planted):
+        def edit(self, batch, edit, strengths):
+            if len(self.made) == 3 * 4:  # the curve and one trial of all images
+                raise KeyboardInterrupt
+            return super().edit(batch, edit, strengths)
+
+    protocol, first, second = (
+        AttributeEditing(n=2, calibration_n=3, strengths=2, attributes=("smile+",)),
+        Killed(1.1, 0.3),
+        Planted(1.1, 0.3),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        protocol.setup(bench(first, tmp_path))
+    surroundings = bench(second, tmp_path)
+    setup = protocol.setup(surroundings)
+    assert setup == protocol.setup(bench(Planted(1.1, 0.3)))
+    protocol.run(Work("smile+", (0, 1), 2), surroundings, setup)
+    tried, shown = setup["smile+"]["tried"], {setup["smile+"][key] for key in ("main", "matched")}
+    assert set((first.made + second.made).values()) == {1}
+    shown |= {0.0, *setup["smile+"]["strengths"]}
+    assert len(first.made + second.made) == 3 * len(tried) + 2 * len(shown)
+
+
+class Terse(FacesDataset):
+    """Captions of few words, which the toy model can read."""
+
+    def batch(self, split, index):
+        return replace(super().batch(split, index), prompts=("a face",) * len(index))
+
+    def edited_prompts(self, split, index, attribute, value):
+        return ("a face with smile",) * len(index)
+
+
+def test_evaluations_are_those_of_the_images_that_are_tried_and_shown(latent, tmp_path):
+    """Each image is inverted once; at strength 0 its guidance is 1, which takes one branch."""
+    editor, cache = EditFriendlyDDPM(), Cache(tmp_path)
+    editor.attach(latent, Streams(0), cache)
+    surroundings = replace(bench(editor), model=latent, dataset=Terse(size=16), cache=cache)
+    protocol = AttributeEditing(n=3, calibration_n=4, attributes=("smile+",))
+    before = latent.evaluations.forward
+    setup = protocol.setup(surroundings)
+    protocol.run(Work("smile+", (0, 1, 2), 3), surroundings, setup)
+    found = setup["smile+"]
+    tried, shown = found["tried"], {0.0, *found["strengths"], found["main"], found["matched"]}
+    steps = latent.steps - int(0.3 * latent.steps)
+    decoded = (n * (2 * len(s) - 1) for n, s in ((4, tried), (3, shown)))
+    assert latent.evaluations.forward - before == steps * (4 + 3 + sum(decoded))
 
 
 def test_too_few_images_to_edit_are_an_error_that_tells_their_number():

@@ -54,7 +54,7 @@ def test_a_method_that_breaks_down_late_is_judged_where_it_is_right():
             for s in strengths
         }
 
-    found = choose(read, [0.0, 1 / 3, 2 / 3, 1.0], 0.5, 0.1)
+    found = choose(read, [0.0, 1 / 3, 2 / 3, 1.0], 0.5, 0.1, float)
     assert found["main"] < 0.25 and found["main_error"] < 0.5
     assert found["matched"] < 0.34
 
@@ -65,5 +65,18 @@ def test_a_strength_that_a_method_refuses_is_listed():
             raise BadInput("strength 0.5 is 0 of 1 steps")
         return {s: Point(1.0, 0.4 * s, 0.4 * s, 0.4 * s) for s in strengths}
 
-    found = choose(read, [0.0, 1.0, 2.0], 0.3, 0.1)
+    found = choose(read, [0.0, 1.0, 2.0], 0.3, 0.1, float)
     assert found["refused"] and found["matched"] == 1 and found["reached"]
+
+
+def test_no_strength_is_tried_that_works_as_another_one_did():
+    def tenths(strength):
+        return int(strength * 10 + 1e-6) / 10
+
+    def read(strengths):
+        points = {s: tenths(s) for s in strengths}
+        return {s: Point(abs(0.6 - x), x, x, x) for s, x in points.items()}
+
+    tried = choose(read, [0.0, 1 / 3, 2 / 3, 1.0], 0.45, 0.1, tenths)["tried"]
+    assert len({tenths(s) for s in tried}) == len(tried)
+    assert len(choose(read, [0.0, 1 / 3, 2 / 3, 1.0], 0.45, 0.1, float)["tried"]) > len(tried)

@@ -1,5 +1,7 @@
 """Noise maps: exact whatever the model, the skip, the sampler and the chunking."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -128,3 +130,41 @@ def test_what_eta_and_skip_may_be(cls):
     assert all(fits(v, eta) for v in (1, 0.1, [1.0, 0.2])) and all(fits(v, skip) for v in (12, 0.3))
     assert not any(fits(v, eta) for v in (0.0, [1.0, 0.0], 1.5))
     assert not any(fits(v, skip) for v in (-1, 1.0, -0.1))
+
+
+@pytest.mark.parametrize("cls", EDITORS)
+def test_a_code_is_made_once_for_an_image_a_seed_and_the_settings_that_enter(latent, cls, tmp_path):
+    batch = toy.ToyData().batch("test", range(2))
+
+    def evaluated(seed: int = 0, of: Batch = batch, **settings) -> int:
+        editor, before = cls(**settings), latent.evaluations.forward
+        editor.attach(latent, Streams(seed), Cache(tmp_path))
+        codes.append(editor.invert(of).parts[Space.NOISE_MAPS])
+        return latent.evaluations.forward - before
+
+    codes: list[torch.Tensor] = []
+    assert evaluated() == 4 * 2
+    assert evaluated() == evaluated(guidance_target=7.0, max_strength=0.5) == 0
+    assert torch.equal(codes[0], codes[1]) and torch.equal(codes[0], codes[2])
+    others = (
+        {"seed": 1}, {"skip": 0}, {"eta": 0.7}, {"steps": 4}, {"guidance_source": 2.0},
+        {"of": replace(batch, ids=("x", "y"))}, {"of": replace(batch, prompts=("a", "a hat"))},
+        {"of": replace(batch, images=batch.images.flip(0))},
+    )  # fmt: skip
+    for other in others:
+        assert evaluated(**other) > 0, other
+        assert evaluated(**other) == 0, other
+
+
+@pytest.mark.parametrize("cls", EDITORS)
+def test_no_branch_is_evaluated_that_does_not_enter(latent, cls, tmp_path):
+    """At strength 0 the guidance is 1, so the null branch has no weight."""
+    batch = toy.ToyData().batch("test", range(2))
+    editor, steps = cls(), 4
+    editor.attach(latent, Streams(0), Cache(tmp_path))
+    editor.invert(batch)
+    edit, before = Edit("x", target_prompts=("a", "a hat")), latent.evaluations.forward
+    some = editor.edit(batch, edit, torch.tensor([0.0, 0.5, 1.0]))
+    assert latent.evaluations.forward - before == 2 * steps * (1 + 2 + 2)
+    alone = editor.edit(batch, edit, torch.tensor([0.5]))
+    torch.testing.assert_close(alone[:, 0], some[:, 1], rtol=1e-4, atol=1e-4)

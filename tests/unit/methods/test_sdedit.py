@@ -80,7 +80,7 @@ def test_outside_the_mask_the_source_is_kept(latent):
     mask[:, :, : mask.shape[-1] // 2] = 1
     edit = Edit("x", target_prompts=("smile",) * 2, masks=mask)
     x0, editor = latent.encode(batch.images), attached(latent, repeats=2)
-    z0 = editor._repeat(x0, batch, edit, 0.8)
+    z0 = editor._repeat(x0, batch, edit, 5, 4)
     half = x0.shape[-1] // 2
     torch.testing.assert_close(z0[..., half:], x0[..., half:], rtol=0, atol=1e-6)
     assert float((z0 - x0)[..., :half].abs().mean()) > 1e-2
@@ -92,7 +92,7 @@ def test_a_latent_cell_may_change_as_soon_as_one_of_its_pixels_may(latent):
     mask[0, 0, 0] = 1
     x0 = latent.encode(batch.images)
     edit = Edit("x", target_prompts=("smile",), masks=mask)
-    moved = (attached(latent)._repeat(x0, batch, edit, 0.8) - x0).abs().amax(1)[0] > 1e-4
+    moved = (attached(latent)._repeat(x0, batch, edit, 5, 4) - x0).abs().amax(1)[0] > 1e-4
     assert moved.nonzero().tolist() == [[0, 0]]
 
 
@@ -124,3 +124,12 @@ def test_a_negative_prompt_takes_the_empty_ones_place(latent):
         for words in (None, "glasses")
     )
     assert torch.equal(unguided, too)
+
+
+def test_strengths_of_one_step_are_one_image(latent):
+    batch, edit = toy.ToyData().batch("test", range(1)), Edit("x", target_prompts=("smile",))
+    editor, before = attached(latent), latent.evaluations.forward
+    images = editor.edit(batch, edit, torch.tensor([0.4, 0.41, 0.59]))
+    assert latent.evaluations.forward - before == 2 * 2  # steps x branches
+    assert bool((images == images[:, :1]).all())
+    assert [editor.effective_strength(s) for s in (0.1, 0.4, 0.59)] == [0.0, 0.4, 0.4]

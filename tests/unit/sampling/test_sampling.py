@@ -294,6 +294,14 @@ def test_weights_per_row(latent):
             torch.testing.assert_close(a[row], b[row], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("inside", "rows"), [(False, 3), (True, 4)])
+def test_rows_of_weight_0_enter_only_where_an_intervention_sees_them(latent, inside, rows):
+    yes, no = latent.condition(PROMPTS, 2), latent.condition(None, 2)
+    terms, before = guided(yes, no, torch.tensor([1.0, 5.0])), latent.evaluations.forward
+    generate(latent, noise(latent), terms, stop=1, interventions=[Recorder(bottleneck=inside)])
+    assert latent.evaluations.forward - before == rows
+
+
 class More(Intervention):
     """A third condition, in the first half."""
 
