@@ -32,6 +32,22 @@ class KeepOutside(Intervention):
         return torch.where(self.mask > 0, x, kept)
 
 
+class KeepTrajectory(Intervention):
+    """Puts the source, at the level that a step reached on its inversion, back outside the mask.
+
+    Args:
+        levels: x at all levels of the inversion; see `latentbench.sampling.inversion`.
+        mask: 1 where the image may change, in the latents' resolution; see `latent_mask`.
+    """
+
+    def __init__(self, levels: Float[Tensor, "b l c h w"], mask: Float[Tensor, "b 1 h w"]) -> None:
+        self.levels, self.mask = levels, mask
+
+    def after_step(self, step: Step, x: Tensor) -> Tensor:
+        """Return x inside the mask, outside it the inversion at this level."""
+        return torch.where(self.mask > 0, x, self.levels[:, step.reaches])
+
+
 def latent_mask(
     mask: Float[Tensor, "b h w"], latent: Float[Tensor, "b c hl wl"]
 ) -> Float[Tensor, "b 1 hl wl"]:

@@ -11,6 +11,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import Convention, DiffusionModel
+from latentbench.sampling.fixed_point import FixedPoint
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 
@@ -42,6 +43,7 @@ class DDIMInversion(Editor[DiffusionModel]):
 
     paper = "Denoising Diffusion Implicit Models, equation 13"
     version = 2
+    fixed_point: FixedPoint | None = None  # how a derived class refines each step
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "invert": frozenset({Space.NOISE}),
         "edit": frozenset({Space.NOISE, Space.TEXT}),
@@ -103,6 +105,7 @@ class DDIMInversion(Editor[DiffusionModel]):
             convention=self.convention,
             forward_noise=noise,
             forward_steps=self.forward_steps,
+            fixed_point=self.fixed_point,
         )
         return Latent({Space.NOISE: x}, prompts=prompts)
 

@@ -1,0 +1,154 @@
+"""DiffEdit: the two prompts' predictions say where to edit; the rest follows the inversion."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.bounds import Count, Guidance, Positive, Share, Steps, above, at_most
+from latentbench.data.dataset import Dataset
+from latentbench.editor import Editor
+from latentbench.errors import BadInput
+from latentbench.model import Condition, Convention, DiffusionModel
+from latentbench.parameterization import whole_steps
+from latentbench.sampling.blending import KeepTrajectory, latent_mask
+from latentbench.sampling.inversion import ddim_trajectory
+from latentbench.sampling.loop import Term, generate, guided, noise_to_level, predict
+from latentbench.types import Batch, Capability, Edit, Space
+
+THRESHOLD = 0.5  # of the clamped map, at which a cell is inside
+
+
+class DiffEdit(Editor[DiffusionModel]):
+    """Invert, decode under the target prompt from part of the way, keep what is outside a mask.
+
+    Source: "DiffEdit: Diffusion-based semantic image editing with mask guidance", section 3.2. The
+    mask: where |eps(x, c_target) - eps(x, c_reference)|, averaged over channels and over draws of
+    the forward process at one level and clamped at `clamp` times its mean, is above half of its
+    largest value. The strength is the paper's encoding ratio r: the share of the steps that are
+    made again; 0 is decode(encode(x)).
+    Deviations: outside the mask is the inversion at the level that the sample has reached (the
+    published pipeline is one level behind, and does not return the source); the mean that the map
+    is clamped with is each image's own, and a map that the clamp does not reach is scaled by its
+    own maximum (there by the clamp, which can leave nothing to edit); a flow's velocities take the place of eps; the inversion
+    goes all the way, so that it is shared with other methods.
+
+    Args:
+        steps: sampling steps; default: the model's.
+        convention: timestep that the network receives while inverting.
+        reference: what the target prompt is compared with and the image inverted under: each
+            image's caption ("source") or the empty prompt ("empty").
+        mask: "own", or "given", the edit's.
+        draws: noises that the map is averaged over.
+        mask_level: level of these noises, as a share of the steps from the clean end.
+        clamp: multiple of the map's mean at which it is clamped.
+        guidance: guidance scale towards the target prompt.
+        max_strength: largest strength of a benchmark's curve.
+
+    Example:
+        >>> editor = DiffEdit(draws=10)  # editor.edit(batch, edit, torch.tensor([0.4, 0.8]))
+    """
+
+    paper = "DiffEdit: Diffusion-based semantic image editing with mask guidance, section 3.2"
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {
+        "edit": frozenset({Space.NOISE, Space.TEXT})
+    }
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
+        "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
+    }
+
+    def __init__(
+        self,
+        *,
+        steps: Steps | None = None,
+        convention: Convention = "matched",
+        reference: Literal["source", "empty"] = "source",
+        mask: Literal["own", "given"] = "own",
+        draws: Count = 10,
+        mask_level: Share = 0.5,
+        clamp: Positive = 3.0,
+        guidance: Guidance = 3.0,
+        max_strength: Annotated[float, above(0), at_most(1)] = 0.8,
+    ) -> None:
+        self.steps, self.reference, self.mask = steps, reference, mask
+        self.convention: Convention = convention
+        self.draws, self.mask_level, self.clamp = draws, mask_level, clamp
+        self.guidance, self.max_strength = guidance, max_strength
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
+        """Return what the class asks for, and masks where they are to be given."""
+        spaces, needs = super().required(verbs, config)
+        given = frozenset({Capability.EDIT_MASKS}) if config.get("mask") == "given" else frozenset()
+        return spaces, needs | given
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse strengths, and a level of the mask's noises, of less than a step."""
+        if steps is not None:
+            for strength in strengths:
+                _steps_of("strength", strength, steps)
+            if self.mask == "own":
+                _steps_of("method.mask_level", self.mask_level, steps)
+
+    def edit(
+        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return one image per strength; strength 0 is decode(encode(image))."""
+        model, b, n = self.model, len(batch), self.model.grid(self.steps).n
+        source = model.condition(batch.prompts if self.reference == "source" else None, b)
+        target = model.condition(edit.target_prompts, b)
+        levels = ddim_trajectory(
+            model, batch, self.cache,
+            steps=self.steps, condition=source, convention=self.convention,
+        )  # fmt: skip
+        kept = [KeepTrajectory(levels, self._mask(batch, edit, levels[:, -1], source, target))]
+        back = [
+            _steps_of("strength", strength, n) if strength else 0 for strength in strengths.tolist()
+        ]
+        made = {}
+        for k in sorted(set(back)):
+            z0 = generate(
+                model, levels[:, n - k], guided(target, model.unconditional(b), self.guidance),
+                grid=model.grid(self.steps), start=n - k, interventions=kept,
+            )  # fmt: skip
+            made[k] = model.decode(z0)
+        return torch.stack([made[k] for k in back], 1)
+
+    def _mask(
+        self, batch: Batch, edit: Edit, x0: Tensor, source: Condition, target: Condition
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Return 1 where the image may change."""
+        if self.mask == "given":
+            if edit.masks is None:
+                raise BadInput("method.mask=given, but the edit has no masks; use method.mask=own")
+            return latent_mask(edit.masks, x0)
+        contrast = self.contrast(batch, x0, source, target)
+        clamped = contrast.minimum(self.clamp * contrast.mean((1, 2), keepdim=True))
+        return (clamped > THRESHOLD * clamped.amax((1, 2), keepdim=True))[:, None].to(x0)
+
+    def contrast(
+        self, batch: Batch, x0: Float[Tensor, "b c h w"], source: Condition, target: Condition
+    ) -> Float[Tensor, "b h w"]:
+        """Return the mean absolute difference of the two predictions."""
+        model, grid, m = self.model, self.model.grid(self.steps), self.draws
+        level = grid.n - _steps_of("method.mask_level", self.mask_level, grid.n)
+        noise = self.streams.normal("diffedit", batch.ids, (m, *x0.shape[1:]), x0.device)
+        x = noise_to_level(grid, x0.repeat_interleave(m, 0), noise.flatten(0, 1), level)
+        terms = (Term("target", target.repeat(m)), Term("reference", source.repeat(m), -1.0))
+        difference = grid.direction(*predict(model, x, grid, level, terms))
+        return difference.abs().mean(1).unflatten(0, (-1, m)).mean(1)
+
+
+def _steps_of(name: str, share: float, n: int) -> int:
+    """Return how many of n steps a share is."""
+    k = whole_steps(share, n)
+    if k == 0:
+        raise BadInput(
+            f"{name} {share:g} is 0 of {n} sampling steps, which begin at {1 / n:g}; raise it, or "
+            f"raise method.steps"
+        )
+    return k
