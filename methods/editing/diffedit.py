@@ -32,8 +32,8 @@ class DiffEdit(Editor[DiffusionModel]):
     Deviations: outside the mask is the inversion at the level that the sample has reached (the
     published pipeline is one level behind, and does not return the source); the mean that the map
     is clamped with is each image's own, and a map that the clamp does not reach is scaled by its
-    own maximum (there by the clamp, which can leave nothing to edit); a flow's velocities take the place of eps; the inversion
-    goes all the way, so that it is shared with other methods.
+    own maximum (there by the clamp, which can leave nothing to edit); a flow's velocities take the
+    place of eps; the inversion goes all the way, so that it is shared with other methods.
 
     Args:
         steps: sampling steps; default: the model's.
