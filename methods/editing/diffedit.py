@@ -94,6 +94,11 @@ class DiffEdit(Editor[DiffusionModel]):
             if self.mask == "own":
                 _steps_of("method.mask_level", self.mask_level, steps)
 
+    def effective_strength(self, strength: float) -> float:
+        """Return the share of the sampling steps that is made again."""
+        n = self.model.grid(self.steps).n
+        return whole_steps(strength, n) / n
+
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Guidance, Positive, Share, Steps, above, at_most
-from latentbench.cache import content_hash
+from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
