@@ -73,6 +73,7 @@ class AttributeEditing(Benchmark):
     needs = frozenset({Capability.LABELS, Capability.COUNTERFACTUALS})
     gives = frozenset({Capability.TARGET_PROMPTS})
     main_score = f"edit_error_{SCORER}"
+    fixed_networks = frozenset({SCORER})
 
     def __init__(
         self,

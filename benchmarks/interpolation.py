@@ -41,6 +41,7 @@ class Interpolation(Benchmark):
     version = 2
     verbs = frozenset({"interpolate"})
     main_score = "path_error_image"
+    fixed_networks = frozenset(PROJECTORS)
     images_per_row = 2
 
     def __init__(

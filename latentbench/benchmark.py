@@ -76,6 +76,8 @@ class Benchmark(ABC):
         others: setting -> group of conf/ ("model", "method", "scorer", "classifier") of which it
             names an option; `Bench.parts` holds the loaded part under the setting's name.
         main_score: the column that its table is sorted by.
+        fixed_networks: embedded networks that it uses whatever its settings; their hashes are part
+            of every cell's id.
     """
 
     question: ClassVar[str]
@@ -85,6 +87,7 @@ class Benchmark(ABC):
     gives: frozenset[Capability] = frozenset()  # a setting may decide
     others: ClassVar[Mapping[str, str]] = {}
     main_score: ClassVar[str]
+    fixed_networks: ClassVar[frozenset[str]] = frozenset()
 
     n: int
     images_per_row: ClassVar[int] = 1  # two where a row is a path between two images

@@ -141,6 +141,8 @@ class Metric(torchmetrics.Metric):
         figures: name -> what that column is. A metric trained in this suite carries its
             extractor's id in each name; a bare published name means published weights.
         source: title and section of the definition.
+        fixed_networks: embedded networks that it looks through whatever its settings; their hashes
+            are part of every cell's id.
         weights: published files without which the metric is switched off; a setting may decide.
     """
 
@@ -148,6 +150,7 @@ class Metric(torchmetrics.Metric):
     at: ClassVar[At] = "effect"
     needs: frozenset[str] = frozenset()
     source: ClassVar[str] = ""
+    fixed_networks: ClassVar[frozenset[str]] = frozenset()
     weights: tuple[PublishedWeights, ...] = ()
     full_state_update = False
 

@@ -14,6 +14,7 @@ from latentbench.paths import is_utf8
 
 WEIGHTS_ROOT = Path(__file__).resolve().parent / "zoo" / "weights"
 CARD = "card.json"
+RELIABILITY = "r2_64px"  # entry of a judge's card: share of each factor's variance that it explains
 
 
 def names() -> tuple[str, ...]:
@@ -54,9 +55,12 @@ def card(name: str) -> dict[str, Any]:
 
 
 def digest(name: str) -> str:
-    """Hash of all files of an embedded model, as cells' ids know it."""
-    text = json.dumps(card(name)["sha256"], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Hash of an embedded model, as cells' ids know it.
+
+    It covers all files, and of a judge how well it reads each factor: figures are weighted by that.
+    """
+    found = card(name)
+    return content_hash(found["sha256"], found.get("measured", {}).get(RELIABILITY))
 
 
 def hash_of(path: str) -> str:

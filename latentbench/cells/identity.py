@@ -1,6 +1,6 @@
 """The identity of a cell: all that decides its scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -28,6 +28,7 @@ def identity(config: DictConfig, dataset: Dataset, metrics: Sequence[str]) -> di
     filled: dict[str, Any] = {group: settings(part) for group, part in chosen.items()}
     others = _others(chosen, filled)
     classes = [part_class(part) for part in [*chosen.values(), *scored.values()]]
+    fixed = {name for c in classes for name in getattr(c, "fixed_networks", ())}
     classes += [other.cls for other in others.values()]
     models = {"model": filled["model"]} | {k: other.config for k, other in others.items()}
     filled |= {"metric": {n: settings(p) for n, p in scored.items()}, "seed": config.seed}
@@ -36,7 +37,7 @@ def identity(config: DictConfig, dataset: Dataset, metrics: Sequence[str]) -> di
         "config": filled,
         "versions": {"latentbench": VERSION}
         | {f"{c.__module__}.{c.__qualname__}": c.version for c in classes},
-        "weights": dict(weights_of(filled, list(models.values()))),
+        "weights": dict(weights_of(filled, list(models.values()), fixed)),
         "data": dataset.fingerprint(),
     }
 
@@ -51,15 +52,16 @@ def _others(chosen: Mapping[str, DictConfig], filled: Mapping[str, Any]) -> dict
 
 
 def weights_of(
-    config: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
+    config: Mapping[str, Any], models: Sequence[Mapping[str, Any]], fixed: Collection[str] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Yield (name, hash) of all weights that a config names: embedded, in a folder, or of a hub.
+    """Yield (name, hash) of all weights of a cell: embedded, in a folder, or of a hub.
 
     Args:
         config: the settings of all parts.
         models: settings of the parts that load a checkpoint.
+        fixed: embedded networks that a part uses whatever its settings.
     """
-    for text in sorted(set(_strings({k: v for k, v in config.items() if k != "model"}))):
+    for text in sorted({*_strings({k: v for k, v in config.items() if k != "model"}), *fixed}):
         if text in zoo.names():
             yield text, zoo.digest(text)
     for path in (model.get(key) for model in models for key in ("path", "vae", "adapter")):

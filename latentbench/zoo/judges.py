@@ -441,5 +441,5 @@ def reliability(name: str) -> Float[Tensor, " f"]:
     """
     if name not in JUDGES:
         raise unknown("judge", name, JUDGES)
-    explained = weights.card(name)["measured"]["r2_64px"]
+    explained = weights.card(name)["measured"][weights.RELIABILITY]
     return torch.tensor([explained[factor] for factor in FACTOR_NAMES]).clamp(0, 1)

@@ -32,6 +32,7 @@ class EditErrorImage(SampleMetric):
     """
 
     at = "main"
+    fixed_networks = frozenset({JUDGE})
     needs = frozenset({"factors", "wanted", "truths", "sources"})
     source = "distance to the rendered answer / distance of the source to it"
 

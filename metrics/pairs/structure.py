@@ -31,6 +31,7 @@ class Structure(Pairwise):
         ['struct_zoo1']
     """
 
+    fixed_networks = frozenset({JUDGE})
     source = "Splicing ViT Features, section 3.1, with a convolutional judge of this suite"
     figure = Figure(
         "squared difference of self-similarities of a judge's features",

@@ -33,6 +33,7 @@ class PathErrorImage(SampleMetric):
     """
 
     needs = frozenset({"truths"})
+    fixed_networks = frozenset({JUDGE})
     source = "distance to the even path of rendered faces / that of a jump"
 
     @property

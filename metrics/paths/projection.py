@@ -46,6 +46,7 @@ class InnerProjection(FactorMetric):
         ['inner_projection_zoo1']
     """
 
+    fixed_networks = frozenset(PROJECTORS)
     source = "distance to the rendering of the factors as read"
 
     def __init__(self, *, extractor: JudgeName = "zoo1") -> None:

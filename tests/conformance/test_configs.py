@@ -10,7 +10,7 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
-from latentbench import plugins
+from latentbench import plugins, weights
 from latentbench.benchmark import Benchmark
 from latentbench.cells.catalogue import options
 from latentbench.cells.scoring import refuse_clashes
@@ -138,3 +138,19 @@ def test_nothing_is_unset_but_what_the_user_must_say():
 def test_every_file_in_conf_belongs_to_a_group():
     groups = {*BASES, "launch", "sweep", "tracker", "scorer", "classifier"}
     assert {p.name for p in CONF.iterdir() if p.is_dir()} == groups
+
+
+@pytest.mark.parametrize(("group", "name"), pairs("benchmark", "metric"))
+def test_networks_that_no_setting_names_are_declared(group, name):
+    cls = options(group)[name].cls
+    modules = [
+        vars(inspect.getmodule(c)) for c in cls.__mro__ if "latentbench." not in c.__module__
+    ]
+    constants = [v for module in modules for k, v in module.items() if k.isupper()]
+    used = {
+        text
+        for v in constants
+        for text in (v if isinstance(v, tuple) else (v,))
+        if isinstance(text, str) and text in weights.names()
+    }
+    assert used <= cls.fixed_networks

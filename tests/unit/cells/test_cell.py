@@ -4,8 +4,9 @@ import cells
 import pandas as pd
 import pytest
 import torch
-from acme.parts import Brighten, Doubled, Waves
+from acme.parts import Brighten, Doubled, Mae, Waves
 
+from latentbench import weights
 from latentbench.benchmark import Work
 from latentbench.cells import batch_runner as batches
 from latentbench.cells.batch_runner import check_effect, split, work_list
@@ -90,6 +91,22 @@ def test_a_raised_version_changes_the_id(tmp_path, monkeypatch):
     first, _ = cells.run(tmp_path)
     monkeypatch.setattr(Brighten, "version", 2)
     assert cells.run(tmp_path)[0].id != first.id
+
+
+def test_a_network_that_no_setting_names_is_in_the_id(tmp_path, monkeypatch):
+    bare, _ = cells.run(tmp_path / "a")
+    monkeypatch.setattr(Mae, "fixed_networks", frozenset({"zoo1"}))
+    judged, _ = cells.run(tmp_path / "b")
+    assert "zoo1" not in bare.weights
+    assert judged.weights["zoo1"] == weights.digest("zoo1")
+
+
+def test_how_well_a_judge_reads_is_in_its_hash(monkeypatch):
+    before = weights.digest("zoo1")
+    card = weights.card("zoo1")
+    card["measured"][weights.RELIABILITY]["brow"] -= 0.01
+    monkeypatch.setattr(weights, "card", lambda name: card)
+    assert weights.digest("zoo1") != before
 
 
 def test_a_default_written_out_is_the_same_cell(tmp_path):
