@@ -31,8 +31,8 @@ class Bench:
         batch_size: largest number of images a call.
         parts: the parts that `Benchmark.others` declares, by setting; a method among them is
             built, not attached.
-        kept: the cell's own store: what is put there is not made again after a kill, nor for
-            another group of images; it goes when the cell is finished.
+        kept: the cell's own store: what is put there is not made again after a kill; it goes when
+            the cell is finished.
     """
 
     editor: Editor

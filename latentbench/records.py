@@ -115,7 +115,7 @@ class Record:
         versions: class -> its version.
         weights: file or embedded name -> sha256.
         evaluations: denoiser evaluations by phase: forward, backward, and how many of them were
-            spared because another cell had made the same inversion or fit.
+            spared because the same inversion or fit was there, made by this cell or another.
         seconds: wall time by phase.
         memory: largest memory so far of the process, in MiB.
         batch_size: images a call at the end; smaller than asked for after out-of-memory.

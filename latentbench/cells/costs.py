@@ -16,7 +16,7 @@ class Cost:
         seconds: wall time.
         forward: forward evaluations, in rows, spared ones included.
         backward: backward evaluations, in rows, spared ones included.
-        spared: how many of both were not done, because another cell's result was in the cache.
+        spared: how many of both were not done, because the result was in the cache.
     """
 
     seconds: float = 0.0
