@@ -143,17 +143,37 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.table import Table
 
-    last = _together(arguments.dataset)
-    print_table, broken = Console().print, [*_broken()]
-    for group, (title, heads, row) in TABLES.items():
-        print_table(_table(title, (group, *heads), _rows(group, row, broken)))
-    print_table(last)
-    if broken:
-        print_table(_table("broken", ("group", "name", "why"), broken))
+    from latentbench import index
+
+    known, question = index.opened(index.FOLDER), ["list", arguments.dataset]
+    tables = known.find(question)
+    if tables is None:
+        tables = _tables(arguments.dataset)
+        if tables[-1]["title"] != BROKEN and _packages() <= known.packages:
+            known.keep(question, tables)
+    console = Console()
+    for table in tables:
+        shown = Table(*table["heads"], title=table["title"], title_justify="left")
+        for row in table["rows"]:
+            shown.add_row(*row)
+        console.print(shown)
     return 0
 
 
+def _tables(dataset: str) -> list[dict[str, Any]]:
+    """Return all tables of the list as JSON values; that of broken options, if any, is the last."""
+    last, broken = _together(dataset), [*_broken()]
+    found = [
+        _table(title, (group, *heads), _rows(group, row, broken))
+        for group, (title, heads, row) in TABLES.items()
+    ]
+    told = [_table(BROKEN, ("group", "name", "why"), broken)] if broken else []
+    return [*found, last, *told]
+
+
+BROKEN = "broken"
 TABLES: dict[str, tuple[str, tuple[str, ...], Callable[[Any], tuple[str, ...]]]] = {
     "method": (
         "methods",
@@ -196,12 +216,19 @@ def _rows(
             broken.append((group, option.name, f"{type(error).__name__}: {error}"))
 
 
+def _packages() -> set[str]:
+    """Return the packages that the classes of all options come from."""
+    from latentbench.cells.catalogue import options
+
+    return {option.package for group in TABLES for option in options(group).values()}
+
+
 def _broken() -> Iterator[tuple[str, str, str]]:
     """Yield the options and plug-ins that cannot be used: group, name and why."""
-    from latentbench import plugins
+    from latentbench import plugin_folders
     from latentbench.cells.catalogue import fault, options
 
-    for name, folder in plugins.folders().items():
+    for name, folder in plugin_folders.folders().items():
         if folder is None:
             yield "plug-in", name, "the package has no such folder"
     for group in TABLES:
@@ -210,7 +237,7 @@ def _broken() -> Iterator[tuple[str, str, str]]:
                 yield group, option.name, why
 
 
-def _together(dataset: str):
+def _together(dataset: str) -> dict[str, Any]:
     """Return the table of methods by benchmarks; each entry lists the models that fit."""
     from latentbench.cells.catalogue import option, sound
     from latentbench.cells.compatibility import Parts
@@ -234,13 +261,8 @@ def _together(dataset: str):
     return _table(f"what goes together, on {dataset}: models for method and benchmark", heads, rows)
 
 
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]):
-    from rich.table import Table
-
-    table = Table(*heads, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any]:
+    return {"title": title, "heads": list(heads), "rows": [list(row) for row in rows]}
 
 
 def _words(values: Iterable[object]) -> str:

@@ -4,11 +4,8 @@ A package that declares the entry point ``[project.entry-points."latentbench.con
 ``acme.conf`` adds ``acme/conf/method/acme.yaml`` to the choices of ``method=``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
-from importlib.util import find_spec
-from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -20,8 +17,8 @@ from omegaconf import OmegaConf
 
 from latentbench.config import RunConfig
 from latentbench.paths import CHECKOUT, user_path
+from latentbench.plugin_folders import folders
 
-GROUP = "latentbench.conf"
 CONF = CHECKOUT / "conf"
 EMPTY = "empty"  # a root without choices, to read one option alone
 
@@ -34,26 +31,6 @@ class ConfFolders(SearchPathPlugin):
         for name, folder in folders().items():
             if folder is not None:
                 search_path.append(provider=name, path=f"file://{folder}")
-
-
-def folders() -> Mapping[str, Path | None]:
-    """Return the conf folder of each plug-in, or None where it has none, by ``name (package)``.
-
-    No plug-in is imported: one whose code is broken still has its yamls, and harms no other.
-    """
-    points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value))
-    return {f"{point.name} ({point.value})": _folder(point.value) for point in points}
-
-
-def _folder(package: str) -> Path | None:
-    top, *inner = package.split(".")
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError):
-        spec = None
-    places = [] if spec is None else spec.submodule_search_locations or []
-    found = [Path(place, *inner).resolve() for place in places]
-    return next((folder for folder in found if folder.is_dir()), None)
 
 
 def register() -> None:

@@ -29,6 +29,8 @@ from latentbench.intervals import Kind
 log = logging.getLogger(__name__)
 FILE = "record.json"
 SAMPLES = "samples.parquet"
+IMAGES = "images.parquet"
+GRID = "grid.webp"
 SCHEMA = 2
 UNSEALED = 1  # schema of records that were written before there were seals
 GROUPS = ("benchmark", "method", "model", "dataset")

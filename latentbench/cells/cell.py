@@ -16,16 +16,18 @@ from omegaconf import DictConfig
 
 from latentbench.benchmark import Bench, Work
 from latentbench.cells.batch_runner import BatchRunner, work_list
-from latentbench.cells.checks import check, check_surroundings, listed, why_skipped
+from latentbench.cells.checks import check, listed, why_skipped
 from latentbench.cells.costs import Cost
 from latentbench.cells.environment import peak_memory
 from latentbench.cells.failure import failed
+from latentbench.cells.known import remember
 from latentbench.cells.learning import fit
 from latentbench.cells.loading import hot_part, load
 from latentbench.cells.plan import Cell, plan
 from latentbench.cells.progress import display
 from latentbench.cells.scoring import CHUNK, Scorer
 from latentbench.cells.shelf import Shelf
+from latentbench.cells.surroundings import check_surroundings
 from latentbench.cells.working_folder import Finished, in_order
 from latentbench.config import Order, Overwrite
 from latentbench.errors import BadInput, Incompatible
@@ -62,6 +64,7 @@ def run_cell(
         reason = why_skipped(cell)
         if reason is None:
             check(cell)
+        remember(config, cell.id, cell.identity, reason)
         old = shelf.read(cell.id)
     except KeyboardInterrupt:
         raise

@@ -11,14 +11,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
 def environment() -> dict[str, Any]:
     """Return package versions, lock-file hash, git state and hardware; read once per process."""
+    import torch  # late: what is there already is told without it
+
     return {
         "python": platform.python_version(),
         "packages": _packages(),
@@ -33,6 +33,8 @@ def environment() -> dict[str, Any]:
 
 def peak_memory() -> dict[str, float]:
     """Return the process's largest resident memory so far, and the GPU's since its last reset."""
+    import torch  # late, as above
+
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     scale = 2**20 if platform.system() == "Darwin" else 2**10  # macOS counts bytes, Linux KiB
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0

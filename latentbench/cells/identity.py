@@ -10,9 +10,9 @@ from latentbench.cells.others import named_by
 from latentbench.cells.parts import part_class, settings
 from latentbench.data.dataset import Dataset
 from latentbench.option import Option
+from latentbench.records import GROUPS
 
 VERSION = 4  # raised when a fix in the runner changes figures
-GROUPS = ("benchmark", "method", "model", "dataset")
 
 
 def identity(config: DictConfig, dataset: Dataset, metrics: Sequence[str]) -> dict[str, Any]:

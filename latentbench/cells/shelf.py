@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,9 +15,11 @@ from latentbench.cells.lock import NAME as LOCK
 from latentbench.cells.lock import Busy, held
 from latentbench.cells.places import Places
 from latentbench.cells.progress import display
-from latentbench.cells.working_folder import Partial
 from latentbench.config import Overwrite
 from latentbench.records import Record, Status
+
+if TYPE_CHECKING:
+    from latentbench.cells.working_folder import Partial
 
 PARTIAL = "partial"  # folder of unfinished work, in the cell's own
 
@@ -46,8 +48,10 @@ class Shelf:
         """Return where a cell's record and its unfinished work lie."""
         return self.cells / cell
 
-    def partial(self, cell: str) -> Partial:
+    def partial(self, cell: str) -> "Partial":
         """Return a cell's unfinished work."""
+        from latentbench.cells.working_folder import Partial  # late: imports torch
+
         return Partial(self.folder(cell) / PARTIAL, cell)
 
     def read(self, cell: str) -> Record | None:

@@ -10,11 +10,15 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from latentbench import store
-from latentbench.cells import command_line
+from latentbench.cells import command_line, known
 from latentbench.cells.lock import Busy
+from latentbench.cells.places import Places
 from latentbench.cells.progress import display
+from latentbench.cells.surroundings import check_surroundings
 from latentbench.errors import BadInput, WrongCommand
 from latentbench.option import Option
+from latentbench.records import GROUPS, Record
+from latentbench.reports import tracking
 
 NOTE = "cell"  # file in a job's folder that says how its cell ended
 
@@ -41,15 +45,11 @@ class Job:
         Raises:
             Busy: another process computes it, and `wait` is false.
         """
-        from latentbench.cells.cell import run_cell
-        from latentbench.cells.places import Places
-        from latentbench.reports.tracking import track
-
-        record, new = run_cell(self.config, self.names, self.settings, wait)
+        record, new = self._record(wait)
         places = Places.of(self.config)
         folder = places.cells / record.id
         if new:
-            track(self.config.tracker, folder, places.results)
+            tracking.track(self.config.tracker, folder, places.results)
         display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
         ended = {"folder": str(folder), "status": record.status}
         try:
@@ -57,6 +57,15 @@ class Job:
         except OSError as error:  # then it counts as a cell that did not end
             display.tell(f"{self.note} cannot be written: {error}")
         return record.id
+
+    def _record(self, wait: bool) -> tuple[Record, bool]:
+        """Return the cell's record, and whether it was made just now."""
+        old = known.there(self.config)
+        if old is not None:
+            return old, False
+        from latentbench.cells.cell import run_cell  # late: a cell that is there needs no torch
+
+        return run_cell(self.config, self.names, self.settings, wait)
 
 
 _put_off: list[Job] = []
@@ -71,15 +80,11 @@ def run_job(config: DictConfig, hydra: Any) -> str:
     Raises:
         WrongCommand: `seed`, `runtime`, `results` or the tracker's settings are wrong.
     """
-    from latentbench.cells.checks import check_surroundings
-    from latentbench.cells.identity import GROUPS
-    from latentbench.reports.tracking import build
-
     try:
         check_surroundings(config)
     except BadInput as error:
         raise WrongCommand(str(error)) from None
-    build(config.tracker)
+    tracking.build(config.tracker)
     command_line.progress.begun = True
     names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
     settings = [text for text in hydra.overrides.task if _changes_a_part(text)]
@@ -113,19 +118,24 @@ def without_foreign(config: DictConfig, settings: list[str]) -> tuple[DictConfig
     In a sweep over methods, ``++method.images=64`` reaches every method. One that no choice of the
     group has stays, and is refused when the part is built.
     """
-    from latentbench.cells.catalogue import sound
-
     config, kept = copy.deepcopy(config), []
     for text in settings:
         group, name = text.lstrip("+").split("=", 1)[0].split(".", 2)[:2]
         part = config[group]
         foreign = text.startswith("++") and "_target_" in part and _lacks(part, name)
-        if foreign and any(_has(option.cls, name) for option in sound(group).values()):
+        if foreign and _some_have(group, name):
             with open_dict(part):
                 part.pop(name, None)
         else:
             kept.append(text.lstrip("+"))  # as labels and commands show it
     return config, kept
+
+
+def _some_have(group: str, name: str) -> bool:
+    """Return whether a choice of the group has such a setting."""
+    from latentbench.cells.catalogue import sound  # late: imports the classes
+
+    return any(_has(option.cls, name) for option in sound(group).values())
 
 
 def _lacks(part: DictConfig, name: str) -> bool:

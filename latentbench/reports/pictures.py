@@ -12,10 +12,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from latentbench import store
+from latentbench.records import GRID, IMAGES
 from latentbench.types import Samples
 
-FILE = "images.parquet"
-GRID = "grid.webp"
 GRID_ROWS = 8  # in one column; further ones start another
 MOST = 16383  # pixels per side that WebP can hold
 SMALLEST = 96  # pixels per tile in the grid; smaller images are enlarged
@@ -77,14 +76,14 @@ class Pictures:
         Where no row is kept there are no such files, not even those of an earlier run.
         """
         if not self.rows:
-            for name in (FILE, GRID):
+            for name in (IMAGES, GRID):
                 (folder / name).unlink(missing_ok=True)
             return {}
         buffer = io.BytesIO()
         pd.DataFrame([_encoded(row) for row in self.rows]).to_parquet(buffer, index=False)
         picture = _webp(thinned(grid(self._spread())))
         return {
-            FILE: store.write(folder / FILE, buffer.getvalue()),
+            IMAGES: store.write(folder / IMAGES, buffer.getvalue()),
             GRID: store.write(folder / GRID, picture),
         }
 

@@ -17,7 +17,6 @@ from PIL import Image
 from latentbench import records
 from latentbench.errors import BadInput, WrongCommand, unknown
 from latentbench.records import Record, Status
-from latentbench.reports import pictures
 
 Mode = Literal["auto", "online", "offline"]
 LONGEST = 128  # characters of a project's, a run's or a group's name that the server takes
@@ -91,7 +90,7 @@ class WandbTracker:
         try:
             run.summary.update(summary(record))
             run.log({"samples": wandb.Table(dataframe=_with_images(folder, wandb.Image))})
-            grid = folder / pictures.GRID
+            grid = folder / records.GRID
             if grid.is_file():
                 run.log({"grid": wandb.Image(Image.open(grid))})
         finally:
@@ -175,7 +174,7 @@ def sample_table(folder: Path) -> pd.DataFrame:
         raise BadInput(f"{folder / records.SAMPLES} cannot be read")
     main = values.groupby(["group", "id"], sort=False)
     heads = main.apply(_headline, include_groups=False).reset_index()
-    path = folder / pictures.FILE
+    path = folder / records.IMAGES
     if not path.is_file():
         return heads
     rows = [_decoded(row) for row in pd.read_parquet(path).to_dict("records")]

@@ -20,7 +20,7 @@ PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement", "cal
 SHARED = {
     "vocabulary": "types errors streams processes store content cache batching config weights "
     "parameterization records intervals means statistics metric_state bounds annotations option "
-    "fitting paths module_state command",
+    "fitting paths module_state command plugin_folders index",
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }

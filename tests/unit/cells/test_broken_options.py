@@ -8,7 +8,7 @@ from pathlib import Path
 import cells
 import pytest
 
-from latentbench import cli, plugins
+from latentbench import cli, plugin_folders
 from latentbench.cells.catalogue import fault, option, options, sound
 from latentbench.errors import BadInput
 from latentbench.records import Status
@@ -133,6 +133,6 @@ def test_the_list_names_what_is_broken(wreck, capsys, monkeypatch):
 
 
 def test_no_plug_in_is_imported_to_find_its_yamls(wreck):
-    assert plugins.folders()["wreck (wreck.conf)"] == wreck / "wreck" / "conf"
+    assert plugin_folders.folders()["wreck (wreck.conf)"] == wreck / "wreck" / "conf"
     assert "exits" in options("method")
     assert "wreck" not in sys.modules

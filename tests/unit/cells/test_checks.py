@@ -14,7 +14,7 @@ from latentbench import plugins, records
 from latentbench.cells import cell as cell_module
 from latentbench.cells.catalogue import options
 from latentbench.cells.cell import run_cell
-from latentbench.cells.checks import check_surroundings
+from latentbench.cells.surroundings import check_surroundings
 from latentbench.errors import BadInput
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.records import Status

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from latentbench import records
 from latentbench.reports import pictures
 from latentbench.reports.pictures import Pictures
 from latentbench.types import Samples
@@ -25,7 +26,7 @@ def samples(group: str, count: int, seed: int) -> Samples:
 
 
 def kept(folder):
-    return pd.read_parquet(folder / pictures.FILE)
+    return pd.read_parquet(folder / records.IMAGES)
 
 
 def test_groups_share_the_rows_and_the_first_are_kept(tmp_path):
@@ -50,7 +51,7 @@ def test_many_groups_stand_in_columns(tmp_path):
     for k, name in enumerate(names):
         keeper.update(samples(name, 2, k))
     keeper.save(tmp_path)
-    grid = np.asarray(Image.open(tmp_path / pictures.GRID))
+    grid = np.asarray(Image.open(tmp_path / records.GRID))
     line = 2 * pictures.MARGIN + pictures.SMALLEST
     assert grid.shape == (8 * line, 3 * 4 * pictures.SMALLEST, 3)
     assert (grid[3 * line :, 8 * pictures.SMALLEST :] == 255).all()  # 19 = 8 + 8 + 3
@@ -66,7 +67,7 @@ def test_a_path_stands_between_the_images_that_it_joins(tmp_path):
     keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
     keeper.update(replace(chunk, ends=chunk.outputs, sources=None, truths=None))
     keeper.save(tmp_path)
-    grid, times = np.asarray(Image.open(tmp_path / pictures.GRID)), pictures.SMALLEST // 8
+    grid, times = np.asarray(Image.open(tmp_path / records.GRID)), pictures.SMALLEST // 8
     parts = [chunk.outputs[0, k] for k in (0, 0, 1, 1)]
     small = grid[2 * pictures.MARGIN :: times, ::times]
     assert np.array_equal(small, np.concatenate([pictures.pixels(p) for p in parts], 1))
@@ -93,7 +94,7 @@ def test_the_grid_has_source_outputs_and_the_headline_truth(tmp_path):
     keeper, chunk = Pictures(1, ["a"]), samples("a", 1, 0)
     keeper.update(chunk)
     keeper.save(tmp_path)
-    grid = np.asarray(Image.open(tmp_path / pictures.GRID))
+    grid = np.asarray(Image.open(tmp_path / records.GRID))
     times = pictures.SMALLEST // 8
     assert grid.shape == (2 * pictures.MARGIN + pictures.SMALLEST, 4 * pictures.SMALLEST, 3)
     small = grid[2 * pictures.MARGIN :: times, ::times]
