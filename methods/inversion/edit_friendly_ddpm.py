@@ -40,5 +40,12 @@ class EditFriendlyDDPM(NoiseMapEditor):
         """Return x at levels start..n, each noised on its own."""
         shape = (grid.n - start, *x0.shape[1:])
         n_i = self.streams.normal("edit_friendly_ddpm", batch.ids, shape, x0.device)
-        alpha, sigma = grid.levels(torch.arange(start, grid.n), x0)
-        return torch.cat([alpha * x0[:, None] + sigma * n_i, x0[:, None]], 1)
+        return draw_independently(grid, x0, n_i, start)
+
+
+def draw_independently(
+    grid: Grid, x0: Float[Tensor, "b ..."], noise: Float[Tensor, "b n ..."], start: int
+) -> Float[Tensor, "b l ..."]:
+    """Return x at levels start..n, each under a noise of its own, the last of them x0."""
+    alpha, sigma = grid.levels(torch.arange(start, grid.n), x0)
+    return torch.cat([alpha * x0[:, None] + sigma * noise, x0[:, None]], 1)

@@ -157,7 +157,12 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         return images.unflatten(0, (len(latent), len(strengths)))
 
     def _images(
-        self, model: DiffusionModel, latent: Latent, terms: tuple[Term, ...], times: int = 1
+        self,
+        model: DiffusionModel,
+        latent: Latent,
+        terms: tuple[Term, ...],
+        times: int = 1,
+        interventions: Sequence[Intervention] = (),
     ) -> Float[Tensor, "r 3 h w"]:
         """Return the images that a model makes of codes, of each code `times` with terms of own."""
         grid, maps = model.grid(self.steps), latent.parts[Space.NOISE_MAPS]
@@ -172,7 +177,7 @@ class NoiseMapEditor(Editor[DiffusionModel]):
             start=latent.start,
             eta=self.eta,
             noise=lambda i: maps[:, i - latent.start].repeat_interleave(times, 0),
-            interventions=residual,
+            interventions=[*interventions, *residual],
         )
         return model.decode(z0)
 
@@ -196,22 +201,37 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         self, grid: Grid, x: Float[Tensor, "b l ..."], terms: tuple[Term, ...], start: int
     ) -> Float[Tensor, "b n ..."]:
         """Return z of each step, all timesteps of all images in as few network calls as fit."""
+        x0, eps = self._predictions(grid, x, terms, start)
+        levels = torch.arange(start, grid.n).repeat(len(x))
+        mean, std = transition(grid, levels, x0.flatten(0, 1), eps.flatten(0, 1), self.eta)
+        gap = (x[:, 1:] - self.higher_order(grid, x0, start)).flatten(0, 1) - mean
+        z = torch.where(std > 0, gap / std.clamp(min=1e-30), gap)
+        return z.reshape(x0.shape)
+
+    def higher_order(
+        self, grid: Grid, x0: Float[Tensor, "b n ..."], start: int
+    ) -> Float[Tensor, "b n ..."] | float:
+        """Return what the sampler adds to the mean of each step, from x0 as predicted before it."""
+        del grid, x0, start
+        return 0.0
+
+    def _predictions(
+        self, grid: Grid, x: Float[Tensor, "b l ..."], terms: tuple[Term, ...], start: int
+    ) -> tuple[Float[Tensor, "b n ..."], Float[Tensor, "b n ..."]]:
+        """Return (x0, eps) of all levels but the last."""
         b, steps = len(x), grid.n - start
-        maps = []
+        x0, eps = [], []
         for first in range(0, steps, max(1, ROWS // b)):
             index = torch.arange(first, min(first + max(1, ROWS // b), steps))
-            levels = (start + index).repeat(b)
-            rows = x[:, index].flatten(0, 1)
             repeated = tuple(
                 Term(t.branch, t.condition.repeat(len(index)), _repeat(t.weight, len(index)))
                 for t in terms
             )
-            x0, eps = predict(self.model, rows, grid, levels, repeated)
-            mean, std = transition(grid, levels, x0, eps, self.eta)
-            gap = x[:, index + 1].flatten(0, 1) - mean
-            z = torch.where(std > 0, gap / std.clamp(min=1e-30), gap)
-            maps.append(z.reshape(b, len(index), *x.shape[2:]))
-        return torch.cat(maps, 1)
+            rows, levels = x[:, index].flatten(0, 1), (start + index).repeat(b)
+            found = predict(self.model, rows, grid, levels, repeated)
+            for parts, part in zip((x0, eps), found, strict=True):
+                parts.append(part.unflatten(0, (b, len(index))))
+        return torch.cat(x0, 1), torch.cat(eps, 1)
 
 
 def _repeat(weight: float | Tensor, times: int) -> float | Tensor:
