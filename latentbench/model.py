@@ -14,6 +14,7 @@ from latentbench.cache import Cache
 from latentbench.errors import BadInput, Incompatible, unknown
 from latentbench.module_state import ModuleState
 from latentbench.parameterization import Grid
+from latentbench.prompt_tokens import Tokens
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Latent, Space
 
@@ -98,6 +99,8 @@ class AttentionCall:
         scale: factor on the dot product before the softmax.
         project: recomputes (key, value) from another context ``[rows, tokens, d]``.
         context: what keys and values were projected from, ``[rows, tokens, d]``.
+        text: how many of the context's tokens, its last ones, are the prompt's: all in
+            cross-attention, none in self-attention, the rest after the image's in joint attention.
         made: returns the output that an earlier intervention has made, where one has.
     """
 
@@ -109,6 +112,7 @@ class AttentionCall:
     scale: float
     project: Callable[[Tensor], tuple[Tensor, Tensor]]
     context: Float[Tensor, "r m e"]
+    text: int = 0
     made: Callable[[], Tensor] | None = None
 
     def attend(
@@ -355,6 +359,20 @@ class DiffusionModel(LatentModel):
     def unconditional(self, rows: int, negative: str | None = None) -> Condition:
         """Return what guidance leads away from: the empty condition, or a negative prompt."""
         return self.condition(None if negative is None else (negative,) * rows, rows)
+
+    def prompt_tokens(self, prompt: str) -> tuple[Tokens, ...]:
+        """Return what each tokenizer makes of a prompt, in the order of the condition's tokens.
+
+        Together they are as many as the prompt's tokens in an attention layer.
+
+        Raises:
+            BadInput: the prompt would be cut.
+            Incompatible: the model's condition has no tokens; it lacks `Space.TOKEN_MAPS`.
+        """
+        raise Incompatible(
+            f"the condition of {type(self).__name__} has no tokens that words could be found in; "
+            f"choose a model that reads prompts, such as model=sd15"
+        )
 
     def condition_with_words(
         self, prompts: Sequence[str], words: Mapping[str, Float[Tensor, " d"]]

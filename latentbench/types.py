@@ -26,6 +26,7 @@ class Space(StrEnum):
     TEXT = "text"  # prompt embedding, per layer and step where needed
     ATTENTION = "attention"  # queries, keys, values and maps inside the network
     JOINT_ATTENTION = "joint_attention"  # those of image and text tokens in one layer
+    TOKEN_MAPS = "token_maps"  # how much each place of the image reads each token of the prompt
     CONSISTENCY = "consistency"  # x_t to x_0 in one call, noised again between steps: no inversion
     SEMANTIC = "semantic"  # z_sem of a diffusion autoencoder
     STYLE = "style"  # w of a style-based GAN

@@ -392,7 +392,7 @@ def _guarded(model: Any, spaces: frozenset[Space], uses: list[LawBroken]) -> Ite
         uses.append(LawBroken(f"it works in the space {space}, which `requires` does not name"))
 
     def inside(x: Tensor, timesteps: Tensor, condition: Any, taps: Any = None) -> None:
-        attention = {Space.ATTENTION, Space.JOINT_ATTENTION}
+        attention = {Space.ATTENTION, Space.JOINT_ATTENTION, Space.TOKEN_MAPS}
         if getattr(taps, "bottleneck", None) is not None and Space.BOTTLENECK not in spaces:
             note(Space.BOTTLENECK)
         if getattr(taps, "attend", None) is not None and not attention & spaces:

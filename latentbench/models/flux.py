@@ -21,6 +21,7 @@ from latentbench.models.feature_points import (
 from latentbench.models.joint_attention import TappedFluxAttention
 from latentbench.models.joint_flow import JointFlow
 from latentbench.parameterization import Grid, flow_grid
+from latentbench.prompt_tokens import Tokens, read_tokens
 
 
 class Flux(JointFlow):
@@ -128,6 +129,10 @@ class Flux(JointFlow):
         from diffusers.models.transformers.transformer_flux import FluxAttention  # late: slow
 
         return {n: m for n, m in self.network.named_modules() if isinstance(m, FluxAttention)}
+
+    def prompt_tokens(self, prompt: str) -> tuple[Tokens, ...]:
+        """Return the tokens of T5; CLIP gives a pooled vector only."""
+        return (read_tokens(self.t5_tokenizer, prompt, self.t5_tokens),)
 
     def embed(self, prompt: str) -> Condition:
         """Return one prompt's condition, of one row; prompts that would be cut are refused."""

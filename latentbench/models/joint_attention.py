@@ -30,15 +30,15 @@ class TappedJointAttention:
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the layer's image tokens, and its text tokens where there are any."""
         self.begin(attention_mask)
-        image = hidden_states.shape[1]
+        self.image = hidden_states.shape[1]
         context = hidden_states
         if encoder_hidden_states is not None:
             context = torch.cat([hidden_states, encoder_hidden_states], 1)
-        out = self.attended(attn, context, image)
-        first = attn.to_out[1](attn.to_out[0](out[:, :image]))
+        out = self.attended(attn, context, self.image)
+        first = attn.to_out[1](attn.to_out[0](out[:, : self.image]))
         if encoder_hidden_states is None:
             return first
-        text = out[:, image:]
+        text = out[:, self.image :]
         return first, (text if attn.context_pre_only else attn.to_add_out(text))
 
     def begin(self, attention_mask: Tensor | None) -> None:
@@ -80,7 +80,8 @@ class TappedJointAttention:
 
         query, (key, value) = self.place(part(context, "q")), project(context)
         scale = query.shape[-1] ** -0.5
-        return AttentionCall(self.layer, False, query, key, value, scale, project, context)
+        text = context.shape[1] - self.image
+        return AttentionCall(self.layer, False, query, key, value, scale, project, context, text)
 
 
 class TappedFluxAttention(TappedJointAttention):

@@ -11,8 +11,8 @@ from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.feature_points import second_tokens
-from latentbench.models.latent_diffusion import token_ids
 from latentbench.models.transformer import TransformerDiffusion
+from latentbench.prompt_tokens import token_ids
 from latentbench.types import Capability, Space
 
 
@@ -30,6 +30,7 @@ class JointFlow(TransformerDiffusion):
             Space.NOISE_MAPS,
             Space.BOTTLENECK,
             Space.JOINT_ATTENTION,
+            Space.TOKEN_MAPS,
             Space.WEIGHTS,
             Space.VAE,
             Space.TEXT,

@@ -13,6 +13,7 @@ from latentbench.model import Condition
 from latentbench.models.autoencoder import AutoencodedDiffusion
 from latentbench.models.components import load_component
 from latentbench.models.unet import UNetDiffusion
+from latentbench.prompt_tokens import Tokens, read_tokens, token_ids
 from latentbench.types import Capability, Space
 
 
@@ -33,6 +34,7 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
             Space.NOISE_MAPS,
             Space.BOTTLENECK,
             Space.ATTENTION,
+            Space.TOKEN_MAPS,
             Space.WEIGHTS,
             Space.VAE,
             Space.TEXT,
@@ -83,6 +85,10 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
         with torch.no_grad():
             return self.text_encoder(ids)[0][0].float()
 
+    def prompt_tokens(self, prompt: str) -> tuple[Tokens, ...]:
+        """Return the tokenizer's tokens; a second tokenizer's stand side by side with them."""
+        return (read_tokens(self.tokenizer, prompt),)
+
     def condition_with_words(
         self, prompts: Sequence[str], words: Mapping[str, Float[Tensor, " d"]]
     ) -> Condition:
@@ -127,16 +133,3 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
             return self.text_encoder(torch.tensor([ids], device=self.device))[0][0].float()
         finally:
             handle.remove()
-
-
-def token_ids(tokenizer: Any, prompt: str, limit: int | None = None) -> list[int]:
-    """Return a prompt's token ids, padded to `limit`, by default the tokenizer's own length.
-
-    Raises:
-        BadInput: the prompt would be cut.
-    """
-    limit = limit or int(tokenizer.model_max_length)
-    ids = tokenizer(prompt, padding="max_length", max_length=limit, truncation=False).input_ids
-    if len(ids) > limit:
-        raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")
-    return ids

@@ -11,7 +11,8 @@ from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.errors import Incompatible
 from latentbench.model import Condition
 from latentbench.models.components import load_component
-from latentbench.models.latent_diffusion import LatentDiffusion, token_ids
+from latentbench.models.latent_diffusion import LatentDiffusion
+from latentbench.prompt_tokens import token_ids
 from latentbench.types import Capability
 
 

@@ -12,6 +12,7 @@ from latentbench.models.components import load_component
 from latentbench.models.joint_attention import TappedJointAttention
 from latentbench.models.joint_flow import JointFlow
 from latentbench.parameterization import Grid, flow_grid
+from latentbench.prompt_tokens import Tokens, read_tokens
 
 
 class TransformerFlow(JointFlow):
@@ -83,6 +84,13 @@ class TransformerFlow(JointFlow):
         """Return the checkpoint's own levels, shifted as its scheduler says."""
         tokens = (self.latent_shape[1] // self.network.config.patch_size) ** 2
         return flow_grid(self.scheduler, steps or self.steps, tokens)
+
+    def prompt_tokens(self, prompt: str) -> tuple[Tokens, ...]:
+        """Return the tokens of the CLIP towers, which are side by side, and those of T5."""
+        clip = read_tokens(self.tokenizers[0], prompt)
+        if self.t5 is not None:
+            return clip, read_tokens(self.tokenizers[2], prompt, self.t5_tokens)
+        return clip, Tokens((0,) * self.t5_tokens, (None,) * self.t5_tokens, 0)
 
     def embed(self, prompt: str) -> Condition:
         """Return one prompt's condition, of one row; prompts that would be cut are refused."""

@@ -65,7 +65,10 @@ class TappedAttention:
         query = heads(attn.to_q(hidden))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key, value = project(context)
-        return AttentionCall(self.layer, cross, query, key, value, attn.scale, project, context)
+        text = context.shape[1] if cross else 0
+        return AttentionCall(
+            self.layer, cross, query, key, value, attn.scale, project, context, text
+        )
 
 
 class UNetDiffusion(CheckpointDiffusion):
