@@ -1,0 +1,203 @@
+"""Plug-and-Play: a target prompt's image under the features and self-attention of the source's."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.bounds import Guidance, Name, Positive, Share, Steps
+from latentbench.errors import Incompatible, unknown
+from latentbench.model import AttentionCall
+from latentbench.parameterization import whole_steps
+from latentbench.sampling.loop import Intervention, Step
+from latentbench.types import Space
+from methods.editing.coupled import CoupledEditor, Coupling, Memory
+
+
+class FeatureMemory(Intervention):
+    """Keeps the source's map of one layer, in the step at hand.
+
+    Args:
+        layer: the feature layer.
+
+    Attributes:
+        map: the conditional branch's.
+    """
+
+    map: Float[Tensor, "b c h w"]
+
+    def __init__(self, layer: str) -> None:
+        self.layers = (layer,)
+
+    def features(
+        self, step: Step, layer: str, h: Float[Tensor, "k b c h w"]
+    ) -> Float[Tensor, "k b c h w"]:
+        """Keep the map; change nothing."""
+        self.map = h[step.branches.index("condition")]
+        return h
+
+
+class InjectedFeatures(Intervention):
+    """Gives the targets, in all branches, the source's map of one layer.
+
+    Args:
+        memory: the source's map of the layer.
+        steps: how many steps, the noisiest, it acts in.
+    """
+
+    def __init__(self, memory: FeatureMemory, steps: int) -> None:
+        self.memory, self.layers, self.steps = memory, memory.layers, steps
+
+    def active(self, step: Step) -> bool:
+        """Return whether the step is one of the first."""
+        return step.index < self.steps
+
+    def features(
+        self, step: Step, layer: str, h: Float[Tensor, "k r c h w"]
+    ) -> Float[Tensor, "k r c h w"]:
+        """Return the source's map for every target."""
+        source = self.memory.map
+        return source.repeat_interleave(h.shape[1] // len(source), 0).expand_as(h)
+
+
+class InjectedAttention(Intervention):
+    """Gives the targets, in all branches, the source's queries and keys of self-attention.
+
+    Args:
+        memory: the source's queries and keys of the layers.
+        steps: how many steps, the noisiest, it acts in.
+    """
+
+    def __init__(self, memory: Memory, steps: int) -> None:
+        self.memory, self.steps = memory, steps
+
+    def active(self, step: Step) -> bool:
+        """Return whether the step is one of the first."""
+        return step.index < self.steps
+
+    def attention(self, step: Step, call: AttentionCall) -> Tensor | None:
+        """Return attention with the source's queries and keys, in the layers that are kept."""
+        if call.layer not in self.memory.queries:
+            return None
+        q, k = self.memory.queries[call.layer], self.memory.keys[call.layer]
+        times, branches = len(call.query) // len(step.branches) // len(q), len(step.branches)
+        q, k = (v.repeat_interleave(times, 0).repeat(branches, 1, 1, 1) for v in (q, k))
+        return call.attend(q, k)
+
+
+class PlugAndPlay(CoupledEditor):
+    """Samples the target under the source's decoder features and self-attention.
+
+    Source: "Plug-and-Play Diffusion Features for Text-Driven Image-to-Image Translation", section
+    4 and algorithm 1: what a residual layer of the decoder adds to its shortcut in the first share
+    tau_f of the steps, and queries and keys of the decoder's self-attention from that layer on in
+    the first share tau_A. In Stable Diffusion that is the second residual layer of the second
+    block on the way up ("layer 4") and all self-attention from it on. In a U-Net of fewer levels
+    it is the first residual layer of the coarsest block with attention.
+
+    Deviations: inversion and sampling share one grid (the paper inverts in 1,000 steps); inversion
+    and source are under the caption (the authors' "" is an option); a negative prompt takes the
+    empty one's place for good, where the authors fade it in. With `source="stored"` features come
+    from the inversion's own latents, as in the authors' code for diffusers; "sampled" is the
+    paper's. See `CoupledEditor` for the strength.
+
+    Args:
+        steps: sampling steps; default: the model's.
+        source: "sampled" from x_T, or "stored": at every level the inversion's own latent (Direct
+            Inversion).
+        tau_f: share of the steps with the source's features.
+        tau_attention: share of the steps with the source's queries and keys.
+        feature_layer: the residual layer, in the network's words ("up_blocks.1.resnets.1");
+            default: see above.
+        inversion_prompt: prompt of the inversion and the source; default: each image's own caption.
+        source_guidance: guidance scale of the source.
+        negative: prompt that guidance leads away from; default: the empty condition.
+        guidance: guidance scale of the target at strength 1.
+        max_strength: largest lambda of a benchmark's curve.
+
+    Raises:
+        BadInput: the network has no such layer.
+        Incompatible: the decoder has no self-attention.
+
+    Example:
+        >>> editor = PlugAndPlay(tau_f=0.8)  # editor.edit(batch, edit, torch.ones(1))
+    """
+
+    paper = "Plug-and-Play Diffusion Features for Text-Driven Image-to-Image Translation, section 4"
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {
+        "invert": frozenset({Space.NOISE}),
+        "edit": frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION}),
+    }
+
+    def __init__(
+        self,
+        *,
+        steps: Steps | None = None,
+        source: Literal["sampled", "stored"] = "sampled",
+        tau_f: Share = 0.8,
+        tau_attention: Share = 0.5,
+        feature_layer: Name | None = None,
+        inversion_prompt: str | None = None,
+        source_guidance: Guidance = 1.0,
+        negative: str | None = None,
+        guidance: Guidance = 3.0,
+        max_strength: Positive = 1.0,
+    ) -> None:
+        super().__init__(
+            steps=steps, source=source, inversion_prompt=inversion_prompt,
+            source_guidance=source_guidance, negative=negative, guidance=guidance,
+            max_strength=max_strength,
+        )  # fmt: skip
+        self.tau_f, self.tau_attention, self.feature_layer = tau_f, tau_attention, feature_layer
+
+    def coupled_steps(self, n: int) -> int:
+        """Return the larger share."""
+        return whole_steps(max(self.tau_f, self.tau_attention), n)
+
+    def couple(
+        self,
+        n: int,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        strengths: Float[Tensor, " s"],
+    ) -> Coupling:
+        """Return the injection of features and of queries and keys."""
+        feature, attention = self.layers()
+        maps, memory = FeatureMemory(feature), Memory(attention)
+        features = InjectedFeatures(maps, whole_steps(self.tau_f, n))
+        queries = InjectedAttention(memory, whole_steps(self.tau_attention, n))
+        return Coupling(self.coupled_steps(n), [maps, memory], [features, queries])
+
+    def layers(self) -> tuple[str, list[str]]:
+        """Return the feature layer, and the self-attention layers from it on."""
+        points = self.model.feature_layers()
+        known = [p.partition(":")[0] for p in points
+                 if p.startswith("up_blocks") and p.endswith(":residual")]  # fmt: skip
+        own = [a for a in self.model.attention_layers()
+               if a.startswith("up_blocks") and a.endswith("attn1")]  # fmt: skip
+        if not own or not known:
+            raise Incompatible(
+                f"{type(self.model.network).__name__} has no self-attention on its way up; "
+                f"plug_and_play takes its structure from there"
+            )
+        chosen = self.feature_layer or self._default(known, own)
+        if chosen not in known:
+            raise unknown("method.feature_layer", chosen, known)
+        return f"{chosen}:residual", [a for a in own if _place(a) >= _place(chosen)]
+
+    def _default(self, known: Sequence[str], attention: Sequence[str]) -> str:
+        """Return the published layer where the decoder begins as Stable Diffusion's does."""
+        coarsest = f"up_blocks.{_place(attention[0])[0]}"
+        published = "up_blocks.1.resnets.1"
+        return (
+            published
+            if coarsest == "up_blocks.1" and published in known
+            else f"{coarsest}.resnets.0"
+        )
+
+
+def _place(layer: str) -> tuple[int, int]:
+    """Return a layer's numbers (block, layer within it)."""
+    _, block, _, number = layer.split(".")[:4]
+    return int(block), int(number)
