@@ -143,7 +143,7 @@ def test_the_embedding_is_latent_consistency_pipelines():
 
 
 def test_an_absent_lora_names_the_command_that_fetches_it(zoo, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     name = "latent-consistency/lcm-lora-sdv1-5"
     with pytest.raises(MissingWeights, match=f"hf download {name}"):
         LatentConsistency(path=str(zoo / "latent"), adapter=name)
