@@ -36,6 +36,7 @@ ZERO = {  # settings that mean something at zero
 NEGATIVE = {"other_seed"}
 ABOVE_ZERO = {("method", "cycle_diffusion", "eta"), ("method", "edit_friendly_ddpm", "eta")}
 ANY_TEXT = {"device"}  # which runtime.device decides
+INTEGERS = (-1, *(2**k for k in range(13)))  # of which a setting that takes whole numbers takes one
 
 
 def every_option() -> list[tuple[str, str]]:
@@ -88,7 +89,7 @@ def wrong_values(where: tuple[str, str, str], annotation: Any) -> Iterator[Any]:
 
 
 def takes_kind(annotation: Any, kind: type) -> bool:
-    probes = {bool: (True,), int: range(-1, 5000), float: (0.5, 0.013, 7.3), str: ("zz", "a+")}
+    probes = {bool: (True,), int: INTEGERS, float: (0.5, 0.013, 7.3), str: ("zz", "a+")}
     found = any(fits(value, annotation) for value in probes[kind])
     return found or (kind is str and bool(words(annotation)))
 
