@@ -6,9 +6,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
 SOURCES := latentbench methods metrics benchmarks agreement calibration tests perf conftest.py runner.py
+# pytest's testpaths: whose tests run with the shapes and types of all arguments checked, and the rest
 SHAPED := $(addprefix tests/unit/,benchmarks methods sampling) benchmarks metrics methods
+UNSHAPED := tests latentbench agreement calibration $(patsubst tests/%,--ignore=tests/%,$(filter tests/%,$(SHAPED)))
 
-.PHONY: setup demo reference test test-slow soak shapes calibration agreement check format lock clean
+.PHONY: setup demo reference test test-slow soak calibration agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -31,16 +33,14 @@ reference: setup ## the sweeps behind results/reference, two at a time: some 45 
 	$(RUN) -m latentbench.reports.claims results/reference
 
 test: setup ## all quick tests, and the examples in docstrings
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m pytest -n 2 --dist worksteal --jaxtyping $(SHAPED)
+	$(RUN) -m pytest -n 2 --dist worksteal $(UNSHAPED)
 
 soak: setup ## ten minutes of kills, damage and full disks under a sweep: the same leaderboard
 	OMP_NUM_THREADS=1 $(RUN) tests/soak/soak.py --seconds 600
 
 test-slow: setup ## those that take more than a few seconds each
 	$(RUN) -m pytest -n 2 --dist worksteal -m slow
-
-shapes: setup ## part of the quick tests with the shapes and types of all arguments checked
-	$(RUN) -m pytest -n 2 --dist worksteal --jaxtyping $(SHAPED)
 
 calibration: setup ## simulate intervals and tests; writes the tables of docs/statistics.md
 	OMP_NUM_THREADS=1 $(RUN) -m calibration
@@ -58,7 +58,7 @@ format: setup
 	.venv/bin/ruff format $(SOURCES)
 	.venv/bin/ruff check --fix $(SOURCES)
 
-lock: | $(UV) ## resolve anew after a change of pyproject.toml
+lock: | $(UV) ## resolve again after a change of pyproject.toml
 	$(UV) lock
 
 clean: ## remove caches; results stay
