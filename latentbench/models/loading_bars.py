@@ -3,8 +3,8 @@
 
 def hide_loading_bars() -> None:
     """Keep diffusers and transformers from drawing bars between our lines."""
-    import diffusers
-    import transformers
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()
