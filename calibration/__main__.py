@@ -1,6 +1,6 @@
 """`python -m calibration`: simulate every interval and test; write the tables into the docs.
 
-The tables stand in docs/statistics.md between two marks; all else on the page stays. Some ten
+The tables are in docs/statistics.md, between two marks; all else on the page stays. Some ten
 minutes on one core; `--trials` times less or more.
 """
 

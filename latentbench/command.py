@@ -11,7 +11,7 @@ from latentbench.paths import user_path
 
 
 def answered(run: Callable[[], int]) -> int:
-    """Return a command's exit code; what it raises on purpose or the system refuses is told.
+    """Return a command's exit code; errors it expects, and the system's, are printed.
 
     Args:
         run: the command; returns its exit code.

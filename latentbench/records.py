@@ -3,7 +3,7 @@
 A record is sealed: it holds a hash over itself and one of each file next to it, and it is kept in
 the folder of its own id. One that was changed, cut, copied elsewhere or whose files are not the
 ones it was written with is left out with a warning, and its cell is computed again when it is next
-asked for. Seals find damage and mix-ups; they are no signature (docs/security.md).
+asked for. Seals find damage and mix-ups; they are not a signature (docs/security.md).
 """
 
 import hashlib

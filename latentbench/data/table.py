@@ -120,8 +120,8 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
         rows: the table, see `ImageTable`.
 
     Raises:
-        BadInput: images named twice or not by text, prompts that are no text, unknown splits,
-            factors that are no numbers in [0, 1]; one line each.
+        BadInput: images named twice or not by text, prompts that are not text, unknown splits,
+            factors that are not numbers in [0, 1]; one line each.
     """
     places = rows[PLACE].tolist() if PLACE in rows else [None] * len(rows)
     labels = [f"{p} ({n})" if p else str(n) for n, p in zip(rows.index, places, strict=True)]

@@ -67,7 +67,7 @@ def factor_distance(
 def without_ghosts(
     distance: Float[Tensor, "*n"], whole: Float[Tensor, "*n"]
 ) -> Float[Tensor, "*n"]:
-    """Return distances to an answer that is a thing, there or not: half of the way is no way.
+    """Return distances to an answer that is a thing, there or not: half of the way does not count.
 
     Nobody asks for half-visible glasses. What covers up to half of the way counts as nothing done,
     from there on twice: min(2 distance, whole), but never less than the distance itself.

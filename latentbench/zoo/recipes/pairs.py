@@ -70,7 +70,7 @@ def _loss(
 ) -> training.Loss:
     """Symmetric cross-entropy of whole captions; short ones move to their images, no contrast.
 
-    A short caption fits many images of a batch, so the others are no negatives for it.
+    A short caption fits many images of a batch, so the others are not negatives for it.
     """
     pair = model.pair
 
