@@ -5,18 +5,22 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
-SOURCES := latentbench methods metrics benchmarks agreement calibration tests perf conftest.py runner.py
+SOURCES := latentbench hydra_plugins methods metrics benchmarks agreement calibration tests perf \
+	conftest.py runner.py
 # pytest's testpaths: whose tests run with the shapes and types of all arguments checked, and the rest
 SHAPED := $(addprefix tests/unit/,benchmarks methods sampling) benchmarks metrics methods
 UNSHAPED := tests latentbench agreement calibration $(patsubst tests/%,--ignore=tests/%,$(filter tests/%,$(SHAPED)))
 
-.PHONY: setup demo reference test test-slow soak calibration agreement check format lock clean
+.PHONY: setup launchers demo reference test test-slow soak calibration agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
 .venv/installed: uv.lock pyproject.toml | $(UV)
 	$(UV) sync --frozen --compile-bytecode --python $(PYTHON)
 	touch $@
+
+launchers: setup ## install the engines of launch=ray and launch=slurm
+	$(UV) sync --frozen --inexact --extra ray --extra slurm
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
@@ -49,7 +53,7 @@ agreement: setup ## compare figures with reference implementations; writes docs/
 	$(UV) sync --frozen --inexact --group agreement
 	$(RUN) -m agreement
 
-check: setup ## format, lint, types
+check: launchers ## format, lint, types
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/pyright

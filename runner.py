@@ -18,10 +18,8 @@ os.chdir(HERE)  # methods, metrics and benchmarks import from here, in every lau
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `run`, which prints them in a few lines
 
 import hydra  # noqa: E402
-from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from latentbench import paths, plugins  # noqa: E402
 from latentbench.cells import command_line  # noqa: E402
 
 
@@ -30,32 +28,32 @@ def main(config: DictConfig) -> str:
     """Compute one composed cell and return its id."""
     from latentbench.cells.sweep import run_job  # late: --help needs no torch
 
-    return run_job(config, HydraConfig.get())
+    return run_job(config)
 
 
 def run() -> int:
     """Run the command line and return the exit code."""
-    plugins.register()
-    paths.remember_user_folder(TYPED_IN)
-    command_line.name_run()
+    command_line.begin(TYPED_IN)
     broken = False
     try:
-        command_line.check(sys.argv[1:])
+        if command_line.check(sys.argv[1:]).dry:
+            from latentbench.cells.forecast import tell_cells  # late: it needs torch
+
+            return tell_cells(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         print("interrupted; finished cells and batches are kept: run it again", file=sys.stderr)
         return 130
     except Exception as error:
-        if not command_line.progress.begun and isinstance(error, command_line.REFUSALS):
-            print(command_line.explain(error), file=sys.stderr)
-            return 2
+        if command_line.is_refusal(error):
+            return command_line.refuse(error)
         traceback.print_exc()
         broken = True
-    if command_line.progress.started is not None:
-        from latentbench.cells.ending import finish  # outside Hydra, where errors become warnings
+    if command_line.progress.started is None:
+        return int(broken)
+    from latentbench.cells.ending import finish  # outside Hydra, where errors become warnings
 
-        return max(int(broken), finish(command_line.progress.started))
-    return int(broken)
+    return max(int(broken), finish(command_line.progress.started))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--dir", type=path, default=where and Path(where), help="weights_dir")
     weights.set_defaults(run=_weights)
 
+    planning = commands.add_parser("plan", help="what a sweep would compute, and what that takes")
+    planning.add_argument("words", nargs="*", help="of runner.py -m, as in sweep=demo")
+    planning.set_defaults(run=_plan)
+
+    status = commands.add_parser("status", help="what running sweeps do")
+    status.add_argument("--results", **results)
+    status.set_defaults(run=_status)
+
     new = commands.add_parser("new", help="write the file, the yaml and the test to start from")
     new.add_argument("kind", help="method, metric, benchmark or model")
     new.add_argument("name", help="its short name, as in sdedit")
@@ -76,6 +84,31 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         return _no_record(arguments.results)
     for page in leaderboard.write(found, out):
         print(page)
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from latentbench.cells import command_line
+    from latentbench.cells.forecast import tell_cells
+    from latentbench.errors import WrongCommand
+
+    words = ["-m", *arguments.words]
+    command_line.begin(Path.cwd())
+    try:
+        command_line.check(words)
+    except command_line.REFUSALS as error:
+        raise WrongCommand(command_line.explain(error)) from error
+    return tell_cells(words)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from latentbench.cells.activity import running
+
+    runs = running(arguments.results)
+    for run in runs:
+        print(*run.lines(), sep="\n  ")
+    if not runs:
+        print(f"nothing runs that computes into {arguments.results}")
     return 0
 
 

@@ -113,6 +113,7 @@ class RunConfig:
     metric: dict[str, Any] = field(default_factory=dict)
     seed: Seed = 0
     tracker: Any = None
+    launch: Any = None
     runtime: Runtime = field(default_factory=Runtime)
     results: Results = field(default_factory=Results)
 

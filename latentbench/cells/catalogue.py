@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from latentbench import plugins
 from latentbench.benchmark import Benchmark
+from latentbench.cells.constructors import FACTS
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput, unknown
@@ -112,7 +113,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     given: Any = OmegaConf.to_container(config, resolve=True)
     if "_target_" not in given:
         raise BadInput("its yaml has no _target_")
-    return {str(k): None if v == "???" else v for k, v in given.items()}
+    return {str(k): None if v == "???" else v for k, v in given.items() if k not in FACTS}
 
 
 def _or_fault(make: Callable[[], Any]) -> Any:

@@ -86,8 +86,31 @@ def run_cell(
         return _computed(cell, shelf)
 
 
+def lost(
+    config: DictConfig, names: Mapping[str, str], overrides: Sequence[str], reason: str
+) -> tuple[Record, bool]:
+    """Return the failed record of a cell whose process died, and whether it was made just now.
+
+    A record that is there already stays.
+
+    Args:
+        config: the composed config.
+        names: group -> chosen option.
+        overrides: the command line's settings besides the choices.
+        reason: what is known of the death.
+    """
+    shelf = Shelf.of(config)
+    blank = Record("", Status.FAILED, dict(names), config.seed, {}, overrides=tuple(overrides))
+    cell = plan(config, shelf, blank)
+    old = shelf.read(cell.id)
+    if old is not None:
+        return old, False
+    return shelf.save(replace(cell.blank, reason=reason, may_pass=True)), True
+
+
 def _computed(cell: Cell, shelf: Shelf) -> tuple[Record, bool]:
     """Compute a cell and write its record, whatever happens."""
+    display.begun(cell.blank.title, str(cell.device))
     try:
         record = compute(cell)
     except KeyboardInterrupt:

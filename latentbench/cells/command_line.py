@@ -8,8 +8,10 @@ import datetime
 import math
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +19,7 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,12 +29,14 @@ from latentbench.cells.constructors import TARGET, Parameters, of_source, proble
 from latentbench.cells.words import Command, Word, quoted, read_command, read_word
 from latentbench.config import Results, RunConfig, Runtime, faults
 from latentbench.errors import WrongCommand, unknown
+from latentbench.paths import remember_user_folder
 
 RUN = "LATENTBENCH_RUN"  # variable that names this command's folder of notes, for its workers too
 REFUSALS = (HydraException, OmegaConfBaseException, yaml.YAMLError, WrongCommand, OSError)
 SECTIONS = {"runtime": Runtime, "results": Results}
 HYDRA, LISTED = "hydra", "metric"  # roots of other kinds: Hydra's own, a list of options
-ALONE = ("sweep", "launch")  # groups without settings
+ALONE = ("sweep",)  # groups without settings
+HERE = "local"  # the launcher that needs no sweep
 
 
 @dataclass
@@ -50,6 +55,13 @@ class Progress:
 progress = Progress()
 
 
+def begin(typed_in: Path) -> None:
+    """Make ready for a command that was typed in a folder."""
+    plugins.register()
+    remember_user_folder(typed_in)
+    name_run()
+
+
 def name_run() -> None:
     """Give this command a folder of its own, even if another is started in the same second."""
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -59,9 +71,20 @@ def name_run() -> None:
 def count_cells(hydra: DictConfig) -> int:
     """Return how many cells a sweep has: the product of its choices."""
     given = {text.split("=", 1)[0]: text for text in hydra.overrides.task}
-    lines = _sweep_lines(hydra) | given
+    lines = sweep_lines(hydra) | given
     parsed = OverridesParser.create().parse_overrides(list(lines.values()))
     return math.prod(len(list(o.sweep_string_iterator())) for o in parsed if o.is_sweep_override())
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether an error says that the command is wrong: it came before any cell was begun."""
+    return not progress.begun and isinstance(error, REFUSALS)
+
+
+def refuse(error: Exception) -> int:
+    """Say what is wrong with a command; return the exit code."""
+    print(explain(error), file=sys.stderr)
+    return 2
 
 
 def explain(error: Exception) -> str:
@@ -76,8 +99,8 @@ def explain(error: Exception) -> str:
     return ": ".join(text for text in texts if text)
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Refuse a command whose names or values are wrong.
+def check(arguments: Sequence[str]) -> Command:
+    """Return what a command says; refuse one whose names or values are wrong.
 
     Args:
         arguments: the words behind the program's name.
@@ -87,14 +110,15 @@ def check(arguments: Sequence[str]) -> None:
         HydraException: what only composing shows.
     """
     command = read_command(arguments)
-    if not command.plain:
-        return
-    with plugins.conf():
-        _refuse(_wrong_words(command))
-        _refuse(_wrong_parts(command))
+    if command.plain:
+        with plugins.conf():
+            _refuse_all(_wrong_words(command))
+            _refuse_all(_wrong_parts(command))
+            _refuse_all(_wrong_launch(command))
+    return command
 
 
-def _refuse(found: Iterable[str]) -> None:
+def _refuse_all(found: Iterable[str]) -> None:
     lines = list(dict.fromkeys(found))
     if lines:
         raise WrongCommand("\n".join(lines))
@@ -161,6 +185,10 @@ def _wrong_choice(word: Word, many: bool) -> Iterator[str]:
                 yield str(unknown(word.root, name, options))
     if word.key == "sweep" and not many and word.values != ("none",):
         yield f"{word.text} names many cells; add -m"
+    if word.key == "launch" and len(word.values) > 1:
+        yield f"{word.text}: a command has one launcher; write launch=NAME"
+    elif word.key == "launch" and not many and word.values != (HERE,):
+        yield f"{word.text} starts workers for the cells of a sweep; add -m"
 
 
 def _wrong_values(word: Word) -> Iterator[str]:
@@ -200,6 +228,18 @@ def _wrong_parts(command: Command) -> Iterator[str]:
         yield from _wrong_settings(group, _chosen(group, config, choices), own)
 
 
+def _wrong_launch(command: Command) -> Iterator[str]:
+    """Yield why the chosen launcher cannot start: what it needs is not there."""
+    words = [*command.words, *_words_of_sweep(command)]
+    if all(word.root != "launch" for word in words):
+        return
+    own = [word for word in words if word.root in ("launch", "runtime") and word.alternatives]
+    config = compose("config", [word.alternatives[0] for word in own])
+    settings: Any = OmegaConf.to_container(config.launch, resolve=True)
+    if TARGET in settings:
+        yield from get_class(settings.pop(TARGET))(**settings).faults(str(config.runtime.device))
+
+
 def _words_of_sweep(command: Command) -> list[Word]:
     """Return what a named sweep sets and the command line does not."""
     named = [word.text for word in command.words if word.key == "sweep"]
@@ -207,7 +247,7 @@ def _words_of_sweep(command: Command) -> list[Word]:
         return []
     hydra = compose("config", named[-1:], return_hydra_config=True).hydra
     given = {word.key for word in command.words}
-    return [read_word(line) for key, line in _sweep_lines(hydra).items() if key not in given]
+    return [read_word(line) for key, line in sweep_lines(hydra).items() if key not in given]
 
 
 def _chosen(group: str, config: DictConfig, choices: Sequence[Word]) -> list[_Part | None]:
@@ -293,7 +333,7 @@ def _loader() -> Any:
     return GlobalHydra.instance().config_loader()
 
 
-def _sweep_lines(hydra: DictConfig) -> dict[str, str]:
+def sweep_lines(hydra: DictConfig) -> dict[str, str]:
     """Return what a named sweep varies, as words."""
     params = hydra.sweeper.get("params") or {}
     return {str(key): f"{key}={value}" for key, value in params.items()}

@@ -23,6 +23,7 @@ from latentbench.errors import unknown
 Parameters = Mapping[str, Parameter]
 TARGET, MISSING = "_target_", "???"  # in a config: the class's name; what a user must give
 ELSEWHERE = ("device",)  # settings that `runtime` gives
+FACTS = {"gpu_gib": bounds.Positive | None}  # in a yaml for launchers alone: no part of a cell
 
 
 class UnreadableError(Exception):
@@ -76,6 +77,9 @@ def _problems(part: str, given: Mapping[str, Any], parameters: Parameters) -> It
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name, value in given.items():
         if name == TARGET or (open_ended and name not in parameters):
+            continue
+        if name in FACTS and name not in parameters:
+            yield from filter(None, [fault(f"{part}.{name}", value, FACTS[name])])
             continue
         if name in ELSEWHERE and name in parameters:
             yield f"{part}.{name} is given by runtime.{name}; write runtime.{name}=VALUE"

@@ -26,12 +26,12 @@ class Ending(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
         """Begin with one cell."""
         command_line.progress.started = config
-        display.start(1)
+        display.start(1, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Begin with as many cells as the sweep has."""
         command_line.progress.started = config
-        display.start(command_line.count_cells(config.hydra))
+        display.start(command_line.count_cells(config.hydra), Path(config.hydra.sweep.dir))
 
 
 def finish(config: DictConfig) -> int:

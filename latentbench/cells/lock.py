@@ -132,8 +132,10 @@ def _create(path: Path) -> int:
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     try:
         os.pwrite(handle, _content(0), 0)
-    except OSError:  # a full disk: an empty lock is one all the same
-        log.warning("the lock at %s cannot name its owner", path)
+    except OSError:  # a full disk; a lock that names nobody would hold others up when this one ends
+        os.close(handle)
+        path.unlink(missing_ok=True)
+        raise
     return handle
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from latentbench import store
 from latentbench.cells import command_line, known
+from latentbench.cells.activity import device_in_words
+from latentbench.cells.constructors import FACTS
 from latentbench.cells.lock import Busy
 from latentbench.cells.places import Places
 from latentbench.cells.progress import display
@@ -46,17 +49,23 @@ class Job:
             Busy: another process computes it, and `wait` is false.
         """
         record, new = self._record(wait)
-        places = Places.of(self.config)
-        folder = places.cells / record.id
         if new:
-            tracking.track(self.config.tracker, folder, places.results)
-        display.finished(record, f"{sum(record.seconds.values()):.0f} s" if new else "(was there)")
-        ended = {"folder": str(folder), "status": record.status}
+            places = Places.of(self.config)
+            tracking.track(self.config.tracker, places.cells / record.id, places.results)
+        seconds = f"{sum(record.seconds.values()):.0f} s"
+        where = f" on {device_in_words(record.device)}" if record.device else ""
+        self.end(record, seconds + where if new else "(was there)")
+        return record.id
+
+    def end(self, record: Record, note: str) -> None:
+        """Say on the terminal and in the job's folder how the cell ended."""
+        display.finished(record, note)
+        folder = Places.of(self.config).cells / record.id
+        ended = {"id": record.id, "folder": str(folder), "status": record.status}
         try:
             store.write(self.note, json.dumps(ended).encode())
         except OSError as error:  # then it counts as a cell that did not end
             display.tell(f"{self.note} cannot be written: {error}")
-        return record.id
 
     def _record(self, wait: bool) -> tuple[Record, bool]:
         """Return the cell's record, and whether it was made just now."""
@@ -71,8 +80,8 @@ class Job:
 _put_off: list[Job] = []
 
 
-def run_job(config: DictConfig, hydra: Any) -> str:
-    """Compute the cell of one Hydra job and return the cell's id.
+def run_job(config: DictConfig) -> str:
+    """Compute the cell of the Hydra job that runs and return the cell's id.
 
     A cell that another process is computing is put off: `come_back` takes it up when all others are
     done. The workers of a launcher wait for it.
@@ -86,16 +95,39 @@ def run_job(config: DictConfig, hydra: Any) -> str:
         raise WrongCommand(str(error)) from None
     tracking.build(config.tracker)
     command_line.progress.begun = True
-    names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
-    settings = [text for text in hydra.overrides.task if _changes_a_part(text)]
-    config, settings = without_foreign(config, settings)
-    job = Job(config, names, settings, Path(hydra.runtime.output_dir) / NOTE)
+    job = _job(config)
+    if not display.running:
+        display.log_to(Path(HydraConfig.get().sweep.dir))
     try:
         return job.run(wait=not display.running)
     except Busy as busy:
         display.tell(f"{busy}; coming back to it")
         _put_off.append(job)
         return busy.name
+
+
+def _job(config: DictConfig) -> Job:
+    hydra: Any = HydraConfig.get()
+    names = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
+    settings = [text for text in hydra.overrides.task if changes_a_part(text)]
+    config, settings = without_foreign(config, settings)
+    return Job(config, names, settings, Path(hydra.runtime.output_dir) / NOTE)
+
+
+def give_up(config: DictConfig, reason: str) -> str:
+    """Record as failed a cell that a launcher could not finish, and return its id.
+
+    It may pass another time, so that the same command computes it again. One that has ended, but
+    whose worker died before it could say so, is left alone.
+    """
+    from latentbench.cells.cell import lost
+
+    job = _job(config)
+    if job.note.exists():
+        return json.loads(job.note.read_text())["id"]
+    record, new = lost(job.config, job.names, job.settings, reason)
+    job.end(record, "" if new else "(was there)")
+    return record.id
 
 
 def come_back() -> None:
@@ -150,6 +182,8 @@ def _has(cls: type[Any], name: str) -> bool:
     return name in inspect.signature(cls).parameters
 
 
-def _changes_a_part(text: str) -> bool:
-    key = text.split("=", 1)[0].lstrip("+~")
-    return "." in key and key.split(".")[0] in ("benchmark", "method", "model", "dataset", "metric")
+def changes_a_part(text: str) -> bool:
+    """Return whether a word sets a part's setting: it is shown with the cell."""
+    group, _, name = text.split("=", 1)[0].lstrip("+~").partition(".")
+    parts = ("benchmark", "method", "model", "dataset", "metric")
+    return bool(name) and name not in FACTS and group in parts

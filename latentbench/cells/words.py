@@ -60,6 +60,11 @@ class Command:
     many: bool
     plain: bool
 
+    @property
+    def dry(self) -> bool:
+        """Whether it only asks what would run."""
+        return any(word.key == "launch.dry" and word.values == (True,) for word in self.words)
+
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Return what a command line says.

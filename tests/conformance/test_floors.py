@@ -13,7 +13,10 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("latentbench", "methods", "metrics", "benchmarks", "agreement", "calibration")
+PACKAGES = (
+    *("latentbench", "methods", "metrics", "benchmarks", "agreement", "calibration"),
+    "hydra_plugins",
+)
 
 # Rooms of more than one module or of another name; any other module or folder of latentbench is a
 # room of its own, and so is each package of the checkout.
@@ -42,6 +45,7 @@ ALLOWED = {
     "methods": "vocabulary model data sampling models nouns",
     "metrics": "vocabulary data zoo nouns",
     "benchmarks": "vocabulary model data sampling models zoo nouns",
+    "hydra_plugins": "",  # launchers that any application can use
     "agreement": "vocabulary data zoo nouns metrics",
     "calibration": "vocabulary nouns reports metrics",
 }

@@ -1,62 +1,10 @@
 """Real command lines in processes of their own, on the plug-in package's tiny parts."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from itertools import count
-from pathlib import Path
 
 import pytest
-from commands import PACKAGE, ROOT, Command, Done
-
-ACME = ("benchmark=acme", "dataset=acme", "tracker=none")
-NUMBERS = count()
-
-
-def words_of(results: Path, *words: str) -> list[str]:
-    places = [f"results.dir={results}", f"results.cache={results}/cache"]
-    runtime = ["runtime.batch_size=4", "runtime.threads=1", "runtime.device=cpu"]
-    many = ["-m"] if "-m" in words else []
-    rest = [word for word in words if word != "-m"]
-    return [*many, *places, *runtime, *rest]
-
-
-def environment(log: Path | None = None) -> dict[str, str]:
-    extra = {"COLUMNS": "200"}
-    return extra | ({} if log is None else {"ACME_LOG": str(log)})
-
-
-def start(results: Path, *words: str, log: Path | None = None) -> Command:
-    output = results.parent / f"{results.name} output {next(NUMBERS)}"
-    return Command(words_of(results, *words), output, environment(log))
-
-
-def run(results: Path, *words: str, log: Path | None = None) -> Done:
-    return start(results, *words, log=log).wait()
-
-
-def in_a_fresh_interpreter(*words: str):
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env=os.environ | environment() | {"PYTHONPATH": str(PACKAGE)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-
-
-def cells(results: Path) -> dict[str, bytes]:
-    paths = sorted((results / "cells").glob("*/record.json"))
-    return {path.parent.name: path.read_bytes() for path in paths}
-
-
-def scores(results: Path) -> dict[str, str]:
-    found = {name: json.loads(body) for name, body in cells(results).items()}
-    return {name: json.dumps(record["scores"]) for name, record in found.items()}
+from commands import ACME, cells, in_a_fresh_interpreter, run, scores, start
 
 
 @pytest.fixture(scope="module")
@@ -222,16 +170,6 @@ def test_two_sweeps_of_one_second_end_with_their_own_exit_codes(tmp_path):
     ]
     assert [process.wait().returncode for process in started] == [0, 1]
     assert len(list((tmp_path / "runs").iterdir())) == 2
-
-
-def test_joblib_computes_every_cell_and_its_exit_code_tells(tmp_path):
-    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    words = words_of(tmp_path, "-m", *ACME, "model=acme", "method=acme,acme_broken", *launcher)
-    done = in_a_fresh_interpreter("runner.py", *words)
-    assert done.returncode == 1, done.stderr
-    found = [json.loads(body) for body in cells(tmp_path).values()]
-    assert sorted(record["status"] for record in found) == ["failed", "ok"]
-    assert "leaderboard:" in done.stderr
 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path):

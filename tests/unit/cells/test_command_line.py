@@ -1,9 +1,11 @@
 """Wrong commands are answered in a line each, by names and signatures alone."""
 
+import importlib.util
 import shlex
 
 import pytest
 from hydra.errors import HydraException
+from hydra.utils import get_class
 
 from latentbench import plugins
 from latentbench.cells.command_line import check, explain
@@ -45,7 +47,14 @@ def said(command: str) -> str | None:
         ("~tracker", "write tracker=none"),
         ("slerp", "'slerp' sets nothing; write NAME=VALUE"),
         ("=slerp", "unknown setting ''"),
-        ("launch.x=1", "launch has no settings; write launch=NAME"),
+        ("launch.x=1", "unknown setting of launch 'x'; known: dry"),
+        ("launch=ray", "launch=ray starts workers for the cells of a sweep; add -m"),
+        ("-m launch=local,cores", "a command has one launcher; write launch=NAME"),
+        ("-m launch=cores launch.workers=0", "launch.workers must be a whole number from 1 to"),
+        ("-m launch=cores launch.worker=2", "unknown setting of launch 'worker'; did you mean"),
+        ("-m launch=ray launch.retries=-1", "launch.retries must be a whole number from 0 to 100"),
+        ("-m launch=ray runtime.device=cuda:1", "device=cuda:1 names one card, and launch=ray"),
+        ("-m launch=slurm launch.cluster=lsf", "launch.cluster must be slurm, local or debug"),
         ("sweep=demo", "sweep=demo names many cells; add -m"),
         ("-m sweep=dmo", "unknown sweep 'dmo'; did you mean demo?"),
         ("-m method=lerp,slrp", "unknown method 'slrp'; did you mean slerp"),
@@ -193,3 +202,22 @@ def test_hydras_own_errors_are_a_line():
     error = HydraException("Could not override 'x'.\nTo append use +x=1")
     error.__cause__ = ValueError("Key 'x' not in 'Y'\n    full_key: x\n    object_type=Y")
     assert explain(error) == "Could not override 'x'. To append use +x=1: Key 'x' not in 'Y'"
+
+
+# ---------------------------------------------------------------- engines of launchers
+
+
+@pytest.mark.parametrize(("launch", "module"), [("ray", "ray"), ("slurm", "submitit")])
+def test_an_engine_that_is_not_installed_is_named_with_its_command(monkeypatch, launch, module):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
+    told = list(get_class(f"latentbench.cells.launch.{launch.capitalize()}")().faults("auto"))
+    assert told == [
+        f"launch={launch} needs {module}, which is not installed: uv sync --extra {launch}"
+    ]
+
+
+def test_slurm_is_refused_where_there_is_none(monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    assert "finds no sbatch on this machine" in said("-m launch=slurm")
+    assert said("-m launch=slurm launch.cluster=local") is None

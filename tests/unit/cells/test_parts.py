@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import cells
 import pytest
 from omegaconf import OmegaConf
 
 from latentbench.bounds import Count, Share, or_infinite
 from latentbench.cells.parts import build, settings
+from latentbench.cells.sweep import changes_a_part
 from latentbench.errors import BadInput
 
 HERE = __name__
@@ -113,3 +115,14 @@ def test_the_device_is_not_a_setting_of_a_part():
     assert refusal(config("model", path="a", device="cuda")) == (
         "model.device is given by runtime.device; write runtime.device=VALUE"
     )
+
+
+def test_what_a_yaml_says_to_launchers_is_no_part_of_a_cell(tmp_path):
+    plain = cells.composed(tmp_path)
+    told = cells.composed(tmp_path, "+model.gpu_gib=20")
+    assert settings(told.model) == settings(plain.model)
+    assert type(build(told.model)) is type(build(plain.model))
+    assert told.model.gpu_gib == 20
+    assert not changes_a_part("+model.gpu_gib=20") and changes_a_part("model.steps=20")
+    with pytest.raises(BadInput, match=r"gpu_gib must be a number above 0.*got -1"):
+        build(cells.composed(tmp_path, "+model.gpu_gib=-1").model)

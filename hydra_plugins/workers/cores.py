@@ -1,0 +1,85 @@
+"""`hydra/launcher=cores`: the jobs of a sweep over processes of this machine, by joblib."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.utils import JobReturn
+
+from hydra_plugins.workers._jobs import (
+    Common,
+    Job,
+    WorkersLauncher,
+    cores,
+    in_order,
+    store,
+    worker,
+)
+
+log = logging.getLogger(__name__)
+
+
+class CoresLauncher(WorkersLauncher):
+    """Runs jobs in processes that stay until the sweep ends.
+
+    Args:
+        workers: processes, no more than there are jobs; None: as many as cores.
+        others: see `WorkersLauncher`.
+    """
+
+    def __init__(self, workers: int | None = None, **others: Any) -> None:
+        super().__init__(**others)
+        self.workers = workers or cores()
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs.
+
+        A process that dies breaks the pool, and what it had not finished starts again in another.
+        When one breaks before it has finished a single job, the rest is given up.
+        """
+        results: dict[int, JobReturn] = {}
+        jobs, packed = self.jobs(job_overrides, initial_job_idx), self.packed()
+        ahead = self.shared_out(jobs, min(self.workers, len(jobs)))
+        while ahead:
+            finished = len(results)
+            broken = self._work(ahead, packed, results)
+            ahead = [job for job in ahead if job.number not in results]
+            if broken and len(results) == finished:
+                results |= {job.number: self.give_up(job, broken) for job in ahead}
+                break
+        return in_order(results)
+
+    def _work(self, jobs: Sequence[Job], packed: bytes, results: dict[int, JobReturn]) -> str:
+        """Run jobs in a pool of their own; return how it broke, or an empty string."""
+        from joblib.externals.loky import ProcessPoolExecutor, as_completed
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        pool = ProcessPoolExecutor(min(self.workers, len(jobs)))
+        try:
+            ahead: dict[Any, Job] = {pool.submit(_run, packed, job): job for job in jobs}
+            for done in as_completed(ahead):
+                results[ahead[done].number] = done.result()
+        except TerminatedWorkerError as error:
+            log.warning("a process of the sweep was killed; others go on with its jobs")
+            return f"its process was killed: {' '.join(str(error).split())}"
+        finally:
+            pool.shutdown(kill_workers=True)
+        return ""
+
+
+def _run(packed: bytes, job: Job) -> JobReturn:
+    return worker(packed).run(job)
+
+
+@dataclass
+class Settings(Common):
+    """The launcher's settings, as `hydra.launcher` has them."""
+
+    _target_: str = "hydra_plugins.workers.cores.CoresLauncher"
+    workers: int | None = None
+
+
+store("cores", Settings)

@@ -1,0 +1,141 @@
+"""What a command would compute, and what that takes: told without computing anything."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from latentbench import plugins, records
+from latentbench.cells.composing import Composed, cells_of
+from latentbench.cells.known import recall, remember
+from latentbench.cells.places import Places
+from latentbench.cells.progress import display, grouped
+from latentbench.cells.shelf import Shelf
+from latentbench.cells.sweep import changes_a_part, without_foreign
+from latentbench.records import GROUPS, Record, Status
+
+RUNS, THERE, SKIPPED, WRONG = "would run", "are there", "skipped", "would fail"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would become of one cell.
+
+    Args:
+        fate: RUNS, THERE, SKIPPED or WRONG.
+        record: what is known of it, with the reason where it is skipped or would fail.
+    """
+
+    fate: str
+    record: Record
+
+
+def tell_cells(arguments: Sequence[str]) -> int:
+    """Print what would become of the cells of a command; return the exit code.
+
+    Args:
+        arguments: the words behind the program's name.
+    """
+    with plugins.conf():
+        cells = list(cells_of(arguments))
+        results = _results(cells)
+        found = [outlook(cell) for cell in cells]
+    fates = Counter(one.fate for one in found)
+    names = (RUNS, THERE, SKIPPED, WRONG)
+    display.say(f"{len(found)} cells: " + ", ".join(f"{fates[n]} {n}" for n in names if fates[n]))
+    for one in found:
+        if one.fate == RUNS:
+            display.say(f"  {one.record.title}")
+    for words, fate in (("skipped:", SKIPPED), ("would fail:", WRONG)):
+        lines = [*grouped(one.record for one in found if one.fate == fate)]
+        for line in [words, *(f"  {line}" for line in lines)] if lines else []:
+            display.say(line, "dim")
+    display.say(_cost([one.record for one in found if one.fate == RUNS], results))
+    return int(bool(fates[WRONG]))
+
+
+def outlook(cell: Composed) -> Outlook:
+    """Return what would become of a cell; no weight is read, and no class where it is known."""
+    names = {group: cell.names[group] for group in GROUPS}
+    settings = [text for text in cell.words if changes_a_part(text)]
+    config, settings = without_foreign(cell.config, settings)
+    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, list(GROUPS)))
+    blank = Record("", Status.FAILED, names, config.seed, plain, overrides=tuple(settings))
+    known = recall(config)
+    try:
+        name, reason = _planned(config, blank) if known is None else (known.id, known.reason)
+    except Exception as error:
+        return Outlook(WRONG, replace(blank, reason=f"it {type(error).__name__}: {error}"))
+    if reason is not None:
+        return Outlook(SKIPPED, replace(blank, reason=reason))
+    shelf = Shelf.of(config)
+    return Outlook(RUNS if shelf.is_due(shelf.read(name)) else THERE, blank)
+
+
+def _planned(config: DictConfig, blank: Record) -> tuple[str, str | None]:
+    """Return a cell's id, and why it is skipped."""
+    from latentbench.cells.checks import check, why_skipped
+    from latentbench.cells.plan import plan
+
+    cell = plan(config, Shelf.of(config), blank)
+    reason = why_skipped(cell)
+    if reason is None:
+        check(cell)
+    remember(config, cell.id, cell.identity, reason)
+    return cell.id, reason
+
+
+def _results(cells: Sequence[Composed]) -> list[Record]:
+    """Return the records that are there in the folders that the cells go to."""
+    folders: set[Path] = {Places.of(cell.config).results for cell in cells}
+    return [record for folder in folders for _, record in records.list_records(folder)]
+
+
+def _cost(ahead: Sequence[Record], there: Sequence[Record]) -> str:
+    """Return in words what denoiser evaluations cells need, by those of like cells."""
+    known = list(filter(None, (expected(record, there) for record in ahead)))
+    if not ahead:
+        return "no denoiser evaluation is needed"
+    if not known:
+        return "expected evaluations of the denoiser: not known, no like cell was computed yet"
+    unknown = f"; not known of {len(ahead) - len(known)} more" if len(known) < len(ahead) else ""
+    total = f"{sum(known):,.0f}"
+    return f"expected evaluations of the denoiser: {total} in {len(known)} cells{unknown}"
+
+
+def expected(record: Record, there: Sequence[Record]) -> float | None:
+    """Return the evaluations that a cell is expected to take, spared ones included.
+
+    It takes what the likest computed cell took, in proportion to images and steps: one of the same
+    method and benchmark, of the same model if there is one.
+
+    Args:
+        record: what is known of the cell.
+        there: computed cells.
+
+    Returns:
+        The number of rows, or None where there is no like cell.
+    """
+    like = sorted(
+        (one for one in there if one.status is Status.OK and _kind(one) == _kind(record)),
+        key=lambda one: (one.names.get("model") != record.names.get("model"), one.id),
+    )
+    if not like:
+        return None
+    nearest = like[0]
+    size, there_size = _size(record.config), _size(nearest.config)
+    total = nearest.total("forward") + nearest.total("backward")
+    return total * size / there_size if there_size else None
+
+
+def _kind(record: Record) -> tuple[Any, ...]:
+    return tuple(record.config[group].get("_target_") for group in ("method", "benchmark"))
+
+
+def _size(config: Mapping[str, Any]) -> float:
+    """Return images times steps."""
+    steps = config["method"].get("steps") or config["model"].get("steps") or 1
+    return config["benchmark"].get("n", 1) * steps

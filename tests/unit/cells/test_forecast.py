@@ -1,0 +1,62 @@
+"""What a command would compute, told without computing it."""
+
+from dataclasses import replace
+
+import cells
+import pytest
+
+from latentbench.cells.forecast import expected, tell_cells
+from latentbench.records import Record, Status
+
+BASE = ["benchmark=acme", "dataset=acme", "tracker=none", "runtime.batch_size=4"]
+
+
+def told(capsys, results, *words):
+    places = [f"results.dir={results}", f"results.cache={results}/cache"]
+    code = tell_cells(["-m", *BASE, *places, *words])
+    return code, capsys.readouterr().err
+
+
+def test_cells_are_told_apart_and_what_is_ahead_is_estimated(tmp_path, capsys):
+    record, _ = cells.run(tmp_path)
+    words = ("model=acme,acme_double", "method=acme,acme_attending", "benchmark.n=10")
+    before = sorted(tmp_path.glob("cells/*"))
+    code, text = told(capsys, tmp_path, *words)
+    assert code == 0
+    assert "4 cells: 1 would run, 1 are there, 2 skipped" in text
+    assert "acme on acme_double" in text
+    assert "requires the space attention: acme_attending on acme, acme_double" in text
+    assert f"expected evaluations of the denoiser: {record.total('forward')} in 1 cells" in text
+    assert sorted(tmp_path.glob("cells/*")) == before
+    assert not (tmp_path / "leaderboard.md").exists()
+
+
+def test_a_cell_that_would_fail_is_told_with_its_reason(tmp_path, capsys):
+    code, text = told(capsys, tmp_path, "model=acme", "method=acme", "++method.gian=2")
+    assert code == 1
+    assert "unknown setting of method 'gian'" in text
+
+
+def cell(model, n, steps, evaluations=0):
+    config = {
+        "method": {"_target_": "m.M"},
+        "benchmark": {"_target_": "b.B", "n": n},
+        "model": {"_target_": model, "steps": steps},
+    }
+    spent = {"run": {"forward": evaluations, "backward": 0}}
+    names = {"model": model}
+    return Record(f"{model}{n}", Status.OK, names, 0, config, evaluations=spent)
+
+
+@pytest.mark.parametrize(
+    ("there", "count"),
+    [
+        ([cell("a", 10, 5, 100)], 400),  # twice the images, twice the steps
+        ([cell("c", 10, 5, 1), cell("a", 20, 10, 7)], 7),  # the same model before another
+        ([cell("c", 10, 5, 3)], 12),
+        ([replace(cell("a", 10, 5, 100), status=Status.FAILED)], None),
+        ([], None),
+    ],
+)
+def test_what_is_expected_follows_the_likest_cell(there, count):
+    assert expected(cell("a", 20, 10), there) == count

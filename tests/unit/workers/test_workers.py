@@ -1,0 +1,150 @@
+"""What the launchers decide: order, packs, shares, and what the batch script of Slurm says."""
+
+import doctest
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from hydra_plugins.workers import _jobs
+from hydra_plugins.workers._jobs import Job, WorkersLauncher
+from hydra_plugins.workers._queue import Queue
+from hydra_plugins.workers.slurm import SlurmLauncher
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def sweep(*models):
+    return [[f"model={model}", f"seed={k}"] for k, model in enumerate(models)]
+
+
+def kinds(jobs):
+    return [job.overrides[0] for job in jobs]
+
+
+class Plain(WorkersLauncher):
+    def launch(self, job_overrides, initial_job_idx):
+        raise NotImplementedError
+
+
+def test_jobs_that_belong_together_are_neighbours_and_keep_their_numbers():
+    jobs = Plain(together=["model"]).jobs(sweep("a", "b", "a", "b"), 10)
+    assert kinds(jobs) == ["model=a", "model=a", "model=b", "model=b"]
+    assert [job.number for job in jobs] == [10, 12, 11, 13]
+
+
+def test_settings_of_what_is_shared_are_part_of_the_kind():
+    words = ("method=x", "model=a", "++model.steps=3", "~model.vae", "modelling=1")
+    assert Job(0, words).kind(["model"]) == ("model=a", "++model.steps=3", "~model.vae")
+
+
+def test_a_task_holds_jobs_of_one_kind():
+    launcher = SlurmLauncher(per_task=2, together=["model"])
+    packs = launcher.packs(launcher.jobs(sweep(*"abaab"), 0))
+    assert [kinds(pack) for pack in packs] == [["model=a"] * 2, ["model=a"], ["model=b"] * 2]
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 8), (3, 2), (8, 1), (20, 1)])
+def test_workers_share_what_one_process_would_use(workers, share):
+    launcher = Plain(shared="runtime.threads")
+    launcher.config = OmegaConf.create({"runtime": {"threads": 8}})
+    (job,) = launcher.shared_out([Job(0, ("seed=1",))], workers)
+    assert job.overrides == ("seed=1", f"runtime.threads={share}")
+
+
+def test_a_queue_gives_a_worker_its_own_kind_and_a_new_one_the_fullest():
+    queue = Queue(Plain(together=["model"]).jobs(sweep(*"aaabb"), 0), lambda j: j.kind(["model"]))
+    a, b = ("model=a",), ("model=b",)
+    assert queue.kinds([]) == [a, b]
+    assert queue.kinds([a]) == [b, a]
+    assert queue.kinds([a, b]) == [a, b]
+    taken = [queue.take(b) for _ in range(3)]
+    assert [job and job.number for job in taken] == [3, 4, None]
+    queue.put_back(taken[1])
+    assert queue.take(b) == taken[1]
+    assert len(queue) == 3
+
+
+def test_the_examples_in_docstrings_hold():
+    assert doctest.testmod(_jobs).failed == 0
+
+
+def test_the_launchers_know_nothing_of_the_suite():
+    for path in (ROOT / "hydra_plugins").rglob("*.py"):
+        assert "latentbench" not in path.read_text(), path
+
+
+# ---------------------------------------------------------------- Slurm
+
+
+@pytest.fixture
+def slurm_here(tmp_path, monkeypatch):
+    """A machine on which submitit finds Slurm."""
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def batch_script(tmp_path, *words):
+    """The text that `launch=slurm` would give to sbatch."""
+    pytest.importorskip("submitit")
+    from hydra import compose
+    from hydra.utils import instantiate
+
+    from hydra_plugins.workers._array import executor
+    from latentbench import plugins
+
+    with plugins.conf():
+        config = compose("config", ["launch=slurm", *words], return_hydra_config=True)
+    launcher = instantiate(config.hydra.launcher)
+    launcher.config = SimpleNamespace(hydra=SimpleNamespace(sweep=SimpleNamespace(dir=tmp_path)))
+    return executor(launcher)._executor._make_submission_file_text("CELLS", "1")
+
+
+def test_the_batch_script_asks_for_what_the_settings_say(tmp_path, slurm_here):
+    text = batch_script(
+        tmp_path,
+        "launch.partition=a100",
+        "launch.minutes=90",
+        "launch.memory_gib=32",
+        "runtime.threads=6",
+        "launch.setup=[module load cuda]",
+    )
+    lines = text.splitlines()
+    for line in ("partition=a100", "time=90", "mem=32GB", "cpus-per-task=6", "gpus-per-node=1"):
+        assert f"#SBATCH --{line}" in lines
+    assert "#SBATCH --signal=USR2@90" in lines  # time to go back into the queue
+    assert "#SBATCH --open-mode=append" in lines
+    assert lines.index("module load cuda") < next(
+        k for k, line in enumerate(lines) if line.endswith("CELLS")
+    )
+
+
+def test_what_is_not_asked_for_is_left_to_the_cluster(tmp_path, slurm_here):
+    text = batch_script(tmp_path, "launch.gpus=0")
+    assert not any(word in text for word in ("partition", "--mem", "gpus"))
+    assert "#SBATCH --job-name=latentbench" in text
+
+
+# ---------------------------------------------------------------- Ray
+
+
+@pytest.mark.parametrize(
+    ("gib", "part"), [(None, 1.0), (80, 1.0), (41, 1.0), (40, 0.5), (9, 0.125)]
+)
+def test_a_job_gets_the_part_of_a_card_that_holds_it(gib, part):
+    pytest.importorskip("ray")
+    from hydra_plugins.workers._pool import share
+
+    assert share(gib, 80.0) == part
+
+
+def test_a_job_that_no_card_holds_is_refused():
+    pytest.importorskip("ray")
+    from hydra_plugins.workers._pool import NotEnough, share
+
+    with pytest.raises(NotEnough, match="needs 81 GiB on one card, and the smallest here has 80"):
+        share(81, 80.0)
