@@ -28,14 +28,14 @@ class Trial:
         model_name: which toy model.
         verb: which of the method's verbs.
         cache: where fits and inversions are kept; shared between trials as in a sweep.
-        observations: what the laws have seen of it already, by seed.
+        observation: what the laws have seen of it already.
     """
 
     method: Option
     model_name: str
     verb: str
     cache: Cache = field(default_factory=lambda: Cache(None))
-    observations: dict[int, Any] = field(default_factory=dict)
+    observation: Any = None
 
     def __str__(self) -> str:
         return f"{self.verb} on {self.model_name}"
@@ -79,8 +79,15 @@ class Trial:
 
     @cached_property
     def whole(self) -> Tensor:
-        """What the verb gives for all three rows."""
+        """What the verb gives for all three rows; of an edit at strength 0 and the largest."""
         return self.act(self.editor, (0, 1, 2))
+
+    @cached_property
+    def curve(self) -> Tensor:
+        """Edits of all three rows at the largest strength, 0, and half of the largest."""
+        batch, edit = self.edits((0, 1, 2))
+        top = self.editor.max_strength
+        return self.editor.edit(batch, edit, torch.tensor([top, 0.0, top / 2]))
 
     def asked(self) -> list[Edit]:
         """Return the edits that a fit receives."""
@@ -133,14 +140,18 @@ class Trial:
 
     def act(self, editor: Editor, order: Sequence[int]) -> Tensor:
         """Do what the verb does for rows in this order; codes are decoded."""
-        found = self.call(editor, self.inputs(order))
+        return self.seen(editor, self.inputs(order))
+
+    def seen(self, editor: Editor, inputs: tuple[Any, ...]) -> Tensor:
+        """Return what the verb returns, its codes decoded."""
+        found = self.call(editor, inputs)
         if self.verb == "feature_maps":
             return torch.cat([maps.flatten(1) for maps in found.values()], 1)
         return editor.decode(found) if self.verb == "invert" else found
 
     def fresh(self) -> "Trial":
         """Return the same trial without a cache."""
-        return replace(self, cache=Cache(None), observations={})
+        return replace(self, cache=Cache(None), observation=None)
 
 
 def fits(method: Option, model_name: str, verb: str) -> bool:
