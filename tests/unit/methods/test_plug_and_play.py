@@ -1,7 +1,6 @@
 """Plug-and-Play, and Direct Inversion under it."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import real_configs as real
@@ -12,6 +11,8 @@ from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.model import AttentionCall
 from latentbench.models.latent_diffusion import LatentDiffusion
+from latentbench.parameterization import Grid
+from latentbench.sampling.loop import Step
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit
 from methods.editing.plug_and_play import PlugAndPlay
@@ -70,7 +71,8 @@ def test_both_branches_get_what_the_source_has(latent):
     layer, own = editor.layers()
     assert features.layers == (layer,) == ("up_blocks.0.resnets.0:residual",)
     assert own == [a for a in latent.attention_layers() if a.startswith("up") and "attn1" in a]
-    guided = SimpleNamespace(branches=("null", "condition"))
+    grid = Grid(torch.tensor([0]), torch.tensor([0.5, 1.0]), torch.tensor([0.5, 0.0]))
+    guided = Step(0, 0, 1, 1, 0, ("null", "condition"), grid, lambda x, level: (x, x))
     maps.map = torch.randn(2, 3, 4, 4)
     h = features.features(guided, layer, torch.zeros(2, 4, 3, 4, 4))
     memory.queries[own[0]], memory.keys[own[0]] = torch.randn(2, 2, 1, 5, 6)
