@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -22,6 +22,7 @@ from latentbench.zoo.judges import Judge, reliability
 READ = 16  # images a judge sees at once
 
 
+@runtime_checkable
 class Question(Protocol):
     """What trials need of a protocol."""
 

@@ -68,7 +68,7 @@ class Cache:
         try:
             store.write_sealed(path, sealed_as, save({**made, COST: self.cost() - before}))
         except OSError as error:
-            store.report_once(self.folder, error, "what it lacks is computed and not kept")
+            store.report_once(self.folder, error, store.NOT_KEPT)
         return made
 
     def find(self, kind: str, key: str) -> dict[str, Tensor] | None:

@@ -43,7 +43,7 @@ class Index:
         self._files = sorted(file for place in places for file in _files(place))
         self.packages = frozenset(where)
         self.digest = _digest(self._files)
-        self._parent = None if folder is None else folder / "index"
+        self._folder = folder
 
     def find(self, question: Any) -> Any:
         """Return the answer to a question, or None where it is not known."""
@@ -59,14 +59,14 @@ class Index:
             answer: any JSON value but null.
         """
         path, key = self._place(question)
-        if path is None or self._parent is None or not self._as_imported():
+        if path is None or self._folder is None or not self._as_imported():
             return
         try:
             if not path.parent.is_dir():
-                _remove_all(self._parent)  # those of sources that are no more
+                _remove_all(path.parent.parent)  # those of sources that are no more
             store.write_sealed(path, key, json.dumps(answer).encode())
         except OSError as error:
-            store.report_once(self._parent, error, "what is known of classes is found out again")
+            store.report_once(self._folder, error, store.NOT_KEPT)
 
     def _as_imported(self) -> bool:
         """Return whether all sources are older than this process, which has imported some."""
@@ -74,7 +74,8 @@ class Index:
 
     def _place(self, question: Any) -> tuple[Path | None, str]:
         key = content_hash(self.digest, question)
-        return self._parent and self._parent / self.digest[:16] / f"{key}.sealed", key
+        place = self._folder and self._folder / "index" / self.digest[:16] / f"{key}.sealed"
+        return place, key
 
 
 @cache

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 MARK = b"latentbench sealed 1"
 UNFINISHED = ".tmp"
 DAY = 86400.0  # seconds after which another machine's unfinished file counts as abandoned
+NOT_KEPT = "what it lacks is computed and not kept"  # consequence for a cache
 _reported: set[Path] = set()
 
 

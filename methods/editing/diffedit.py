@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Count, Guidance, Positive, Share, Steps, above, at_most
+from latentbench.bounds import Count, Guidance, Positive, Steps, above, at_most
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
@@ -67,7 +67,7 @@ class DiffEdit(Editor[DiffusionModel]):
         reference: Literal["source", "empty"] = "source",
         mask: Literal["own", "given"] = "own",
         draws: Count = 10,
-        mask_level: Share = 0.5,
+        mask_level: Annotated[float, above(0), at_most(1)] = 0.5,
         clamp: Positive = 3.0,
         guidance: Guidance = 3.0,
         max_strength: Annotated[float, above(0), at_most(1)] = 0.8,

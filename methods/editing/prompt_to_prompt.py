@@ -9,7 +9,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
-from latentbench.bounds import Count, Guidance, Name, Positive, Share, Steps, between, not_empty
+from latentbench.bounds import (
+    Count,
+    Guidance,
+    Name,
+    Positive,
+    Share,
+    Steps,
+    above,
+    at_most,
+    between,
+    not_empty,
+)
 from latentbench.errors import BadInput
 from latentbench.model import AttentionCall
 from latentbench.parameterization import whole_steps
@@ -238,7 +249,7 @@ class PromptToPrompt(CoupledEditor):
         reweight: Annotated[float, between(-100, 100)] = 1.0,
         local_blend: bool = False,
         blend_start: Share = 0.2,
-        blend_threshold: Share = 0.3,
+        blend_threshold: Annotated[float, above(0), at_most(1)] = 0.3,
         words: Annotated[Sequence[Name], not_empty] | None = None,
         inversion_prompt: str | None = None,
         source_guidance: Guidance = 1.0,

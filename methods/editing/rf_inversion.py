@@ -1,12 +1,12 @@
 """RF inversion: inversion pulled towards a typical noise, edits pulled towards the image."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Guidance, Positive, Share, Steps
+from latentbench.bounds import Guidance, Positive, Share, Steps, above, at_most
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
@@ -122,7 +122,7 @@ class RFInversion(Editor[DiffusionModel]):
         gamma: Share = 0.5,
         eta: Share = 0.9,
         window_start: Share = 0.0,
-        window_stop: Share = 0.25,
+        window_stop: Annotated[float, above(0), at_most(1)] = 0.25,
         inversion_prompt: str | None = "",
         negative: str | None = None,
         guidance: Guidance = 3.5,

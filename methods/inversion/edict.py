@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Guidance, Positive, Share, Steps, above, at_most
+from latentbench.bounds import Guidance, Positive, Steps, above, at_most
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
@@ -54,7 +54,7 @@ class EDICT(Editor[DiffusionModel]):
         self,
         *,
         steps: Steps | None = None,
-        depth: Share = 0.8,
+        depth: Annotated[float, above(0), at_most(1)] = 0.8,
         mix: Annotated[float, above(0), at_most(1)] = 0.93,
         guidance: Guidance = 3.0,
         max_strength: Positive = 1.0,

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = "latentbench.reports.claims"
 CLI, ZOO = "latentbench.cli", "latentbench.zoo.__main__"
 SPEED, OVERHEAD, TIME = "perf.metric_speed", "perf.cell_overhead", "perf.time_to_message"
+STARTUP = "perf.startup"
 AGREEMENT = "agreement.__main__"
 FOLDERS = (
     "latentbench",
@@ -93,6 +94,7 @@ WRONG = {
     },
     SPEED: {"frechett": "no part 'frechett'; known: frechet", "--repeats 3": "unrecognized"},
     TIME: {"--every 0": "must be a whole number of 1 or more", "--groups seed": "invalid choice"},
+    STARTUP: {"--cells 0": "must be a whole number of 1 or more", "more": "unrecognized"},
     OVERHEAD: {"modle=faces_ddpm": "unknown setting 'modle'; did you mean model",
                "model.steps=0": "model.steps must be a whole number from 1 to 1000; got 0"},
 }  # fmt: skip

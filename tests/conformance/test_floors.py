@@ -23,7 +23,7 @@ PACKAGES = (
 SHARED = {
     "vocabulary": "types errors streams processes store content cache batching config weights "
     "parameterization records intervals means statistics metric_state bounds annotations option "
-    "fitting paths module_state command plugin_folders index",
+    "fitting paths module_state command plugin_folders index prompt_tokens",
     "nouns": "editor benchmark metric",
     "doors": "cli check new",
 }

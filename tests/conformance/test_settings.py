@@ -28,13 +28,19 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classifier", "tracker")
 NUMBERS = (math.nan, math.inf, -math.inf, 10**30, -(10**30))
 ZERO = {  # settings that mean something at zero
-    "correlation", "dilate", "embedded_guidance", "entangled", "eta", "explore", "forward_steps",
-    "inversion_guidance",
-    "guidance", "guidance_source", "guidance_target", "noise_level", "other_seed",
-    "per_dimension", "seed", "skip", "start", "t5_tokens", "threshold", "types", "warmup",
+    "blend_start", "correlation", "cross_replace", "dilate", "embedded_guidance", "empty_share",
+    "entangled", "eta", "explore", "forward_steps", "gamma", "guidance", "guidance_source",
+    "guidance_target", "inversion_guidance", "iterations", "memory", "noise_level", "other_seed",
+    "per_dimension", "reweight", "seed", "self_replace", "skip", "source_guidance", "start",
+    "t5_tokens", "tau_attention", "tau_f", "threshold", "tolerance", "types", "warmup",
+    "window_start",
 }  # fmt: skip
-NEGATIVE = {"other_seed"}
-ABOVE_ZERO = {("method", "cycle_diffusion", "eta"), ("method", "edit_friendly_ddpm", "eta")}
+NEGATIVE = {"other_seed", "reweight"}
+ABOVE_ZERO = {
+    ("method", "cycle_diffusion", "eta"),
+    ("method", "edit_friendly_ddpm", "eta"),
+    ("method", "renoise", "iterations"),
+}
 ANY_TEXT = {"device"}  # which runtime.device decides
 INTEGERS = (-1, *(2**k for k in range(13)))  # of which a setting that takes whole numbers takes one
 
