@@ -38,9 +38,12 @@ def needs_engine(words):
         pytest.importorskip(name)
 
 
-@pytest.mark.parametrize(
-    "words", [CORES, RAY, SLURM, DEBUG], ids=["cores", "ray", "slurm", "debug"]
-)
+@pytest.mark.parametrize("words", [
+    pytest.param(CORES, id="cores", marks=pytest.mark.slow),
+    pytest.param(RAY, id="ray"),
+    pytest.param(SLURM, id="slurm", marks=pytest.mark.slow),
+    pytest.param(DEBUG, id="debug"),
+])  # fmt: skip
 def test_every_launcher_gives_the_same_pages(tmp_path, pages, words):
     needs_engine(words)
     log = tmp_path / "log"
