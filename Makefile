@@ -29,7 +29,7 @@ launchers: setup ## install the engines of launch=ray and launch=slurm
 demo: setup ## several methods x two models x three benchmarks, then the leaderboard
 	$(RUN) runner.py -m sweep=demo
 
-reference: setup ## the sweeps behind results/reference, two at a time: some 45 minutes on two cores
+reference: setup ## the sweeps behind results/reference, two at a time: an hour or two on two cores
 	$(RUN) runner.py -m sweep=reference $(REFERENCE) & edits=$$!; \
 	for name in reference_paths reference_unguided reference_prompts; do \
 		$(RUN) runner.py -m sweep=$$name $(REFERENCE) || exit 1; done; wait $$edits
