@@ -18,6 +18,7 @@ from hydra_plugins.workers._jobs import (
 )
 
 log = logging.getLogger(__name__)
+FRUITLESS = 3  # pools in a row that break before they have finished a job
 
 
 class CoresLauncher(WorkersLauncher):
@@ -38,16 +39,18 @@ class CoresLauncher(WorkersLauncher):
         """Run the jobs.
 
         A process that dies breaks the pool, and what it had not finished starts again in another.
-        When one breaks before it has finished a single job, the rest is given up.
+        When several in a row break before they have finished a single job, the rest is given up.
         """
         results: dict[int, JobReturn] = {}
+        fruitless = 0
         jobs, packed = self.jobs(job_overrides, initial_job_idx), self.packed()
         ahead = self.shared_out(jobs, min(self.workers, len(jobs)))
         while ahead:
             finished = len(results)
             broken = self._work(ahead, packed, results)
             ahead = [job for job in ahead if job.number not in results]
-            if broken and len(results) == finished:
+            fruitless = 0 if len(results) > finished else fruitless + 1
+            if broken and fruitless == FRUITLESS:
                 results |= {job.number: self.give_up(job, broken) for job in ahead}
                 break
         return in_order(results)
