@@ -10,16 +10,14 @@ from torch import Tensor
 
 from benchmarks.attributes import CHOICE, column_of, far_images, goal_of
 from benchmarks.strengths import Point
-from latentbench.batching import even_batches, map_batches
+from latentbench.batching import even_batches
 from latentbench.benchmark import Bench
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.errors import NoEffect
 from latentbench.types import Batch, Edit
-from latentbench.zoo.answers import factor_distance
+from latentbench.zoo.answers import factor_distance, read_factors
 from latentbench.zoo.judges import Judge, reliability
-
-READ = 16  # images a judge sees at once
 
 
 @runtime_checkable
@@ -132,15 +130,15 @@ class Trials:
             batch,
             edit,
             kept,
-            tuple(_factors(judge, sources) for judge in self.judges),
-            _factors(self.judges[0], answer.to(device)[:, None]),
+            tuple(read_factors(sources, (judge,)) for judge in self.judges),
+            read_factors(answer.to(device)[:, None], self.judges[:1]),
             whole.to(device)[:, None] - sources,
             (goal - batch.factors[:, self.column]).abs()[:, None],
         )
 
     def _sums(self, asked: _Asked, images: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "7 s"]:
         """Return, summed over the images that count, what `SUMS` names."""
-        read, second = (_factors(judge, images) for judge in self.judges)
+        read, second = (read_factors(images, (judge,)) for judge in self.judges)
         source, second_source = asked.source
         things = torch.zeros_like(source, dtype=torch.bool)
         things[..., self.column] = self.is_thing
@@ -168,11 +166,6 @@ class Trials:
         if self.is_thing:
             return (sign * (now - 0.5) > 0).float()
         return sign * (now - before)
-
-
-def _factors(judge: Judge, images: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "b s f"]:
-    rows = images.flatten(0, 1)
-    return map_batches(judge.factors, rows, READ).unflatten(0, images.shape[:2])
 
 
 def _digests(images: Float[Tensor, "b s 3 h w"]) -> UInt8[Tensor, "b s 32"]:

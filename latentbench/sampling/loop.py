@@ -33,12 +33,7 @@ from torch import Tensor
 
 from latentbench.errors import BadInput, HookNeverFired, Incompatible, NotFinite, unknown
 from latentbench.model import AttentionCall, Condition, Convention, DiffusionModel
-from latentbench.parameterization import (
-    Eta,
-    Grid,
-    split_prediction,
-    transition,
-)
+from latentbench.parameterization import Eta, Grid, split_prediction, transition
 from latentbench.sampling.fixed_point import FixedPoint
 
 Noise = Callable[[int], Tensor]  # step index -> z_i [b, ...]

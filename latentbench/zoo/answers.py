@@ -17,8 +17,6 @@ from latentbench.types import Capability
 from latentbench.zoo.judges import Judge
 
 PROJECTORS = ("zoo2", "zoo3")  # judges the mean of whose readings says what face an image shows
-
-
 READ = 16  # images a judge sees at once
 
 
@@ -40,7 +38,7 @@ def is_drawn(dataset: Dataset) -> bool:
 def factor_distance(
     read: Float[Tensor, "b s f"],
     answer: Float[Tensor, "b s f"],
-    source: Float[Tensor, "b 1 f"],
+    source: Float[Tensor, "b _ f"],
     weights: Float[Tensor, " f"],
     things: Bool[Tensor, "b 1 f"],
 ) -> Float[Tensor, "b s"]:

@@ -5,13 +5,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latentbench.bounds import NotNegative
-from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.readings import FactorMetric
-
-FEWEST = 3  # frames: two steps
+from metrics.paths.frames import require_path
 
 
 class FactorPath(FactorMetric):
@@ -66,11 +64,7 @@ class FactorPath(FactorMetric):
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each path ``[b]``; no order where no factor changes."""
-        if samples.outputs.shape[1] < FEWEST:
-            raise NotMeasurable(
-                f"FactorPath needs paths of at least {FEWEST} frames, got "
-                f"{samples.outputs.shape[1]}; take the interpolation benchmark"
-            )
+        require_path(samples.outputs.shape[1], "FactorPath")
         read = self.reader.factors(samples.outputs).double()
         steps = (read.diff(dim=1) / self.sharp.std).square().sum(2).sqrt()
         changed = (read[:, -1] - read[:, 0]).abs() > self.threshold * self.sharp.rmse

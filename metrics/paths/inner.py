@@ -8,9 +8,8 @@ from torch import Tensor
 from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
+from metrics.paths.frames import FEWEST
 from metrics.sets.feature_sets import FeatureSets, Set
-
-FEWEST = 3  # frames of a path
 
 
 class InnerDistance(FeatureSets):

@@ -5,12 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.batching import map_batches
-from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, SampleMetric
 from latentbench.types import Samples
 from metrics.pairs.pairwise import unit_range
+from metrics.paths.frames import require_path
 
-FEWEST = 3  # frames: two steps
 TINY = 1e-9  # a length below which a path does not move
 PATHS = 4  # paths measured at once, on every machine
 
@@ -87,11 +86,7 @@ def path_lengths(
     Raises:
         NotMeasurable: fewer than three frames; the message begins with `name`.
     """
-    if frames.shape[1] < FEWEST:
-        raise NotMeasurable(
-            f"{name} needs paths of at least {FEWEST} frames, got {frames.shape[1]}; take the "
-            f"interpolation benchmark"
-        )
+    require_path(frames.shape[1], name)
     lengths = map_batches(_lengths, frames, PATHS)
     return lengths[:, :-1], lengths[:, -1]
 

@@ -4,14 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, SampleMetric, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
+from metrics.paths.frames import require_path
 from metrics.paths.istd import middle_frames
 
-FEWEST = 3  # frames: two steps
 TINY = 1e-12  # a distance below which a path does not move
 
 
@@ -76,11 +75,7 @@ class PathSmoothness(SampleMetric):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each path ``[b]``."""
         frames = samples.outputs
-        if frames.shape[1] < FEWEST:
-            raise NotMeasurable(
-                f"PathSmoothness needs paths of at least {FEWEST} frames, got {frames.shape[1]}; "
-                f"take the interpolation benchmark"
-            )
+        require_path(frames.shape[1], "PathSmoothness")
         steps = self.reader.distance(frames[:, :-1], frames[:, 1:]).double()
         mean, least = steps.mean(1), 1 / steps.shape[1]
         moves, smooth = mean > TINY, 1 - gini(steps)

@@ -5,14 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.data.dataset import Dataset
-from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.answers import factor_distance, is_drawn
 from latentbench.zoo.judges import JudgeName, reliability
 from metrics.networks.readings import FactorMetric
+from metrics.paths.frames import require_path
 
-FEWEST = 3  # frames of a path
 SMALLEST = 0.02  # of what a jump gives: a smaller difference does not matter
 JUMP = "distance of a jump to the even path"
 
@@ -85,7 +84,7 @@ class PathError(FactorMetric):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the distances of the frames and of the jump's frames ``[b, t]``."""
         answer = self.reader.factors(even_path(samples, type(self).__name__))
-        nothing = torch.zeros(1, 1, answer.shape[-1], dtype=torch.bool)
+        nothing = torch.zeros(len(answer), 1, answer.shape[-1], dtype=torch.bool)
         to_answer = (answer, answer, self.reliability, nothing)
         return {
             name: factor_distance(self.reader.factors(samples.outputs), *to_answer)
@@ -107,11 +106,7 @@ def even_path(samples: Samples, asker: str) -> Float[Tensor, "b t 3 h w"]:
         NotMeasurable: fewer than three frames; the message begins with `asker`.
     """
     assert samples.truths is not None
-    if samples.truths.shape[1] < FEWEST:
-        raise NotMeasurable(
-            f"{asker} needs paths of at least {FEWEST} frames, got {samples.truths.shape[1]}; "
-            f"take the interpolation benchmark"
-        )
+    require_path(samples.truths.shape[1], asker)
     return samples.truths
 
 

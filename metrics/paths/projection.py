@@ -6,7 +6,6 @@ from torch import Tensor
 
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
-from latentbench.errors import NotMeasurable
 from latentbench.metric import Figure, Surroundings
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
@@ -14,7 +13,8 @@ from latentbench.zoo.answers import PROJECTORS
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
 from metrics.networks.readings import FactorMetric
-from metrics.paths.path_error import FEWEST, undrawn
+from metrics.paths.frames import require_path
+from metrics.paths.path_error import undrawn
 
 FLOOR_N = 64  # real images whose distance is the floor
 
@@ -73,12 +73,8 @@ class InnerProjection(FactorMetric):
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the mean distance of each path's inner frames ``[b]``."""
+        require_path(samples.outputs.shape[1], "InnerProjection")
         inner = samples.outputs[:, 1:-1]
-        if inner.shape[1] < FEWEST - 2:
-            raise NotMeasurable(
-                f"InnerProjection needs paths of at least {FEWEST} frames, got "
-                f"{samples.outputs.shape[1]}; take the interpolation benchmark"
-            )
         return {name: self.distance(inner).mean(1) for name in self.figures}
 
     def compute(self) -> dict[str, Score]:
