@@ -20,6 +20,7 @@ from latentbench.model import AttentionCall, DiffusionModel
 from latentbench.sampling.inversion import ddim_invert, ddim_trajectory
 from latentbench.sampling.loop import Intervention, Step, generate, guided
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.inversion.own_prompts import prompts_of, text_for
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ class CoupledEditor(Editor[DiffusionModel], ABC):
     ) -> tuple[frozenset[Space], frozenset[Capability]]:
         """Return the spaces of the class, and text for prompts of the method's own."""
         spaces, needs = super().required(verbs, config)
-        own = any(config.get(name) is not None for name in ("inversion_prompt", "negative"))
-        return spaces | ({Space.TEXT} if own else frozenset()), needs
+        return spaces | text_for(config), needs
 
     @abstractmethod
     def coupled_steps(self, n: int) -> int:
@@ -125,7 +125,7 @@ class CoupledEditor(Editor[DiffusionModel], ABC):
         parts = {Space.NOISE: levels[0]}
         if self.source == "stored":
             parts[Space.VAE] = levels[-1]
-        return Latent(parts, prompts=self._source_prompts(batch))
+        return Latent(parts, prompts=prompts_of(batch, self.inversion_prompt))
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the source's images."""
@@ -144,7 +144,7 @@ class CoupledEditor(Editor[DiffusionModel], ABC):
         """Return the targets' images."""
         model, b, s = self.model, len(batch), len(strengths)
         levels, weight = self._levels(batch), strengths.repeat(b)
-        sources, targets = self._source_prompts(batch), edit.target_prompts
+        sources, targets = prompts_of(batch, self.inversion_prompt), edit.target_prompts
         assert sources is not None and targets is not None
         condition = model.condition(sources, b)
         ours = guided(condition, model.unconditional(b, self.negative), self.source_guidance)
@@ -173,13 +173,9 @@ class CoupledEditor(Editor[DiffusionModel], ABC):
         x = generate(model, x, theirs, grid=grid, start=heard)
         return model.decode(x).unflatten(0, (b, s))
 
-    def _source_prompts(self, batch: Batch) -> tuple[str, ...] | None:
-        own = self.inversion_prompt
-        return batch.prompts if own is None else (own,) * len(batch)
-
     def _levels(self, batch: Batch) -> Float[Tensor, "l b ..."]:
         """Return x_T; of a stored source, x at all levels."""
-        model, prompts = self.model, self._source_prompts(batch)
+        model, prompts = self.model, prompts_of(batch, self.inversion_prompt)
         told = None if prompts is None else model.condition_of(Latent({}, prompts=prompts))
         if self.source == "sampled":
             return ddim_invert(model, batch, self.cache, steps=self.steps, condition=told)[None]

@@ -15,6 +15,7 @@ from latentbench.model import DiffusionModel
 from latentbench.parameterization import whole_steps
 from latentbench.sampling.loop import Intervention, Step, generate, guided, invert, plain
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.inversion.own_prompts import prompts_of
 
 
 class PulledNoise(Intervention):
@@ -162,7 +163,7 @@ class RFInversion(Editor[DiffusionModel]):
         """Return y at t = 1, and the clean latents z_0."""
         model, grid = self.model, self.model.grid(self.steps)
         z_0 = model.encode(batch.images)
-        told = Latent({Space.VAE: z_0}, prompts=self._prompts(batch))
+        told = Latent({Space.VAE: z_0}, prompts=prompts_of(batch, self.inversion_prompt))
         terms = plain(model.condition_of(told))
         y_1 = self.streams.normal("rf_inversion", batch.ids, model.latent_shape, model.device)
         pull = [PulledNoise(y_1, self.gamma)] if self.gamma > 0 else []
@@ -207,7 +208,3 @@ class RFInversion(Editor[DiffusionModel]):
         z_0 = latent.parts[Space.VAE].to(self.model.device).repeat_interleave(times, 0)
         window = (self.window_start, self.window_stop)
         return [PulledImage(z_0, self.eta, window)] if self.eta > 0 else []
-
-    def _prompts(self, batch: Batch) -> tuple[str, ...] | None:
-        own = self.inversion_prompt
-        return batch.prompts if own is None else (own,) * len(batch)

@@ -14,6 +14,7 @@ from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.fixed_point import FixedPoint
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.inversion.own_prompts import prompts_of, text_for
 
 
 class DDIMInversion(Editor[DiffusionModel]):
@@ -75,8 +76,7 @@ class DDIMInversion(Editor[DiffusionModel]):
     ) -> tuple[frozenset[Space], frozenset[Capability]]:
         """Return the spaces of the class, and text for prompts of the method's own."""
         spaces, needs = super().required(verbs, config)
-        own = any(config.get(name) is not None for name in ("inversion_prompt", "negative"))
-        return spaces | ({Space.TEXT} if own else frozenset()), needs
+        return spaces | text_for(config), needs
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more forward steps than there are steps."""
@@ -91,8 +91,7 @@ class DDIMInversion(Editor[DiffusionModel]):
         model, b, noise = self.model, len(batch), None
         if self.forward_steps:
             noise = self.streams.normal("ddim_inversion/forward", batch.ids, model.latent_shape)
-        own = self.inversion_prompt
-        prompts = batch.prompts if own is None else (own,) * b
+        prompts = prompts_of(batch, self.inversion_prompt)
         told = Latent({}, prompts=prompts)
         x = ddim_invert(
             model,

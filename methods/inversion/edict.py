@@ -10,15 +10,15 @@ from torch import Tensor
 from latentbench.bounds import Guidance, Positive, Steps, above, at_most
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
 from latentbench.errors import BadInput
-from latentbench.model import Condition, DiffusionModel
+from latentbench.model import Condition
 from latentbench.parameterization import Grid, whole_steps
 from latentbench.sampling.loop import Term, guided, predict
-from latentbench.types import Batch, Capability, Edit, Latent, Space
+from latentbench.types import Batch, Capability, Latent, Space
+from methods.inversion.prompt_swap import PromptSwapEditor
 
 
-class EDICT(Editor[DiffusionModel]):
+class EDICT(PromptSwapEditor):
     """Affine coupling of a pair of latents (x, y), with mixing; its inverse is closed-form.
 
     Source: "EDICT: Exact Diffusion Inversion via Coupled Transformations", section 4, equations
@@ -45,9 +45,6 @@ class EDICT(Editor[DiffusionModel]):
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "invert": frozenset({Space.NOISE}),
         "edit": frozenset({Space.NOISE, Space.TEXT}),
-    }
-    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
     }
 
     def __init__(
@@ -89,17 +86,6 @@ class EDICT(Editor[DiffusionModel]):
         pair = self.cache.get_or_make("edict", key, make)["pair"].to(model.device)
         return Latent({Space.NOISE: pair}, start, batch.prompts)
 
-    def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
-        """Return the images of pairs under the prompts that they were inverted with."""
-        return self._decode(latent, self.model.condition_of(latent), torch.zeros(1))[:, 0]
-
-    def edit(
-        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
-    ) -> Float[Tensor, "b s 3 h w"]:
-        """Return the images under prompts between source and target."""
-        target = self.model.condition(edit.target_prompts, len(batch))
-        return self._decode(self.invert(batch), target, strengths)
-
     def _start(self, n: int) -> int:
         """Return the level of a sampler of n steps that the pair is taken to."""
         k = whole_steps(self.depth, n)
@@ -109,9 +95,10 @@ class EDICT(Editor[DiffusionModel]):
             )
         return n - k
 
-    def _decode(
+    def decode_towards(
         self, latent: Latent, target: Condition, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the images of codes under conditions between their own and the target."""
         model, b, s = self.model, len(latent), len(strengths)
         source = model.condition_of(latent).repeat(s)
         terms = self._terms(source.lerp(target.repeat(s), strengths.repeat(b)), b * s)

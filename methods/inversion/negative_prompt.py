@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Guidance, Positive, Share, Steps
-from latentbench.editor import Editor
-from latentbench.model import Condition, Convention, DiffusionModel
+from latentbench.model import Condition, Convention
 from latentbench.sampling.linear import slerp
-from latentbench.types import Batch, Capability, Edit, Latent, Space
+from latentbench.types import Batch, Latent, Space
+from methods.inversion.prompt_swap import PromptSwapEditor
 
 
-class NegativePrompt(Editor[DiffusionModel]):
+class NegativePrompt(PromptSwapEditor):
     """DDIM inversion under the source prompt, which then takes the null branch of the guidance.
 
     Source: "Negative-prompt Inversion: Fast Image Inversion for Editing with Text-guided Diffusion
@@ -43,9 +43,6 @@ class NegativePrompt(Editor[DiffusionModel]):
         "invert": frozenset({Space.NOISE, Space.TEXT}),
         "edit": frozenset({Space.NOISE, Space.TEXT}),
     }
-    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
-    }
 
     def __init__(
         self,
@@ -66,20 +63,10 @@ class NegativePrompt(Editor[DiffusionModel]):
             batch, self.cache, prompts=batch.prompts, steps=self.steps, convention=self.convention
         )
 
-    def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
-        """Return the images of x_T under the prompts that they were inverted with."""
-        return self._decode(latent, self.model.condition_of(latent), torch.zeros(1))[:, 0]
-
-    def edit(
-        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
-    ) -> Float[Tensor, "b s 3 h w"]:
-        """Return the images under prompts between source and target."""
-        target = self.model.condition(edit.target_prompts, len(batch))
-        return self._decode(self.invert(batch), target, strengths)
-
-    def _decode(
+    def decode_towards(
         self, latent: Latent, target: Condition, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the images of codes under conditions between their own and the target."""
         model, b, s = self.model, len(latent), len(strengths)
         source, weight = model.condition_of(latent), strengths.repeat(b)
         scale = torch.full((b * s,), float(self.guidance))

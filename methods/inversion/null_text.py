@@ -10,18 +10,18 @@ from torch import Tensor
 
 from latentbench.bounds import Guidance, NotNegative, Positive, Steps, between
 from latentbench.content import content_hash
-from latentbench.editor import Editor
-from latentbench.model import Condition, Convention, DiffusionModel
+from latentbench.model import Condition, Convention
 from latentbench.parameterization import transition
 from latentbench.sampling.descent import descend
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Intervention, Step, Term, generate, plain, predict
-from latentbench.types import Batch, Capability, Edit, Latent, Space
+from latentbench.types import Batch, Latent, Space
+from methods.inversion.prompt_swap import PromptSwapEditor
 
 TOKENS = "encoder_hidden_states"  # the part of a condition that is optimised
 
 
-class NullText(Editor[DiffusionModel]):
+class NullText(PromptSwapEditor):
     """The null embedding of each step is fitted so that guided sampling follows the inversion.
 
     Source: "Null-text Inversion for Editing Real Images using Guided Diffusion Models", section 3
@@ -55,9 +55,6 @@ class NullText(Editor[DiffusionModel]):
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "invert": frozenset({Space.NOISE, Space.TEXT}),
         "edit": frozenset({Space.NOISE, Space.TEXT}),
-    }
-    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "edit": frozenset({Capability.PROMPTS, Capability.TARGET_PROMPTS})
     }
 
     def __init__(
@@ -93,20 +90,10 @@ class NullText(Editor[DiffusionModel]):
         nulls = made["nulls"].to(self.model.device)
         return Latent({Space.NOISE: levels[:, 0], Space.TEXT: nulls}, prompts=batch.prompts)
 
-    def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
-        """Return the images of codes under the prompts that they were inverted with."""
-        return self._decode(latent, self.model.condition_of(latent), torch.zeros(1))[:, 0]
-
-    def edit(
-        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
-    ) -> Float[Tensor, "b s 3 h w"]:
-        """Return the images under prompts between source and target."""
-        target = self.model.condition(edit.target_prompts, len(batch))
-        return self._decode(self.invert(batch), target, strengths)
-
-    def _decode(
+    def decode_towards(
         self, latent: Latent, target: Condition, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the images of codes under conditions between their own and the target."""
         model, b, s = self.model, len(latent), len(strengths)
         condition = model.condition_of(latent).repeat(s).lerp(target.repeat(s), strengths.repeat(b))
         nulls = latent.parts[Space.TEXT].repeat_interleave(s, 0)
