@@ -1,6 +1,9 @@
 """`hydra/launcher=cores`: the jobs of a sweep over processes of this machine, by joblib."""
 
 import logging
+import os
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +22,7 @@ from hydra_plugins.workers._jobs import (
 
 log = logging.getLogger(__name__)
 FRUITLESS = 3  # pools in a row that break before they have finished a job
+LOOK = 0.5  # seconds between two looks at whether the sweep is there
 
 
 class CoresLauncher(WorkersLauncher):
@@ -60,7 +64,9 @@ class CoresLauncher(WorkersLauncher):
         from joblib.externals.loky import ProcessPoolExecutor, as_completed
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        pool = ProcessPoolExecutor(min(self.workers, len(jobs)))
+        pool = ProcessPoolExecutor(
+            min(self.workers, len(jobs)), initializer=_end_with, initargs=(os.getpid(),)
+        )
         try:
             ahead: dict[Any, Job] = {pool.submit(_run, packed, job): job for job in jobs}
             for done in as_completed(ahead):
@@ -71,6 +77,17 @@ class CoresLauncher(WorkersLauncher):
         finally:
             pool.shutdown(kill_workers=True)
         return ""
+
+
+def _end_with(sweep: int) -> None:
+    """Let this process end when the sweep's is gone, even if that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run(packed: bytes, job: Job) -> JobReturn:
