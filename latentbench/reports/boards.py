@@ -23,7 +23,25 @@ KEYS = ["id", "group", "output"]  # what makes a row of samples
 ROUNDING = 1e-6  # of a figure's largest value on the board: smaller differences count as none
 JUDGES = ("zoo1", "zoo2")  # the one that scores, and the one that is asked whether it agrees
 SHARE = 0.01  # of a figure's median size: the smallest difference that matters where none is stated
+STRENGTH_DIGITS = 4  # to which two strengths of different edits are one
 AGREE = 0.7  # Kendall's tau below which the judges disagree
+
+
+@dataclass(frozen=True)
+class Point:
+    """A figure at one strength of an edit, or at one frame of a path.
+
+    Args:
+        place: native strength, or number of the frame from 1 on.
+        value: mean over images and seeds.
+        low: lower end of its 95% interval, or None where none would hold.
+        high: upper end.
+    """
+
+    place: float
+    value: float
+    low: float | None
+    high: float | None
 
 
 class Row:
@@ -36,8 +54,9 @@ class Row:
     def __init__(self, found: Sequence[Found]) -> None:
         found = sorted(found, key=lambda pair: pair[1].seed)
         self.records = tuple(record for _, record in found)
+        self.folders = tuple(folder for folder, _ in found)
         self.seeds = tuple(record.seed for record in self.records)
-        self._samples = tuple(read_samples(folder) for folder, _ in found)
+        self.samples = tuple(read_samples(folder) for folder in self.folders)
 
     @property
     def first(self) -> Record:
@@ -80,7 +99,7 @@ class Row:
     def values(self, figure: str) -> pd.Series | None:
         """Return the values that the score is a mean of, by (seed, id, group, output)."""
         parts: dict[int, pd.Series] = {}
-        for record, samples in zip(self.records, self._samples, strict=True):
+        for record, samples in zip(self.records, self.samples, strict=True):
             entry = record.scores.get(figure)
             if samples is None or entry is None or figure not in samples:
                 continue
@@ -88,10 +107,34 @@ class Row:
             parts[record.seed] = pd.Series(counts.groupby(KEYS)[figure].mean())
         return pd.concat(list(parts.values()), keys=parts, names=["seed"]) if parts else None
 
+    def profile(self, figure: str) -> list[Point]:
+        """Return the figure's mean over images at each strength, or at each frame of a path.
+
+        Strengths that some group lacks, such as those chosen for each, are left out, and so are
+        figures that do not change with the output.
+        """
+        tables = [samples for samples in self.samples if samples is not None and figure in samples]
+        if len(tables) < len(self.samples):
+            return []
+        rows = pd.concat(tables, keys=self.seeds, names=["seed"]).reset_index("seed")
+        keys = ["seed", *KEYS[:2]]
+        if not (rows.groupby(keys)[figure].nunique() > 1).any():
+            return []
+        known = rows["strength"].notna().all()
+        rows["place"] = rows["strength"].round(STRENGTH_DIGITS) if known else rows["output"] + 1.0
+        shared = rows.groupby("place")["group"].nunique() == rows["group"].nunique()
+        points = []
+        for place in shared.index[shared]:
+            here = rows[rows["place"] == place].groupby(keys)[figure].mean()
+            found = _units(*_places(here.index), here.to_numpy())
+            if found is not None:
+                points.append(_point(float(place), *found))
+        return points
+
     @property
     def groups(self) -> set[str]:
         """What rows are cases of, such as edits."""
-        tables = [samples for samples in self._samples if samples is not None]
+        tables = [samples for samples in self.samples if samples is not None]
         return {str(name) for samples in tables for name in samples["group"].unique()}
 
     def replicates(self, figure: str) -> Array | None:
@@ -123,7 +166,7 @@ class Row:
     def _keys(self, column: str | None) -> frozenset[tuple[Any, ...]]:
         """Return (seed, id, group) of the rows that count by a column of samples; None: of all."""
         found: set[tuple[Any, ...]] = set()
-        for seed, samples in zip(self.seeds, self._samples, strict=True):
+        for seed, samples in zip(self.seeds, self.samples, strict=True):
             if samples is not None:
                 rows = samples if column is None else samples.loc[samples[column]]
                 found |= {(seed, *key) for key in rows.loc[:, KEYS[:2]].itertuples(index=False)}
@@ -335,6 +378,13 @@ def paired_sets(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Compa
         n = len({key[1] for key in images})
         found[i, j] = compare_sets(one - other, replicates[i] - replicates[j], n)
     return found
+
+
+def _point(place: float, table: Array, common: int) -> Point:
+    units = Units(table.mean(0), common)
+    if units.why_no_interval():
+        return Point(place, float(table.mean()), None, None)
+    return Point(place, float(table.mean()), *crossed_mean(table).joined(units))
 
 
 def _places(index: pd.Index) -> tuple[Numbers, Numbers]:
