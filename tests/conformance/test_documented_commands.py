@@ -40,7 +40,9 @@ MINUTES = (  # beginnings of commands that take minutes
     "latentbench zoo verify", "python runner.py -m sweep", "latentbench zoo measure",
     "python -m pytest", "python tests/soak", "python -m perf.time_to_message",
 )  # fmt: skip
-WRITES = ("latentbench new",)  # tests/unit/test_new.py runs it in a copy
+WRITES = (  # tests/unit/test_new.py and tests/unit/reports/test_readme.py run them in copies
+    "latentbench new", "python -m latentbench.reports.readme",
+)  # fmt: skip
 ELSEWHERE = ("dataset=pie_bench", "runtime.device=cuda")  # data or hardware that a test has not
 FEW = (
     "tracker=none",

@@ -15,7 +15,7 @@ import pytest
 from latentbench.command import answered
 
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMS = "latentbench.reports.claims"
+CLAIMS, README = "latentbench.reports.claims", "latentbench.reports.readme"
 CLI, ZOO = "latentbench.cli", "latentbench.zoo.__main__"
 SPEED, OVERHEAD, TIME = "perf.metric_speed", "perf.cell_overhead", "perf.time_to_message"
 STARTUP = "perf.startup"
@@ -78,6 +78,10 @@ WRONG = {
         "train faces_ldm --checkpoints FILE": "--checkpoints must be a folder, and",
         "measure zoo1 --n -3": "must be a whole number of 1 or more",
         "measure zoo1 --device gpu": "--device must be text such as auto",
+    },
+    README: {
+        "": "required: results",
+        "FOLDER": "leaderboard.csv is missing; `latentbench leaderboard` writes it",
     },
     CLAIMS: {
         "": "required: results",
