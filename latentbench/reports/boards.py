@@ -118,17 +118,17 @@ class Row:
             return []
         rows = pd.concat(tables, keys=self.seeds, names=["seed"]).reset_index("seed")
         keys = ["seed", *KEYS[:2]]
-        if not (rows.groupby(keys)[figure].nunique() > 1).any():
+        if (rows.groupby(keys)[figure].nunique().to_numpy() < 2).all():
             return []
-        known = rows["strength"].notna().all()
-        rows["place"] = rows["strength"].round(STRENGTH_DIGITS) if known else rows["output"] + 1.0
-        shared = rows.groupby("place")["group"].nunique() == rows["group"].nunique()
-        points = []
-        for place in shared.index[shared]:
-            here = rows[rows["place"] == place].groupby(keys)[figure].mean()
-            found = _units(*_places(here.index), here.to_numpy())
-            if found is not None:
-                points.append(_point(float(place), *found))
+        strengths = rows["strength"].to_numpy().round(STRENGTH_DIGITS)
+        is_path = bool(np.isnan(strengths).any())
+        rows["place"] = rows["output"] + 1.0 if is_path else strengths
+        groups, points = set(rows["group"]), []
+        for place, here in rows.groupby("place"):
+            means = pd.Series(here.groupby(keys)[figure].mean())
+            found = _units(*_places(means.index), means.to_numpy())
+            if found is not None and set(here["group"]) == groups:
+                points.append(_point(float(str(place)), *found))
         return points
 
     @property
