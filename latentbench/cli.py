@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--out", type=path, help="where to write; default: next to the records")
     board.set_defaults(run=_leaderboard)
 
+    site = commands.add_parser("site", help="write the report site: pages that need no network")
+    site.add_argument("--results", **results)
+    site.add_argument("--serve", action="store_true", help="show it in a browser, until Ctrl-C")
+    site.add_argument("--bundle", type=path, metavar="ZIP", help="pack it into one file as well")
+    site.set_defaults(run=_site)
+
     listing = commands.add_parser("list", help="what there is, and which parts go together")
     listing.add_argument("--dataset", default="faces", help="data set of the last table")
     listing.set_defaults(run=_list)
@@ -77,13 +83,34 @@ def _parser() -> argparse.ArgumentParser:
 def _leaderboard(arguments: argparse.Namespace) -> int:
     from latentbench import records
     from latentbench.reports import leaderboard
+    from latentbench.reports.boards import boards
 
     out = arguments.results if arguments.out is None else folder_to_write(arguments.out, "--out")
     found = records.list_records(arguments.results)
     if not found:
         return _no_record(arguments.results)
-    for page in leaderboard.write(found, out):
+    for page in leaderboard.write(boards(found), out):
         print(page)
+    return 0
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from latentbench import records
+    from latentbench.cells.meanings import meanings
+    from latentbench.reports.site.build import FOLDER, build, bundle
+    from latentbench.reports.site.contents import Contents
+    from latentbench.reports.site.serving import serve
+
+    found = records.list_records(arguments.results)
+    if not found:
+        return _no_record(arguments.results)
+    words = meanings(record for _, record in found)
+    folder = folder_to_write(arguments.results / FOLDER, "--results")
+    print(build(Contents.of(found, words, arguments.results), folder))
+    if arguments.bundle is not None:
+        print(bundle(folder, arguments.bundle))
+    if arguments.serve:
+        serve(folder)
     return 0
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from latentbench import records
 from latentbench.cells import command_line
+from latentbench.cells.meanings import meanings
 from latentbench.cells.progress import display
 from latentbench.cells.sweep import NOTE, come_back
 from latentbench.errors import LatentbenchError
@@ -18,6 +19,8 @@ from latentbench.paths import user_path
 from latentbench.records import Status
 from latentbench.reports import leaderboard
 from latentbench.reports.boards import boards
+from latentbench.reports.site.build import FOLDER, build
+from latentbench.reports.site.contents import Contents
 
 
 class Ending(Callback):
@@ -35,7 +38,7 @@ class Ending(Callback):
 
 
 def finish(config: DictConfig) -> int:
-    """Compute what was put off, show the scores, write the leaderboard; return the exit code.
+    """Compute what was put off, show the scores, write the reports; return the exit code.
 
     Returns:
         0, or 1: a cell failed or did not end, or a report could not be written.
@@ -53,7 +56,7 @@ def finish(config: DictConfig) -> int:
     ended = [(folder, record) for _, folder, record in read if record is not None]
     reports = (
         _made("the table", lambda: leaderboard.show(boards(ended), display.console)),
-        _made("the leaderboard", lambda: _write(user_path(config.results.dir, "results.dir"))),
+        _made("the reports", lambda: _write(user_path(config.results.dir, "results.dir"))),
     )
     failed = any(note["status"] == Status.FAILED for note in notes)
     return int(failed or bool(faults) or not all(reports))
@@ -69,11 +72,16 @@ def _notes(hydra: Any) -> Iterator[dict[str, str]]:
 
 
 def _write(results: Path) -> None:
-    pages = leaderboard.write(records.list_records(results), results)
+    found = records.list_records(results)
+    words = meanings(record for _, record in found)
+    contents = Contents.of(found, words, results)
+    pages = leaderboard.write(contents.boards, results)
     display.say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
+    first = build(contents, results / FOLDER)
     runs = results / "wandb"
     if runs.is_dir():
         display.say(f"W&B runs:    {runs}  (upload: wandb sync {runs}/*run-*)")
+    display.say(f"report site: {first}")
 
 
 def _made(what: str, make: Callable[[], None]) -> bool:

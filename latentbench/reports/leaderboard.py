@@ -16,7 +16,7 @@ from rich.table import Table
 
 from latentbench import store
 from latentbench.records import Record, ScoreEntry, Status
-from latentbench.reports.boards import Board, Found, Row, boards, twin_of
+from latentbench.reports.boards import Board, Row, twin_of
 from latentbench.reports.comparison import POWER, images_for
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
@@ -45,9 +45,8 @@ LEGEND = (
 NUMBERS = re.compile(r"[-+0-9.einfa ]+")  # figures of seeds, which may begin with a sign
 
 
-def write(found: Iterable[Found], folder: Path) -> list[Path]:
+def write(made: Sequence[Board], folder: Path) -> list[Path]:
     """Write leaderboard.html, .md and .csv, and return their paths."""
-    made = boards(found)
     texts = {"html": page(made), "md": markdown(made), "csv": csv_text(made)}
     paths = [folder / f"leaderboard.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -61,7 +60,7 @@ def show(made: Iterable[Board], console: Console) -> None:
     for board in made:
         if board.rows:
             console.print(_terminal_table(board, board.columns[: min(SHOWN, room)]))
-        failed = [_method(r) for r in board.rest if r.status is Status.FAILED]
+        failed = [with_seed(r) for r in board.rest if r.status is Status.FAILED]
         lines = [(line, "yellow") for line in warnings(board)]
         lines += [(note, "dim") for note in notes(board)]
         lines += [(f"{board.title}: failed: {', '.join(failed)}", "red")] if failed else []
@@ -77,13 +76,13 @@ def markdown(made: Iterable[Board]) -> str:
         parts += [f"> ⚠ {_in_markdown(line)}" for line in warnings(board)]
         if board.rows:
             rows = [
-                [*who(row, _rank(board, k)), *_markdown_cells(board, k), _cost(row)]
+                [*who(row, places(board, k)), *_markdown_cells(board, k), evaluations(row)]
                 for k, row in enumerate(board.rows)
             ]
             parts.append(_pipes(_heads(board), rows))
         parts += map(_in_markdown, notes(board))
         if board.rest:
-            rest = [[_method(r), r.status, r.reason] for r in board.rest]
+            rest = [[with_seed(r), r.status, r.reason] for r in board.rest]
             parts.append(_pipes(["method", "status", "reason"], rest))
     return "\n\n".join(parts) + "\n"
 
@@ -209,11 +208,12 @@ def header(board: Board, figure: str) -> str:
 def who(row: Row, rank: str) -> list[str]:
     """Return method, with its seeds where they are not the usual one, and rank."""
     many = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else ""
-    name = row.first.label("method") + many if many else _method(row.first)
+    name = row.first.label("method") + many if many else with_seed(row.first)
     return [name + (" †" if row.missed else ""), rank]
 
 
-def _method(record: Record) -> str:
+def with_seed(record: Record) -> str:
+    """Return the method, with its seed where it is not the usual one."""
     return record.label("method") + (f" seed {record.seed}" if record.seed else "")
 
 
@@ -222,7 +222,8 @@ def _heads(board: Board, columns: Sequence[str] | None = None) -> list[str]:
     return ["method", "rank", *(header(board, figure) for figure in shown), "evaluations"]
 
 
-def _rank(board: Board, k: int) -> str:
+def places(board: Board, k: int) -> str:
+    """Return the places that a row may have, and its letters, or a dash."""
     if board.ranking is None or len(board.ranking.order) < 2 or k not in board.ranking.order:
         return "-"
     low, high = board.ranking.ranks[k]
@@ -245,7 +246,8 @@ def shortened(letters: str) -> str:
     return "".join("".join(r) if len(r) < RUN else f"{r[0]}–{r[-1]}" for r in runs)
 
 
-def _cell(entry: ScoreEntry | None) -> str:
+def in_figures(entry: ScoreEntry | None) -> str:
+    """Return a figure with its interval."""
     if entry is None or entry.value is None:
         return "-"
     if entry.low is None or entry.high is None:
@@ -253,7 +255,8 @@ def _cell(entry: ScoreEntry | None) -> str:
     return f"{entry.value:.4g} [{entry.low:.3g}, {entry.high:.3g}]"
 
 
-def _cost(row: Row) -> str:
+def evaluations(row: Row) -> str:
+    """Return what all seeds took: evaluations of the denoiser, forward and backward."""
     forward, backward = (sum(r.total(way) for r in row.records) for way in ("forward", "backward"))
     return f"{forward}" + (f" + {backward} back" if backward else "")
 
@@ -269,9 +272,9 @@ def _terminal_table(board: Board, columns: Sequence[str]) -> Table:
         cells = []
         for figure in columns:
             which = mark(board, k, figure)
-            text = escape(_cell(row.scores.get(figure))) + MARKS[which]
+            text = escape(in_figures(row.scores.get(figure))) + MARKS[which]
             cells.append(f"[bold]{text}[/]" if which in ("best", "tied") else text)
-        table.add_row(*map(escape, who(row, _rank(board, k))), *cells, _cost(row))
+        table.add_row(*map(escape, who(row, places(board, k))), *cells, evaluations(row))
     return table
 
 
@@ -279,7 +282,7 @@ def _markdown_cells(board: Board, k: int) -> list[str]:
     cells = []
     for figure in board.columns:
         which = mark(board, k, figure)
-        text = _cell(board.rows[k].scores.get(figure))
+        text = in_figures(board.rows[k].scores.get(figure))
         text = f"**{text}**" if which in ("best", "tied") else text
         cells.append(text + MARKS[which].replace("*", "\\*"))
     return cells
@@ -337,10 +340,10 @@ def _csv_figure(board: Board, k: int, figure: str) -> dict[str, object]:
 def _html_table(board: Board) -> str:
     rows = []
     for k, row in enumerate(board.rows):
-        name, rank = who(row, _rank(board, k))
+        name, rank = who(row, places(board, k))
         cells = [_td(name, name, f"cell {' '.join(r.id for r in row.records)}"), _td(rank, k + 1)]
         cells += [_html_cell(board, k, figure) for figure in board.columns]
-        cells.append(_td(_cost(row), sum(r.total("forward") for r in row.records)))
+        cells.append(_td(evaluations(row), sum(r.total("forward") for r in row.records)))
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return _html(_heads(board), rows)
 
@@ -348,11 +351,11 @@ def _html_table(board: Board) -> str:
 def _html_cell(board: Board, k: int, figure: str) -> str:
     entry, which = board.rows[k].scores.get(figure), mark(board, k, figure)
     value = None if entry is None else entry.value
-    text = _cell(entry) + MARKS[which]
-    return _td(text, "" if value is None else value, _says(board, k, figure), which)
+    text = in_figures(entry) + MARKS[which]
+    return _td(text, "" if value is None else value, says(board, k, figure), which)
 
 
-def _says(board: Board, k: int, figure: str) -> str:
+def says(board: Board, k: int, figure: str) -> str:
     """Return all that is known of a figure besides its value, in words."""
     row, ranking = board.rows[k], board.rankings.get(figure)
     entry, twin = row.scores.get(figure), row.scores.get(twin_of(figure))
@@ -364,7 +367,7 @@ def _says(board: Board, k: int, figure: str) -> str:
             gap = ranking.pairs[pair].difference * (1 if k < best else -1)
             parts.append(f"{gap:+.3g} to the best, corrected p = {ranking.corrected[pair]:.2g}")
     if twin is not None:
-        parts.append(f"{twin_of(figure)}: {_cell(twin)}")
+        parts.append(f"{twin_of(figure)}: {in_figures(twin)}")
     return f"{figure}: {'; '.join(filter(None, parts))}"
 
 
@@ -375,7 +378,7 @@ def _td(text: str, key: object, note: str = "", which: str = "") -> str:
 
 
 def _html_rest(board: Board) -> str:
-    texts = [[_method(r), str(r.status), r.reason] for r in board.rest]
+    texts = [[with_seed(r), str(r.status), r.reason] for r in board.rest]
     rows = [f"<tr>{''.join(_td(text, text) for text in line)}</tr>" for line in texts]
     table = _html(["method", "status", "reason"], rows)
     return f"<details><summary>{len(rows)} skipped or failed</summary>{table}</details>"

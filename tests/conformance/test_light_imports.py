@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 LIGHT = ("latentbench.reports.leaderboard", "latentbench.reports.claims", "latentbench.cells.sweep",
+         "latentbench.reports.site.build",
          "latentbench.cells.ending", "latentbench.index", "latentbench.cli")  # fmt: skip
 HEAVY = ("torch", "torchmetrics", "transformers", "diffusers", "accelerate", "scipy.stats")
 SCRIPT = f"""

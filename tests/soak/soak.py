@@ -36,6 +36,7 @@ from latentbench.cells.cell import run_cell  # noqa: E402
 from latentbench.command import count  # noqa: E402
 from latentbench.records import Status  # noqa: E402
 from latentbench.reports import leaderboard  # noqa: E402
+from latentbench.reports.boards import boards  # noqa: E402
 
 CHOICES = [
     [
@@ -63,7 +64,7 @@ def sweep(results: Path, order: random.Random | None = None) -> None:
 
 
 def write_pages(results: Path) -> None:
-    leaderboard.write(records.list_records(results), results)
+    leaderboard.write(boards(records.list_records(results)), results)
 
 
 def forked(work: Callable[[], None], room: int | None = None) -> int:

@@ -1,0 +1,57 @@
+"""Scripts and style sheets: our own, and DataTables from the package that ships it."""
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.resources import files
+
+from latentbench.errors import LatentbenchError
+from latentbench.reports.site.contents import Contents
+from latentbench.reports.site.pieces import Piece
+
+EXPORTS = re.compile(r"export\s*\{([^{}]*)\};?")
+
+
+def pieces(contents: Contents) -> Iterator[Piece]:
+    """Yield our own files, and the bundle of DataTables."""
+    del contents
+    for entry in sorted(files("latentbench.reports.site").joinpath("static").iterdir(), key=str):
+        name, data = f"assets/{entry.name}", entry.read_bytes()
+        yield Piece(name, None, lambda name=name, data=data: {name: data})
+    yield Piece("assets/datatables", version("itables"), _datatables)
+
+
+def _datatables() -> dict[str, bytes]:
+    bundle = files("itables").joinpath("html")
+    script = bundle.joinpath("dt_bundle.js").read_text(encoding="utf-8")
+    return {
+        "assets/datatables.js": as_script(script, "DataTable").encode(),
+        "assets/datatables.css": bundle.joinpath("dt_bundle.css").read_bytes(),
+    }
+
+
+def as_script(module: str, name: str) -> str:
+    """Return a module as a script that sets a global to the module's default export.
+
+    Browsers load no module from a file.
+
+    Args:
+        module: its text, which imports nothing.
+        name: of the global.
+
+    Raises:
+        LatentbenchError: it does not have one list of exports with a default.
+
+    Example:
+        >>> as_script("var a = 1; export{a as default};", "One")
+        '"use strict";(()=>{var a = 1; globalThis.One=a;})();'
+    """
+    found = EXPORTS.findall(module)
+    default = re.search(r"([\w$]+)\s+as\s+default\b", found[0]) if len(found) == 1 else None
+    if default is None:
+        raise LatentbenchError(
+            f"the script of {name} has {len(found)} lists of exports, or no default; pages need "
+            f"one: install the version of the package that uv.lock names"
+        )
+    body = EXPORTS.sub(f"globalThis.{name}={default[1]};", module)
+    return f'"use strict";(()=>{{{body}}})();'
