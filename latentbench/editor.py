@@ -26,6 +26,7 @@ VERBS = (
     "compose",
     "feature_maps",
     "personalise",
+    "vary",
 )
 
 
@@ -213,6 +214,10 @@ class Editor(ABC, Generic[Model]):
             prompts: one caption per image, with the word `SUBJECT` for the subject.
         """
         raise self._cannot("personalise")
+
+    def vary(self, batch: Batch, draws: int) -> Float[Tensor, "b v 3 h w"]:
+        """Return `draws` fresh images of what each image shows, each in a layout of its own."""
+        raise self._cannot("vary")
 
     def _cannot(self, verb: str) -> Incompatible:
         has = ", ".join(sorted(self.verbs())) or "none"

@@ -111,6 +111,10 @@ class CheckedEditor(Editor[Any]):
         found = self.editor.personalise(_copy(references), ids, prompts)
         return self._images("personalise", found, ids)
 
+    def vary(self, batch: Batch, draws: int) -> Float[Tensor, "b v 3 h w"]:
+        """Return the editor's variations."""
+        return self._images("vary", self.editor.vary(_copy(batch), draws), batch.ids, draws)
+
     def _images(
         self,
         verb: str,

@@ -29,6 +29,7 @@ IMAGES = (
     "interpolate",
     "compose",
     "personalise",
+    "vary",
 )  # verbs whose results can be seen
 
 
@@ -68,14 +69,14 @@ def law(words: str, *verbs: str) -> Callable[[Callable[[Trial], None]], Callable
 def shape(trial: Trial) -> None:
     """Compare shape and dtype of a result with what its verb promises."""
     found, size = trial.whole, trial.model.image_size
-    middle = {"edit": (2,), "interpolate": (4,)}.get(trial.verb, ())
+    middle = {"edit": (2,), "interpolate": (4,), "vary": (2,)}.get(trial.verb, ())
     expected = (3, *middle, 3, size, size)
     if trial.verb in ("represent", "feature_maps"):
         expected = (3, found.shape[-1]) if found.ndim == 2 else ("3", "d")
     _ask(
         tuple(found.shape) == expected,
         f"returned {list(found.shape)} where {list(expected)} is asked; rows are images, the "
-        f"second axis of edit and interpolate are strengths and frames",
+        f"second axis of edit, interpolate and vary are strengths, frames and draws",
     )
     _ask(found.dtype == torch.float32, f"returned {found.dtype} where float32 is asked")
     _ask(bool(torch.isfinite(found).all()), "returned NaN or infinity")
@@ -303,6 +304,14 @@ def references_read(trial: Trial) -> None:
     found = trial.editor.personalise(other, ids, prompts)
     least = float((found - trial.whole).abs().flatten(1).amax(1).min())
     _ask(least > 1e-3, "other references give the same image: the references are not read")
+
+
+@law("every variation is another image", "vary")
+def draws_differ(trial: Trial) -> None:
+    """Compare the draws of each image."""
+    first, second = trial.whole.unbind(1)
+    least = float((first - second).abs().flatten(1).amax(1).min())
+    _ask(least > 1e-3, "two variations are one image: the draw is not used")
 
 
 @law("a path moves in every frame", "interpolate")

@@ -132,6 +132,8 @@ class Trial:
         batch, edit = self.edits(order)
         if self.verb == "edit":
             return batch, edit, torch.tensor([0.0, self.build().max_strength])
+        if self.verb == "vary":
+            return batch, 2
         return (batch,)
 
     def call(self, editor: Editor, inputs: tuple[Any, ...]) -> Any:

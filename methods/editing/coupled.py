@@ -18,7 +18,7 @@ from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import AttentionCall, DiffusionModel
 from latentbench.sampling.inversion import ddim_invert, ddim_trajectory
-from latentbench.sampling.loop import Intervention, Step, generate, guided
+from latentbench.sampling.loop import Intervention, Step, Term, generate, guided
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.inversion.own_prompts import prompts_of, text_for
 
@@ -153,10 +153,33 @@ class CoupledEditor(Editor[DiffusionModel], ABC):
             model.unconditional(b * s, self.negative),
             self.source_guidance + weight * (self.guidance - self.source_guidance),
         )
-        grid = model.grid(self.steps)
-        coupling = self.couple(grid.n, sources, targets, strengths)
-        own, x = levels[0], levels[0].repeat_interleave(s, 0)
-        missing = (1 - weight).to(x).reshape(-1, *[1] * (x.dim() - 1))
+        coupling = self.couple(model.grid(self.steps).n, sources, targets, strengths)
+        x = levels[0].repeat_interleave(s, 0)
+        z0 = self.sample_beside(levels, ours, x, theirs, coupling, 1 - weight)
+        return model.decode(z0).unflatten(0, (b, s))
+
+    def sample_beside(
+        self,
+        levels: Float[Tensor, "l b ..."],
+        ours: Sequence[Term],
+        x: Float[Tensor, "r ..."],
+        theirs: Sequence[Term],
+        coupling: Coupling,
+        missing: Float[Tensor, " r"],
+    ) -> Float[Tensor, "r ..."]:
+        """Return the targets' clean latents.
+
+        Args:
+            levels: the source's x_T; of a stored source, x at all levels.
+            ours: terms of the source.
+            x: x_T of the targets, rows (image, target).
+            theirs: terms of the targets.
+            coupling: what they take from their source.
+            missing: share of the offset that each target of a stored source gets.
+        """
+        model, grid, own = self.model, self.model.grid(self.steps), levels[0]
+        times = len(x) // len(own)
+        missing = missing.to(x).reshape(-1, *[1] * (x.dim() - 1))
         corrected = self.source == "stored" and bool((missing > 0).any())
         heard = grid.n if corrected else coupling.steps
         for i in range(heard):
@@ -167,11 +190,10 @@ class CoupledEditor(Editor[DiffusionModel], ABC):
             )
             own = levels[i + 1] if self.source == "stored" else reached
             x = generate(model, x, theirs, grid=grid, start=i, stop=i + 1, interventions=acting)
-            x = x + missing * (own - reached).repeat_interleave(s, 0)
+            x = x + missing * (own - reached).repeat_interleave(times, 0)
             if coupling.blend is not None:
                 x = coupling.blend(i, own, x)
-        x = generate(model, x, theirs, grid=grid, start=heard)
-        return model.decode(x).unflatten(0, (b, s))
+        return generate(model, x, theirs, grid=grid, start=heard)
 
     def _levels(self, batch: Batch) -> Float[Tensor, "l b ..."]:
         """Return x_T; of a stored source, x at all levels."""
