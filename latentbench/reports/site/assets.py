@@ -1,9 +1,11 @@
-"""Scripts and style sheets: our own, and DataTables from the package that ships it."""
+"""Scripts and style sheets: our own, DataTables and Vega from the packages that ship them."""
 
 import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
+
+from vl_convert import javascript_bundle
 
 from latentbench.errors import LatentbenchError
 from latentbench.reports.site.contents import Contents
@@ -13,12 +15,13 @@ EXPORTS = re.compile(r"export\s*\{([^{}]*)\};?")
 
 
 def pieces(contents: Contents) -> Iterator[Piece]:
-    """Yield our own files, and the bundle of DataTables."""
+    """Yield our own files, and the bundles of DataTables and Vega."""
     del contents
     for entry in sorted(files("latentbench.reports.site").joinpath("static").iterdir(), key=str):
         name, data = f"assets/{entry.name}", entry.read_bytes()
         yield Piece(name, None, lambda name=name, data=data: {name: data})
     yield Piece("assets/datatables", version("itables"), _datatables)
+    yield Piece("assets/vega", version("vl-convert-python"), _vega)
 
 
 def _datatables() -> dict[str, bytes]:
@@ -28,6 +31,10 @@ def _datatables() -> dict[str, bytes]:
         "assets/datatables.js": as_script(script, "DataTable").encode(),
         "assets/datatables.css": bundle.joinpath("dt_bundle.css").read_bytes(),
     }
+
+
+def _vega() -> dict[str, bytes]:
+    return {"assets/vega.js": javascript_bundle("window.vegaEmbed = vegaEmbed;").encode()}
 
 
 def as_script(module: str, name: str) -> str:

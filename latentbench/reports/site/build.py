@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from latentbench.reports.site import assets
+from latentbench.reports.site import assets, compare, gallery
 from latentbench.reports.site.contents import Contents
 from latentbench.reports.site.pages import board, cell, claims, method, overview
 from latentbench.reports.site.pieces import LIST, Piece, write
@@ -18,6 +18,8 @@ PIECES: Sequence[Callable[[Contents], Iterable[Piece]]] = (
     cell.pieces,
     method.pieces,
     claims.pieces,
+    gallery.pieces,
+    compare.pieces,
 )
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of files in a bundle, whose bytes depend on the records alone
 
