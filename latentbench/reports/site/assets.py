@@ -1,4 +1,4 @@
-"""Scripts and style sheets: our own, DataTables and Vega from the packages that ship them."""
+"""Scripts and style sheets: our own, and DataTables and Vega from the packages that ship them."""
 
 import re
 from collections.abc import Iterator
@@ -25,12 +25,8 @@ def pieces(contents: Contents) -> Iterator[Piece]:
 
 
 def _datatables() -> dict[str, bytes]:
-    bundle = files("itables").joinpath("html")
-    script = bundle.joinpath("dt_bundle.js").read_text(encoding="utf-8")
-    return {
-        "assets/datatables.js": as_script(script, "DataTable").encode(),
-        "assets/datatables.css": bundle.joinpath("dt_bundle.css").read_bytes(),
-    }
+    module = files("itables").joinpath("html", "dt_bundle.js").read_text(encoding="utf-8")
+    return {"assets/datatables.js": as_script(module, "DataTable").encode()}
 
 
 def _vega() -> dict[str, bytes]:
