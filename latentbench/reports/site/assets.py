@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -29,6 +30,7 @@ def _datatables() -> dict[str, bytes]:
     return {"assets/datatables.js": as_script(module, "DataTable").encode()}
 
 
+@cache  # it takes seconds
 def _vega() -> dict[str, bytes]:
     return {"assets/vega.js": javascript_bundle("window.vegaEmbed = vegaEmbed;").encode()}
 
