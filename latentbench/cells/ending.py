@@ -17,7 +17,7 @@ from latentbench.cells.sweep import NOTE, come_back
 from latentbench.errors import LatentbenchError
 from latentbench.paths import user_path
 from latentbench.records import Status
-from latentbench.reports import leaderboard
+from latentbench.reports import leaderboard, tracking
 from latentbench.reports.boards import boards
 from latentbench.reports.site.build import FOLDER, build
 from latentbench.reports.site.contents import Contents
@@ -56,7 +56,7 @@ def finish(config: DictConfig) -> int:
     ended = [(folder, record) for _, folder, record in read if record is not None]
     reports = (
         _made("the table", lambda: leaderboard.show(boards(ended), display.console)),
-        _made("the reports", lambda: _write(user_path(config.results.dir, "results.dir"))),
+        _made("the reports", lambda: _write(config)),
     )
     failed = any(note["status"] == Status.FAILED for note in notes)
     return int(failed or bool(faults) or not all(reports))
@@ -71,13 +71,16 @@ def _notes(hydra: Any) -> Iterator[dict[str, str]]:
         yield json.loads(path.read_text())
 
 
-def _write(results: Path) -> None:
+def _write(config: DictConfig) -> None:
+    results = user_path(config.results.dir, "results.dir")
     found = records.list_records(results)
     words = meanings(record for _, record in found)
     contents = Contents.of(found, words, results)
     pages = leaderboard.write(contents.boards, results)
     display.say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
     first = build(contents, results / FOLDER)
+    if config.hydra.mode.name == "MULTIRUN":
+        tracking.track_leaderboard(config.tracker, leaderboard.rows(contents.boards), results)
     runs = results / "wandb"
     if runs.is_dir():
         display.say(f"W&B runs:    {runs}  (upload: wandb sync {runs}/*run-*)")

@@ -1,5 +1,7 @@
 """Tracking, with the real wandb in offline mode: what a record's folder holds is what it shows."""
 
+import json
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -9,14 +11,18 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from wandb.proto import wandb_internal_pb2
 
 from latentbench import records
 from latentbench.errors import WrongCommand
 from latentbench.records import Status
 from latentbench.reports import tracking
+from latentbench.reports.boards import boards
+from latentbench.reports.leaderboard import rows
 from latentbench.reports.pictures import Pictures, pixels
 from latentbench.types import Samples
 
+BLOCK = 32768  # bytes of a block of LevelDB's log
 WANDB = OmegaConf.create(
     {"_target_": "latentbench.reports.tracking.WandbTracker", "project": "test", "mode": "offline"}
 )
@@ -30,14 +36,86 @@ def cell(tmp_path_factory):
     return results, results / "cells" / record.id, record
 
 
-def test_a_run_is_written_offline(cell):
+@pytest.fixture(scope="module")
+def logged(cell):
+    """Log the cell twice, the second time in parts, and the leaderboard."""
     results, folder, _ = cell
     assert tracking.track(WANDB, folder, results)
-    (run,) = (results / "wandb").glob("offline-run-*")
-    assert list(run.glob("run-*.wandb"))
-    media = {path.suffix for path in run.rglob("*") if path.is_file()}
-    assert ".json" in media  # the table
-    assert ".png" in media  # its images
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "ROWS", 8)
+        assert tracking.track(WANDB, folder, results)
+    made = rows(boards(records.list_records(results)))
+    assert tracking.track_leaderboard(WANDB, made, results)
+    return results
+
+
+def entries(results, run: str) -> list[wandb_internal_pb2.Record]:
+    """Return what the only file of a run holds: a log of LevelDB's form behind seven bytes."""
+    (path,) = (results / "wandb").glob(f"offline-run-*-{run}/run-{run}.wandb")
+    data, place, found, whole = path.read_bytes(), 7, [], b""
+    while place + 7 <= len(data):
+        if (room := BLOCK - place % BLOCK) < 7:  # too little for a header: the block is padded
+            place += room
+            continue
+        size, kind = struct.unpack_from("<HB", data, place + 4)
+        whole += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            found.append(wandb_internal_pb2.Record.FromString(whole))
+            whole = b""
+    return found
+
+
+def run_of(found):
+    return next(entry.run for entry in found if entry.WhichOneof("record_type") == "run")
+
+
+def summary_of(found):
+    items = [item for entry in found for item in entry.summary.update]
+    return {".".join([item.key, *item.nested_key]).strip("."): item.value_json for item in items}
+
+
+def test_a_cell_is_one_run_however_often_it_is_logged(cell, logged):
+    *_, record = cell
+    found = entries(logged, record.id)
+    run = run_of(found)
+    assert (run.run_id, run.run_group, run.job_type) == (record.id, logged.name, "cell")
+    assert list(run.tags) == ["acme"]
+    config = {item.key: item.value_json for item in run.config.update}
+    assert json.loads(config["method"]) == json.loads(json.dumps(record.config["method"]))
+    said = summary_of(found)
+    assert json.loads(said["acme_mae"]) == record.scores["acme_mae"].value
+    assert "acme_mae.low" in said
+
+
+def test_many_samples_are_logged_in_parts(cell, logged):
+    items = [item for entry in entries(logged, cell[2].id) for item in entry.history.item]
+    said = {
+        name: [json.loads(i.value_json) for i in items if list(i.nested_key) == ["samples", name]]
+        for name in ("increment_num", "nrows")
+    }
+    assert said["increment_num"] == [0, 1, 2]
+    assert said["nrows"][-1] == 20
+
+
+def test_the_record_and_its_files_are_an_artifact(cell, logged):
+    *_, record = cell
+    found = entries(logged, record.id)
+    artifacts = [entry.artifact for entry in found if entry.artifact.type == "cell"]
+    (own,) = {artifact.name: artifact for artifact in artifacts}.values()
+    assert own.name == f"cell-{record.id}"
+    held = {entry.path for entry in own.manifest.contents}
+    assert held == {"record.json", *record.files}
+
+
+def test_the_group_has_one_run_that_holds_the_leaderboard(logged):
+    (folder,) = (logged / "wandb").glob("offline-run-*-leaderboard-*")
+    found = entries(logged, folder.name.split("-", 3)[3])
+    assert run_of(found).run_group == logged.name
+    (table,) = folder.rglob("leaderboard_*.table.json")
+    said = json.loads(table.read_text())
+    row = dict(zip(said["columns"], said["data"][0], strict=True))
+    assert (row["method"], row["figure"]) == ("acme", "acme_mae")
 
 
 def test_the_summary_holds_scores_intervals_and_costs(cell):
@@ -144,7 +222,7 @@ def test_a_server_that_is_away_is_asked_once(cell, monkeypatch, caplog, tmp_path
         assert tracking.track(online, folder, tmp_path)
     assert len(asked) == 1
     assert caplog.text.count("does not take runs") == 1
-    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
 def test_an_unfriendly_answer_is_one():
