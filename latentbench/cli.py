@@ -1,4 +1,4 @@
-"""The `latentbench` command: what there is, and what was found. Runs are started by runner.py."""
+"""The `latentbench` command: what there is, and what was found. Cells are started by runner.py."""
 
 import argparse
 import os
@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentbench.command import answered, folder_to_write, path
+from latentbench.command import JSON, Answer, count, folder_to_write, path, told
 
 if TYPE_CHECKING:
+    from latentbench.reports.boards import Found
     from latentbench.zoo.published_weights import PublishedWeights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,100 +24,177 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return zoo(words[1:])
     arguments = _parser().parse_args(words)
-    return answered(lambda: arguments.run(arguments))
+    return told(lambda: arguments.run(arguments), arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("latentbench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     results = {"type": path, "default": ROOT / "results", "help": "folder of the records"}
+    names = "id, id prefix, folder, or benchmark/model/method as on the leaderboard"
 
-    board = commands.add_parser("leaderboard", help="write Markdown, CSV and HTML from records")
+    def add(
+        name: str, run: Callable[[argparse.Namespace], Answer], what: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=what, description=what, parents=[JSON])
+        command.set_defaults(run=run)
+        return command
+
+    board = add("leaderboard", _leaderboard, "write Markdown, CSV and HTML from records")
     board.add_argument("--results", **results)
     board.add_argument("--out", type=path, help="where to write; default: next to the records")
-    board.set_defaults(run=_leaderboard)
 
-    site = commands.add_parser("site", help="write the report site: pages that need no network")
+    site = add("site", _site, "write the report site: pages that need no network")
     site.add_argument("--results", **results)
     site.add_argument("--serve", action="store_true", help="show it in a browser, until Ctrl-C")
     site.add_argument("--bundle", type=path, metavar="ZIP", help="pack it into one file as well")
-    site.set_defaults(run=_site)
 
-    listing = commands.add_parser("list", help="what there is, and which parts go together")
+    again = add("reproduce", _reproduce, "compute cells again and compare them with their records")
+    again.add_argument("cells", help=names)
+    again.add_argument("--results", **results)
+    again.add_argument("--sample", type=count, metavar="K", help="draw K of the cells")
+    again.add_argument("--seed", type=int, default=0, help="of the draw")
+    again.add_argument(
+        "--commit", action="store_true", help="by the code and the lock file of the record's commit"
+    )
+
+    showing = add("show", _show, "one record: question, command, figures, costs, environment")
+    showing.add_argument("cell", help=names)
+    showing.add_argument("--results", **results)
+
+    two = add("compare", _compare, "two methods or cells: every figure, paired by image")
+    two.add_argument("first", help=names)
+    two.add_argument("second", help="the same")
+    two.add_argument("--results", **results)
+
+    exporting = add("export", _export, "write figures, samples and images as tables")
+    exporting.add_argument("cells", nargs="?", help=f"{names}; all of them if left out")
+    exporting.add_argument("--format", required=True, choices=("csv", "parquet", "hf"))
+    exporting.add_argument("--out", type=path, help="folder; default: export/FORMAT in the results")
+    exporting.add_argument("--licence", default="unknown", help="of the data, for the card of hf")
+    exporting.add_argument("--results", **results)
+
+    listing = add("list", _list, "what there is, and which parts go together")
     listing.add_argument("--dataset", default="faces", help="data set of the last table")
-    listing.set_defaults(run=_list)
 
-    track = commands.add_parser("track", help="log existing records to Weights & Biases")
+    track = add("track", _track, "log existing records to Weights & Biases")
     track.add_argument("--results", **results)
     track.add_argument("--project", default="latentbench")
     track.add_argument("--mode", choices=("auto", "online", "offline"), default="auto")
-    track.set_defaults(run=_track)
 
-    weights = commands.add_parser("weights", help="published weights: what is there, what is not")
+    weights = add("weights", _weights, "published weights: what is there, what is not")
     where = os.environ.get("LATENTBENCH_WEIGHTS")
     weights.add_argument("--dir", type=path, default=where and Path(where), help="weights_dir")
-    weights.set_defaults(run=_weights)
 
-    planning = commands.add_parser("plan", help="what a sweep would compute, and what that takes")
+    planning = add("plan", _plan, "what a sweep would compute, and what that takes")
     planning.add_argument("words", nargs="*", help="of runner.py -m, as in sweep=demo")
-    planning.set_defaults(run=_plan)
 
-    status = commands.add_parser("status", help="what running sweeps do")
+    status = add("status", _status, "what running sweeps do")
     status.add_argument("--results", **results)
-    status.set_defaults(run=_status)
 
-    new = commands.add_parser("new", help="write the file, the yaml and the test to start from")
+    new = add("new", _new, "write the file, the yaml and the test to start from")
     new.add_argument("kind", help="method, metric, benchmark or model")
     new.add_argument("name", help="its short name, as in sdedit")
     new.add_argument("--room", default="", help="folder of methods/ or metrics/")
     new.add_argument("--package", action="store_true", help="a plug-in package in this folder")
-    new.set_defaults(run=_new)
 
-    checking = commands.add_parser("check", help="run the conformance laws on a method")
+    checking = add("check", _check, "run the conformance laws on a method")
     checking.add_argument("method", help="a method of conf/method, or of a plug-in package")
-    checking.set_defaults(run=_check)
 
     commands.add_parser("zoo", help="train, check and show embedded models", add_help=False)
     return parser
 
 
-def _leaderboard(arguments: argparse.Namespace) -> int:
-    from latentbench import records
+def _leaderboard(arguments: argparse.Namespace) -> Answer:
     from latentbench.reports import leaderboard
     from latentbench.reports.boards import boards
 
     out = arguments.results if arguments.out is None else folder_to_write(arguments.out, "--out")
-    found = records.list_records(arguments.results)
-    if not found:
-        return _no_record(arguments.results)
-    for page in leaderboard.write(boards(found), out):
-        print(page)
-    return 0
+    made = boards(_found(arguments.results))
+    pages = leaderboard.write(made, out)
+    rows = list(leaderboard.rows(made))
+    return _lines({"pages": [str(page) for page in pages], "rows": rows}, pages)
 
 
-def _site(arguments: argparse.Namespace) -> int:
-    from latentbench import records
+def _site(arguments: argparse.Namespace) -> Answer:
     from latentbench.cells.meanings import meanings
+    from latentbench.errors import BadInput
     from latentbench.reports.site.build import FOLDER, build, bundle
     from latentbench.reports.site.contents import Contents
     from latentbench.reports.site.serving import serve
 
-    found = records.list_records(arguments.results)
-    if not found:
-        return _no_record(arguments.results)
+    if arguments.serve and arguments.json:
+        raise BadInput("--serve shows pages and --json prints a document; give one of them")
+    found = _found(arguments.results)
     words = meanings(record for _, record in found)
     folder = folder_to_write(arguments.results / FOLDER, "--results")
-    print(build(Contents.of(found, words, arguments.results), folder))
+    written = [build(Contents.of(found, words, arguments.results), folder)]
     if arguments.bundle is not None:
-        print(bundle(folder, arguments.bundle))
-    if arguments.serve:
-        serve(folder)
-    return 0
+        written.append(bundle(folder, arguments.bundle))
+
+    def show() -> None:
+        print(*written, sep="\n")
+        if arguments.serve:
+            serve(folder)
+
+    return Answer({"written": [str(one) for one in written]}, show)
 
 
-def _plan(arguments: argparse.Namespace) -> int:
+def _reproduce(arguments: argparse.Namespace) -> Answer:
+    from rich.console import Console
+
+    from latentbench.cells import command_line, rerun
+    from latentbench.reports import reproduce
+
+    command_line.begin(Path.cwd())
+    words = (arguments.cells, arguments.results, arguments.sample, arguments.seed)
+    found = list(rerun.reproductions(rerun.asked(*words), arguments.commit))
+    return Answer(
+        {"cells": [one.document() for one in found]},
+        lambda: reproduce.show(found, Console()),
+        reproduce.exit_code(found),
+    )
+
+
+def _show(arguments: argparse.Namespace) -> Answer:
+    from rich.console import Console
+
+    from latentbench.cells.meanings import meanings
+    from latentbench.reports import cell_page
+    from latentbench.reports.finding import find_one
+
+    folder, record = find_one(arguments.cell, arguments.results)
+    question = meanings([record]).benchmark(record.names["benchmark"]).question
+    return Answer(
+        cell_page.document(folder, record, question),
+        lambda: cell_page.show(folder, record, question, Console()),
+    )
+
+
+def _compare(arguments: argparse.Namespace) -> Answer:
+    from rich.console import Console
+
+    from latentbench.reports.duel import Duel
+    from latentbench.reports.finding import find
+
+    two = Duel(*(find(one, arguments.results) for one in (arguments.first, arguments.second)))
+    return Answer(two.document(), lambda: two.show(Console()))
+
+
+def _export(arguments: argparse.Namespace) -> Answer:
+    from latentbench.reports.export import Format, export
+    from latentbench.reports.finding import find
+
+    results = arguments.results
+    found = find(arguments.cells, results) if arguments.cells else _found(results)
+    out = folder_to_write(arguments.out or results / "export" / arguments.format, "--out")
+    files = export(found, out, Format(arguments.format), arguments.licence)
+    return _lines({"files": [str(file) for file in files]}, files)
+
+
+def _plan(arguments: argparse.Namespace) -> Answer:
     from latentbench.cells import command_line
-    from latentbench.cells.forecast import tell_cells
+    from latentbench.cells.forecast import forecast
     from latentbench.errors import WrongCommand
 
     words = ["-m", *arguments.words]
@@ -125,86 +203,105 @@ def _plan(arguments: argparse.Namespace) -> int:
         command_line.check(words)
     except command_line.REFUSALS as error:
         raise WrongCommand(command_line.explain(error)) from error
-    return tell_cells(words)
+    ahead = forecast(words)
+    return Answer(ahead.document(), ahead.tell, ahead.code)
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> Answer:
     from latentbench.cells.activity import running
 
     runs = running(arguments.results)
-    for run in runs:
-        print(*run.lines(), sep="\n  ")
-    if not runs:
-        print(f"nothing runs that computes into {arguments.results}")
-    return 0
+    lines = ["\n  ".join(run.lines()) for run in runs]
+    nothing = [f"nothing runs that computes into {arguments.results}"]
+    return _lines({"runs": [run.document() for run in runs]}, lines or nothing)
 
 
-def _no_record(results: Path) -> int:
-    print(f"no record below {results / 'cells'}; run some cells first: make demo", file=sys.stderr)
-    return 1
+def _lines(document: Any, lines: Iterable[object], code: int = 0) -> Answer:
+    """Return an answer that a terminal shows line by line."""
+    lines = list(lines)
+    return Answer(document, lambda: print(*lines, sep="\n"), code)
 
 
-def _track(arguments: argparse.Namespace) -> int:
+def _found(results: Path) -> "list[Found]":
+    """Return all records below a folder, at least one."""
+    from latentbench import records
+    from latentbench.errors import LatentbenchError
+
+    found = records.list_records(results)
+    if not found:
+        raise LatentbenchError(
+            f"no record below {results / 'cells'}; run some cells first: make demo"
+        )
+    return found
+
+
+def _track(arguments: argparse.Namespace) -> Answer:
     from omegaconf import OmegaConf
 
-    from latentbench import records
-    from latentbench.reports.tracking import build, track
+    from latentbench.records import Status
+    from latentbench.reports.boards import boards
+    from latentbench.reports.leaderboard import rows
+    from latentbench.reports.tracking import build, track, track_leaderboard
 
     target = "latentbench.reports.tracking.WandbTracker"
     settings = {"_target_": target, "project": arguments.project, "mode": arguments.mode}
     config = OmegaConf.create(settings)
     build(config)  # refuses a wrong project, where `track` would only warn
-    found = records.list_records(arguments.results)
-    if not found:
-        return _no_record(arguments.results)
+    found = _found(arguments.results)
     taken = sum(track(config, folder, arguments.results) for folder, _ in found)
-    print(f"{taken} of {len(found)} records logged; offline runs lie in {arguments.results}/wandb")
-    return int(taken < sum(record.status is records.Status.OK for _, record in found))
+    track_leaderboard(config, rows(boards(found)), arguments.results)
+    runs = arguments.results / "wandb"
+    return _lines(
+        {"logged": taken, "records": len(found), "runs": str(runs)},
+        [f"{taken} of {len(found)} records logged; offline runs lie in {runs}"],
+        int(taken < sum(record.status is Status.OK for _, record in found)),
+    )
 
 
-def _weights(arguments: argparse.Namespace) -> int:
+def _weights(arguments: argparse.Namespace) -> Answer:
     from latentbench.cells.catalogue import sound
     from latentbench.errors import BadInput
 
-    if arguments.dir is not None and arguments.dir.exists() and not arguments.dir.is_dir():
-        raise BadInput(f"--dir must be a folder, and {arguments.dir} is a file")
+    folder = arguments.dir
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise BadInput(f"--dir must be a folder, and {folder} is a file")
     wanted: dict[PublishedWeights, list[str]] = {}
     for option in sound("metric").values():
         for file in option.build().weights:
             wanted.setdefault(file, []).append(option.name)
+    lines, files = [], []
     for file, metrics in wanted.items():
-        why = file.missing(arguments.dir)
-        print(f"{'missing' if why else 'there'}  {file.file}  for {_words(metrics)}")
-        if why:
-            print(f"         {why}\n         {file.command(arguments.dir or Path('WEIGHTS_DIR'))}")
-    if arguments.dir is None:
-        print("no weights_dir: set LATENTBENCH_WEIGHTS, or pass --dir and results.weights_dir")
-    return 0
+        why, fetch = file.missing(folder), file.command(folder or Path("WEIGHTS_DIR"))
+        files.append({"file": file.file, "metrics": metrics, "missing": why, "fetch": fetch})
+        lines.append(f"{'missing' if why else 'there'}  {file.file}  for {_words(metrics)}")
+        lines += [f"         {why}\n         {fetch}"] if why else []
+    if folder is None:
+        lines.append(
+            "no weights_dir: set LATENTBENCH_WEIGHTS, or pass --dir and results.weights_dir"
+        )
+    return _lines({"folder": folder and str(folder), "files": files}, lines)
 
 
-def _new(arguments: argparse.Namespace) -> int:
+def _new(arguments: argparse.Namespace) -> Answer:
     from latentbench import new
 
     root = Path.cwd() if arguments.package else ROOT
     written = new.write(
         arguments.kind, arguments.name, root, room=arguments.room, package=arguments.package
     )
-    for file in written.files:
-        print(f"wrote {file}")
-    print("next:", *written.next_steps, sep="\n  ")
-    return 0
+    files = [str(file) for file in written.files]
+    lines = [*(f"wrote {file}" for file in files), "\n  ".join(["next:", *written.next_steps])]
+    return _lines({"files": files, "next": list(written.next_steps)}, lines)
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(arguments: argparse.Namespace) -> Answer:
     from latentbench.check import check
 
-    return check(arguments.method)
+    found = check(arguments.method)
+    return Answer(found.document(), found.show, found.code)
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
+def _list(arguments: argparse.Namespace) -> Answer:
     from latentbench import index
 
     known, question = index.opened(index.FOLDER), ["list", arguments.dataset]
@@ -213,13 +310,19 @@ def _list(arguments: argparse.Namespace) -> int:
         tables = _tables(arguments.dataset)
         if tables[-1]["title"] != BROKEN and _packages() <= known.packages:
             known.keep(question, tables)
+    return Answer({"tables": tables}, lambda: _show_tables(tables))
+
+
+def _show_tables(tables: Iterable[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     for table in tables:
         shown = Table(*table["heads"], title=table["title"], title_justify="left")
         for row in table["rows"]:
             shown.add_row(*row)
         console.print(shown)
-    return 0
 
 
 def _tables(dataset: str) -> list[dict[str, Any]]:

@@ -1,10 +1,14 @@
 """What all command lines share: what a user can mend is one sentence, not a traceback."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from latentbench.errors import BadInput, LatentbenchError
 from latentbench.paths import user_path
@@ -35,6 +39,54 @@ def answered(run: Callable[[], int]) -> int:
     except (LatentbenchError, OSError) as error:
         print(in_words(error), file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found.
+
+    Args:
+        document: JSON values, for programs.
+        show: prints it for people.
+        code: the exit code.
+    """
+
+    document: Any
+    show: Callable[[], None]
+    code: int = 0
+
+
+JSON = argparse.ArgumentParser(add_help=False)  # a parent of every command's parser
+JSON.add_argument("--json", action="store_true", help="print one JSON document, and nothing else")
+
+
+def told(run: Callable[[], Answer], as_json: bool) -> int:
+    """Tell a command's answer and return its exit code; see `answered`.
+
+    As JSON, stdout holds the document alone: what else is printed goes to stderr.
+
+    Args:
+        run: the command.
+        as_json: whether to print the document.
+
+    Example:
+        >>> told(lambda: Answer({"models": 2}, lambda: print("two models")), as_json=True)
+        {
+         "models": 2
+        }
+        0
+    """
+
+    def tell() -> int:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            answer = run()
+        if as_json:
+            print(json.dumps(answer.document, indent=1, allow_nan=False))
+        else:
+            answer.show()
+        return answer.code
+
+    return answered(tell)
 
 
 def in_words(error: Exception) -> str:

@@ -11,9 +11,9 @@ import io
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from latentbench import store
+from latentbench.config import Runtime
 from latentbench.content import content_hash
 from latentbench.errors import BadInput
 from latentbench.intervals import Kind
@@ -170,6 +171,20 @@ class Record:
         words = f"{self.label('method')} on {self.label('model')}, {what}"
         return words if self.seed == 0 else f"{words}, seed {self.seed}"
 
+    def words(self) -> tuple[str, ...]:
+        """Return what follows ``python runner.py`` to make this cell from the yamls of its code.
+
+        Settings of `runtime` are given where they are not the usual ones.
+        """
+        usual = dict(_flat("runtime", asdict(Runtime())))
+        runtime = {k: v for k, v in _flat("runtime", self.runtime) if v != usual.get(k)}
+        return (
+            *(f"{group}={self.names[group]}" for group in GROUPS),
+            *(f"++{text}" for text in self.overrides),
+            *((f"seed={self.seed}",) if self.seed else ()),
+            *(f"{name}={value}" for name, value in runtime.items()),
+        )
+
     def total(self, direction: str) -> int:
         """Return all denoiser evaluations, spared ones included: "forward" or "backward"."""
         return sum(phase.get(direction, 0) for phase in self.evaluations.values())
@@ -248,22 +263,30 @@ def write(record: Record, folder: Path) -> Record:
     return record
 
 
+def load(folder: Path) -> Record:
+    """Return the record of a cell's folder.
+
+    Raises:
+        BadInput: it is damaged, of another folder, or its files are not its own.
+        OSError: it cannot be read.
+    """
+    record = Record.from_json((folder / FILE).read_bytes())
+    _check_place(record, folder)
+    return record
+
+
 def read(folder: Path) -> Record | None:
     """Return the record of a cell's folder, or None where there is none that holds.
 
-    One that is damaged, of another folder, or whose files are not its own is left out with a
-    warning.
+    One that `load` refuses is left out with a warning.
     """
-    path = folder / FILE
     try:
-        record = Record.from_json(path.read_bytes())
-        _check_place(record, folder)
+        return load(folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, BadInput) as error:
-        log.warning("%s is left out: %s", path, error)
+        log.warning("%s is left out: %s", folder / FILE, error)
         return None
-    return record
 
 
 def list_records(results: Path) -> list[tuple[Path, Record]]:
@@ -333,6 +356,15 @@ def _check_columns(samples: pd.DataFrame) -> None:
 @cache
 def _typed() -> TypeAdapter:
     return TypeAdapter(Record)
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a section under their whole names, as a command line has them."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, value.name if isinstance(value, Enum) else str(value)
 
 
 def _refuse(constant: str) -> None:

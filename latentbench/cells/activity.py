@@ -172,9 +172,16 @@ class Run:
         """Whether it goes on, as far as can be seen from here."""
         return not self.stopped and self.owner is not None and self.owner.alive() is not False
 
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**asdict(self), "doing": [asdict(one) for one in self._computing()]}
+
+    def _computing(self) -> list[Doing]:
+        return [one for one in self.doing.values() if one.cell and one.alive()]
+
     def lines(self) -> list[str]:
         """Return it in words: the command and its counts, then a line per cell in computation."""
-        each = [one for one in self.doing.values() if one.cell and one.alive()]
+        each = self._computing()
         done = sum(self.finished.values())
         counts = [f"{number} {status}" for status, number in sorted(self.finished.items())]
         counts += [f"{len(each)} running"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA = "results"  # the checkout's folder of records: what a cell adds to it is no change of code
 
 
 @functools.cache
@@ -22,7 +23,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": _packages(),
-        "lock_sha256": _sha256(ROOT / "uv.lock"),
+        "lock_sha256": sha256(ROOT / "uv.lock"),
         **_git(),
         "platform": platform.platform(),
         "cpu": _cpu(),
@@ -46,13 +47,14 @@ def _packages() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in sorted({*wanted, "latentbench"})}
 
 
-def _sha256(path: Path) -> str | None:
+def sha256(path: Path) -> str | None:
+    """Return the hash of a file, or None where there is none."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _git() -> dict[str, Any]:
     commit = _git_output("rev-parse", "HEAD")
-    changes = _git_output("status", "--porcelain")
+    changes = _git_output("status", "--porcelain", "--", ".", f":!{DATA}")
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
 
 

@@ -33,28 +33,71 @@ class Outlook:
     record: Record
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What would become of the cells of a command.
+
+    Args:
+        cells: one outlook per cell.
+        evaluations: of each cell that would run, those of the denoiser that it is expected to
+            take; None where that is not known.
+    """
+
+    cells: Sequence[Outlook]
+    evaluations: Sequence[float | None]
+
+    @property
+    def code(self) -> int:
+        """The exit code: 1 where a cell would fail."""
+        return int(any(one.fate == WRONG for one in self.cells))
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        cells = [
+            {"fate": one.fate, "title": one.record.title, "reason": one.record.reason}
+            | {"names": dict(one.record.names), "seed": one.record.seed}
+            for one in self.cells
+        ]
+        return {"cells": cells, "evaluations": list(self.evaluations)}
+
+    def tell(self) -> None:
+        """Print it."""
+        fates = Counter(one.fate for one in self.cells)
+        names = (RUNS, THERE, SKIPPED, WRONG)
+        counts = ", ".join(f"{fates[name]} {name}" for name in names if fates[name])
+        display.say(f"{len(self.cells)} cells: {counts}")
+        for one in self.cells:
+            if one.fate == RUNS:
+                display.say(f"  {one.record.title}")
+        for words, fate in (("skipped:", SKIPPED), ("would fail:", WRONG)):
+            lines = [*grouped(one.record for one in self.cells if one.fate == fate)]
+            for line in [words, *(f"  {line}" for line in lines)] if lines else []:
+                display.say(line, "dim")
+        display.say(_cost(self.evaluations))
+
+
 def tell_cells(arguments: Sequence[str]) -> int:
     """Print what would become of the cells of a command; return the exit code.
 
     Args:
         arguments: the words behind the program's name.
     """
+    ahead = forecast(arguments)
+    ahead.tell()
+    return ahead.code
+
+
+def forecast(arguments: Sequence[str]) -> Forecast:
+    """Return what would become of the cells of a command.
+
+    Args:
+        arguments: the words behind the program's name.
+    """
     with plugins.conf():
         cells = list(cells_of(arguments))
-        results = _results(cells)
+        there = _results(cells)
         found = [outlook(cell) for cell in cells]
-    fates = Counter(one.fate for one in found)
-    names = (RUNS, THERE, SKIPPED, WRONG)
-    display.say(f"{len(found)} cells: " + ", ".join(f"{fates[n]} {n}" for n in names if fates[n]))
-    for one in found:
-        if one.fate == RUNS:
-            display.say(f"  {one.record.title}")
-    for words, fate in (("skipped:", SKIPPED), ("would fail:", WRONG)):
-        lines = [*grouped(one.record for one in found if one.fate == fate)]
-        for line in [words, *(f"  {line}" for line in lines)] if lines else []:
-            display.say(line, "dim")
-    display.say(_cost([one.record for one in found if one.fate == RUNS], results))
-    return int(bool(fates[WRONG]))
+    return Forecast(found, [expected(one.record, there) for one in found if one.fate == RUNS])
 
 
 def outlook(cell: Composed) -> Outlook:
@@ -94,14 +137,15 @@ def _results(cells: Sequence[Composed]) -> list[Record]:
     return [record for folder in folders for _, record in records.list_records(folder)]
 
 
-def _cost(ahead: Sequence[Record], there: Sequence[Record]) -> str:
+def _cost(evaluations: Sequence[float | None]) -> str:
     """Return in words what denoiser evaluations cells need, by those of like cells."""
-    known = list(filter(None, (expected(record, there) for record in ahead)))
-    if not ahead:
+    known = [number for number in evaluations if number]
+    if not evaluations:
         return "no denoiser evaluation is needed"
     if not known:
         return "expected evaluations of the denoiser: not known, no like cell was computed yet"
-    unknown = f"; not known of {len(ahead) - len(known)} more" if len(known) < len(ahead) else ""
+    rest = len(evaluations) - len(known)
+    unknown = f"; not known of {rest} more" if rest else ""
     total = f"{sum(known):,.0f}"
     return f"expected evaluations of the denoiser: {total} in {len(known)} cells{unknown}"
 

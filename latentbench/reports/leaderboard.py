@@ -5,7 +5,7 @@ import html
 import io
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -88,18 +88,21 @@ def markdown(made: Iterable[Board]) -> str:
 
 
 def csv_text(made: Iterable[Board]) -> str:
-    """Return one row per method and figure; skipped and failed cells have one row."""
+    """Return the rows as CSV; what a spreadsheet would take for a formula is marked as text."""
     buffer = io.StringIO()
     writer: csv.DictWriter[str] = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
+    writer.writerows({k: in_csv(v) for k, v in row.items()} for row in rows(made))
+    return buffer.getvalue()
+
+
+def rows(made: Iterable[Board]) -> Iterator[dict[str, object]]:
+    """Yield one row per method and figure; skipped and failed cells have one row."""
     for board in made:
         for k, row in enumerate(board.rows):
             who = _csv_who(row.records)
-            lines = [who | _csv_figure(board, k, figure) for figure in row.scores]
-            writer.writerows({k: _in_csv(v) for k, v in line.items()} for line in lines)
-        for record in board.rest:
-            writer.writerow({k: _in_csv(v) for k, v in _csv_who([record]).items()})
-    return buffer.getvalue()
+            yield from (who | _csv_figure(board, k, figure) for figure in row.scores)
+        yield from (_csv_who([record]) for record in board.rest)
 
 
 def page(made: Iterable[Board]) -> str:
@@ -299,7 +302,7 @@ def _in_markdown(text: str) -> str:
     return html.escape(" ".join(text.splitlines()), quote=False)
 
 
-def _in_csv(value: object) -> object:
+def in_csv(value: object) -> object:
     """Return a cell that spreadsheets do not take for a formula."""
     odd = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if odd and not NUMBERS.fullmatch(str(value)) else value

@@ -17,7 +17,7 @@ from typing import Any
 
 from latentbench import command, store, weights
 from latentbench.annotations import fault
-from latentbench.command import answered, count, folder_to_write
+from latentbench.command import JSON, Answer, count, folder_to_write, told
 from latentbench.config import Device as DeviceName
 from latentbench.errors import BadInput, LatentbenchError, MissingWeights, unknown
 
@@ -279,36 +279,49 @@ def differences(card: Any, found: Any, n: int) -> list[str]:
     return wrong + [f"{path} is not on the card" for path in now]
 
 
-def show() -> None:
-    """Print one row per embedded model: size, hash, date, and the card's main figures."""
+def listing() -> list[dict[str, Any]]:
+    """Return one row per embedded model: size, hash, date, and the card's main figures."""
+    rows = []
+    for name in weights.names():
+        card = weights.card(name)
+        size = sum((weights.folder(name) / file).stat().st_size for file in card["sha256"])
+        main = {path: value for path, value in leaves(card["measured"])
+                if path.split("/")[-1] in HEADLINE and "zoo2" not in path.split("/")}  # fmt: skip
+        rows.append({"model": name, "bytes": size, "hash": weights.digest(name),
+                     "date": card["date"], "figures": main})  # fmt: skip
+    return rows
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of the embedded models."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table("model", "MiB", "hash", "date", "figures (all: latentbench zoo show NAME)")
-    for name in weights.names():
-        card = weights.card(name)
-        size = sum((weights.folder(name) / file).stat().st_size for file in card["sha256"])
-        main = [f"{path} {value}" for path, value in leaves(card["measured"])
-                if path.split("/")[-1] in HEADLINE and "zoo2" not in path.split("/")]  # fmt: skip
-        table.add_row(
-            name, f"{size / 2**20:.2f}", weights.digest(name)[:12], card["date"], "\n".join(main)
-        )
+    for row in rows:
+        figures = "\n".join(f"{path} {value}" for path, value in row["figures"].items())
+        size = f"{row['bytes'] / 2**20:.2f}"
+        table.add_row(row["model"], size, row["hash"][:12], row["date"], figures)
     Console().print(table)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latentbench zoo", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="the embedded models: size, hash, main figures")
-    card = verbs.add_parser("show", help="print a model's whole card")
-    check = verbs.add_parser("verify", help="compare files and figures with the cards")
+    verbs.add_parser("list", help="the embedded models: size, hash, main figures", parents=[JSON])
+    card = verbs.add_parser("show", help="print a model's whole card", parents=[JSON])
+    what = "compare files and figures with the cards"
+    check = verbs.add_parser("verify", help=what, parents=[JSON])
     check.add_argument("name", nargs="?", help="one model; all of them if left out")
     check.add_argument("--hashes", action="store_true", help="compare the files alone")
-    make = verbs.add_parser("train", help="train a model from its recipe, or go on training")
+    what = "train a model from its recipe, or go on training"
+    make = verbs.add_parser("train", help=what, parents=[JSON])
     make.add_argument("--steps", type=count, help="steps of the main run (default: the recipe's)")
-    more = verbs.add_parser("refine", help="train a judge further, on degraded images")
+    what = "train a judge further, on degraded images"
+    more = verbs.add_parser("refine", help=what, parents=[JSON])
     more.add_argument("--steps", type=count, help="optimiser steps (default: the recipe's)")
-    figures = verbs.add_parser("measure", help="measure a model and put the figures on its card")
+    what = "measure a model and put the figures on its card"
+    figures = verbs.add_parser("measure", help=what, parents=[JSON])
     figures.add_argument("--n", type=count, default=2000, help="number of faces (default 2000)")
     figures.add_argument("--quick", action="store_true", help=f"only the {CHECK_N} faces of verify")
     for verb in (make, more):
@@ -325,46 +338,51 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status."""
     args = _parser().parse_args(argv)
-    return answered(lambda: _run(args))
+    return told(lambda: _run(args), args.json)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> Answer:
     if args.verb == "list":
-        show()
-    elif args.verb == "show":
-        print(json.dumps(weights.card(args.name), indent=2))
-    elif args.verb == "verify":
+        rows = listing()
+        return Answer(rows, lambda: show(rows))
+    if args.verb == "show":
+        return _as_json(weights.card(args.name))
+    if args.verb == "verify":
         if args.name:
             weights.folder(args.name)  # refuses an unknown one
         return verify_all([args.name] if args.name else weights.names(), args)
-    else:
-        _work(args)
-    return 0
+    return _work(args)
 
 
-def verify_all(names: Sequence[str], args: argparse.Namespace) -> int:
-    """Verify models one by one, saying how each went; gives the exit status."""
-    status, device = 0, None if args.hashes else _device(args.device)
+def _as_json(document: Any) -> Answer:
+    return Answer(document, lambda: print(json.dumps(document, indent=2)))
+
+
+def verify_all(names: Sequence[str], args: argparse.Namespace) -> Answer:
+    """Verify models one by one, saying how each went."""
+    device, found = None if args.hashes else _device(args.device), {}
     for name in names:
         try:
             verify(name, device)
+            found[name] = None
             print(f"{name}: ok", flush=True)
         except LatentbenchError as error:
+            found[name] = str(error)
             print(error, file=sys.stderr, flush=True)
-            status = 1
-    return status
+    models = [{"model": name, "wrong": wrong} for name, wrong in found.items()]
+    return Answer(models, lambda: None, int(any(found.values())))
 
 
-def _work(args: argparse.Namespace) -> None:
+def _work(args: argparse.Namespace) -> Answer:
     from latentbench.zoo.training import CHECKPOINTS
 
     device = _device(args.device)
     if args.verb in ("train", "refine"):
         work = train if args.verb == "train" else refine
         checkpoints = folder_to_write(args.checkpoints or CHECKPOINTS, "--checkpoints")
-        print(work(args.name, args.steps, device, checkpoints))
-    else:
-        print(json.dumps(measure(args.name, device, None if args.quick else args.n), indent=2))
+        folder = work(args.name, args.steps, device, checkpoints)
+        return Answer({"folder": str(folder)}, lambda: print(folder))
+    return _as_json(measure(args.name, device, None if args.quick else args.n))
 
 
 def _device(name: str) -> Device:

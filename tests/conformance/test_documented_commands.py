@@ -32,13 +32,15 @@ STAND_INS = {  # what the documentation leaves to the reader -> a value
     "...": "", "zoo show NAME": "zoo show zoo1", "zoo train NAME": "zoo train zoo1",
     "check NAME": "check slerp", "new method NAME": "new method mine", "new KIND": "new method",
     "{list,show,verify,train,refine,measure}": "list", "metric NAME": "metric mine",
-    "method NAME": "method mine",
+    "method NAME": "method mine", "reproduce CELL": "reproduce 01217446",
+    "compare FIRST SECOND": "compare bf94582d 2c0fabce",
 }  # fmt: skip
 MINUTES = (  # beginnings of commands that take minutes
     "make", "python -m agreement", "python -m calibration", "python -m perf.metric_speed",
     "latentbench zoo train", "latentbench zoo refine",
     "latentbench zoo verify", "python runner.py -m sweep", "latentbench zoo measure",
     "python -m pytest", "python tests/soak", "python -m perf.time_to_message",
+    "latentbench reproduce", # tests/unit/cells/test_rerun.py runs it on tiny cells
 )  # fmt: skip
 WRITES = (  # tests/unit/test_new.py and tests/unit/reports/test_readme.py run them in copies
     "latentbench new", "python -m latentbench.reports.readme",
@@ -200,12 +202,13 @@ def test_a_documented_command_runs(command, tmp_path):
         given = {word.partition("=")[0] for word in words}
         words += [word for word in FEW if word.partition("=")[0] not in given]
         words += [f"results.dir={tmp_path}", f"results.cache={tmp_path}/cache"]
-    if "leaderboard" in words:
-        words += ["--results", "results/reference", "--out", str(tmp_path)]
-    if "latentbench.reports.claims" in words:
+    if {"leaderboard", "export", "compare", "track", "latentbench.reports.claims"} & {*words}:
         copy = tmp_path / "reference"
         subprocess.run(["cp", "-r", str(ROOT / "results" / "reference"), str(copy)], check=True)
-        words[-1] = str(copy)
+        words = [str(copy) if word == "results/reference" else word for word in words]
+        words += [] if str(copy) in words else ["--results", str(copy)]
+    if "--out" in words:
+        words[words.index("--out") + 1] = str(tmp_path / "out")
     done = subprocess.run(
         words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

@@ -5,7 +5,9 @@ import sys
 
 LIGHT = ("latentbench.reports.leaderboard", "latentbench.reports.claims", "latentbench.cells.sweep",
          "latentbench.reports.site.build",
-         "latentbench.cells.ending", "latentbench.index", "latentbench.cli")  # fmt: skip
+         "latentbench.cells.ending", "latentbench.index", "latentbench.cli",
+         "latentbench.cells.rerun", "latentbench.reports.cell_page", "latentbench.reports.duel",
+         "latentbench.reports.export")  # fmt: skip
 HEAVY = ("torch", "torchmetrics", "transformers", "diffusers", "accelerate", "scipy.stats")
 SCRIPT = f"""
 import importlib, sys

@@ -160,5 +160,7 @@ def test_the_command_prints_a_table_and_its_exit_code_tells(mistake, code, words
     monkeypatch.setattr(
         checking, "_trials", lambda m, f: [t for t in trials(m) if str(t) == "edit on pixel"]
     )
-    assert checking.check("shift", Console(file=out, width=140)) == code
+    found = checking.check("shift")
+    found.show(Console(file=out, width=140))
+    assert found.code == code
     assert words in out.getvalue() and "neighbours" in out.getvalue()

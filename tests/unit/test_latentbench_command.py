@@ -1,5 +1,7 @@
 """The `latentbench` command, in this process."""
 
+import json
+
 import cells
 
 from latentbench import cli
@@ -42,8 +44,10 @@ def test_a_data_set_that_is_not_there_is_answered_with_near_matches(capsys):
 def test_track_logs_finished_cells_offline(tmp_path, capsys):
     cells.run(tmp_path)
     cells.run(tmp_path, "method=acme_broken")
-    assert cli.main(["track", "--results", str(tmp_path), "--mode", "offline"]) == 0
-    assert "1 of 2 records logged" in capsys.readouterr().out
+    capsys.readouterr()
+    assert cli.main(["track", "--results", str(tmp_path), "--mode", "offline", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["logged"], told["records"]) == (1, 2)
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
