@@ -1,7 +1,8 @@
-"""Scripts and style sheets: our own, DataTables and Vega from the packages that ship them."""
+"""Scripts and style sheets: our own, and DataTables and Vega from the packages that ship them."""
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -25,14 +26,11 @@ def pieces(contents: Contents) -> Iterator[Piece]:
 
 
 def _datatables() -> dict[str, bytes]:
-    bundle = files("itables").joinpath("html")
-    script = bundle.joinpath("dt_bundle.js").read_text(encoding="utf-8")
-    return {
-        "assets/datatables.js": as_script(script, "DataTable").encode(),
-        "assets/datatables.css": bundle.joinpath("dt_bundle.css").read_bytes(),
-    }
+    module = files("itables").joinpath("html", "dt_bundle.js").read_text(encoding="utf-8")
+    return {"assets/datatables.js": as_script(module, "DataTable").encode()}
 
 
+@cache  # it takes seconds
 def _vega() -> dict[str, bytes]:
     return {"assets/vega.js": javascript_bundle("window.vegaEmbed = vegaEmbed;").encode()}
 

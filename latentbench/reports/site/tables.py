@@ -32,13 +32,15 @@ class Column:
         figure: its name.
         unit: its unit.
         sign: an arrow to the better side.
-        tip: what it means.
+        says: what it measures, in one line.
+        tip: what else is to be known of it, and which way is better.
         shown: whether it is seen at first.
     """
 
     figure: str
     unit: str
     sign: str
+    says: str
     tip: str
     shown: bool
 
@@ -79,6 +81,7 @@ class Rest:
     """A cell without figures."""
 
     cell: str
+    option: str
     method: str
     model: str
     status: str
@@ -129,8 +132,9 @@ def tables(contents: Contents) -> list[Table]:
 def column(entry: ScoreEntry, figure: str, meanings: Meanings, shown: bool = True) -> Column:
     """Return what heads a column."""
     words, unit = meanings.figure(figure), entry.unit
-    tip = ". ".join(filter(None, (words.says, words.about, WORDS[entry.higher_is_better])))
-    return Column(figure, unit, SIGNS[entry.higher_is_better], tip, shown)
+    parts = (words.says, words.about, WORDS[entry.higher_is_better])
+    tip = " ".join(f"{part[0].upper()}{part[1:].rstrip('.')}." for part in parts if part)
+    return Column(figure, unit, SIGNS[entry.higher_is_better], words.says, tip, shown)
 
 
 def scale(entries: Iterable[ScoreEntry | None]) -> tuple[float, float]:
@@ -230,4 +234,11 @@ def interval(entry: ScoreEntry) -> str:
 
 def _rest(record: Record) -> Rest:
     name = leaderboard.with_seed(record)
-    return Rest(record.id, name, record.label("model"), str(record.status), record.reason)
+    return Rest(
+        record.id,
+        record.names["method"],
+        name,
+        record.label("model"),
+        str(record.status),
+        record.reason,
+    )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from latentbench.reports.leaderboard import LEGEND
 from latentbench.reports.site.contents import Contents
 from latentbench.reports.site.pieces import Piece
 from latentbench.reports.site.tables import Table, tables
@@ -28,8 +27,8 @@ def _page(contents: Contents, found: list[Table]) -> bytes:
         tables=found,
         cells=len(contents.found),
         methods=sorted({record.names["method"] for _, record in contents.found}),
-        models=sorted({line.model for line in lines}),
+        models=len({record.names["model"] for _, record in contents.found}),
+        model_names=sorted({line.model for line in lines}),
         spaces=sorted({space for line in lines for space in line.spaces}),
         needs=sorted({need for line in lines for need in line.needs}),
-        legend=LEGEND,
     )

@@ -1,7 +1,9 @@
 // Before the first paint: what the reader chose, or what the system says.
 "use strict";
 (() => {
-  const root = document.documentElement, key = "latentbench-theme";
+  const root = document.documentElement;
+  root.classList.add("js"); // what a script can show again may be folded away
+  const key = "latentbench-theme";
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const kept = () => { try { return localStorage.getItem(key); } catch { return null; } };
   const show = () => { root.dataset.theme = kept() ?? (dark.matches ? "dark" : "light"); };
