@@ -11,7 +11,7 @@ SOURCES := latentbench hydra_plugins methods metrics benchmarks agreement calibr
 SHAPED := $(addprefix tests/unit/,benchmarks methods sampling) benchmarks metrics methods
 UNSHAPED := tests latentbench agreement calibration $(patsubst tests/%,--ignore=tests/%,$(filter tests/%,$(SHAPED)))
 
-.PHONY: setup launchers demo reference test test-slow soak calibration agreement check format lock clean
+.PHONY: setup launchers demo reference test test-slow browser soak calibration agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -45,6 +45,10 @@ soak: setup ## ten minutes of kills, damage and full disks under a sweep: the sa
 
 test-slow: setup ## those that take more than a few seconds each
 	$(RUN) -m pytest -n 2 --dist worksteal -m slow
+
+browser: setup ## the report site in Chromium (Debian: chromium, chromium-driver); screenshots in build/
+	$(UV) sync --frozen --inexact --group browser
+	$(RUN) -m pytest -m browser tests/browser
 
 calibration: setup ## simulate intervals and tests; writes the tables of docs/statistics.md
 	OMP_NUM_THREADS=1 $(RUN) -m calibration

@@ -262,7 +262,7 @@ class _Pen:
             {"data": {"values": each}, **dots},
         ]
         says = "Points are seeds, the bar is their mean, the line its 95% interval."
-        spec = _spec(data, layers) | {"height": {"step": 30}}
+        spec = _spec(data, layers) | {"height": 40 + 30 * len(rows)}
         return Chart("seeds", "Seed by seed", says, spec)
 
     def _in_order_of_interest(self) -> list[str]:

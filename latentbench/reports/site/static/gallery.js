@@ -78,7 +78,7 @@
   // ------------------------------------------------------------ one image enlarged
 
   const dialog = one("dialog.zoomed"), slide = one("input", dialog);
-  let open;
+  let open, shown; // the button, and the number of the picture, of the image that is enlarged
 
   const enlarged = (src, words) => {
     const box = document.createElement("figure"), image = new Image(), says = document.createElement("figcaption");
@@ -92,10 +92,10 @@
     const pictures = [], line = open.closest(".line"), shot = open.closest("figure.shot");
     const image = one("img", open);
     if (shot) {
-      const { src, says, curve } = of(shot), k = curve[slide.value] ?? of(shot).best;
+      const { src, says } = of(shot), k = shown;
       const source = one("th img", line), truth = shot.dataset.truth;
       if (source) pictures.push(enlarged(source.src, "source"));
-      if (says[0] === "reconstruction" && k !== 0) pictures.push(enlarged(root + src[0], "reconstruction"));
+      if (says[0] === "reconstruction" && k) pictures.push(enlarged(root + src[0], "reconstruction"));
       pictures.push(enlarged(root + src[k], says[k] || "output"));
       if (truth) pictures.push(enlarged(root + truth, "asked for"));
     } else {
@@ -111,16 +111,20 @@
     open = button;
     const shot = button.closest("figure.shot"), slides = shot && of(shot).curve.length > 1;
     one(".slide", dialog).hidden = one(".keys", dialog).hidden = !slides;
-    if (slides) {
-      const { curve, best } = of(shot), stop = curve.indexOf(+(shot.dataset.shown ?? best));
+    if (shot) {
+      const { curve, best, says } = of(shot), strength = k => +says[k].split(" ")[1] || 0;
+      shown = +(shot.dataset.shown ?? best);
       slide.max = curve.length - 1;
-      slide.value = stop < 0 ? curve.length - 1 : stop;
+      slide.value = curve.findLastIndex(k => strength(k) <= strength(shown));
     }
     fill();
     dialog.showModal();
     if (slides) slide.focus();
   });
-  slide.addEventListener("input", fill);
+  slide.addEventListener("input", () => {
+    shown = of(open.closest("figure.shot")).curve[slide.value];
+    fill();
+  });
   one(".close", dialog).addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
 })();

@@ -1,0 +1,154 @@
+"""What a reader does on the site, in Chromium: sort, filter, look, slide, enlarge, compare."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"  # of `make browser`
+LEFT, RIGHT, ESCAPE = "\ue012", "\ue014", "\ue00c"  # keys, as WebDriver calls them
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """The pages of the board of edits: figures, gallery, comparison; and the gallery of paths."""
+    found = {p.name for p in (site / "boards").glob("*.html")}
+    named = {
+        f"{board}{kind}": f"boards/{name}"
+        for name in found
+        for board in ("edits", "paths")
+        for kind in ("-gallery", "-compare", "")
+        if name.startswith(board) and name.endswith(f"{kind}.html")
+        if kind or not name.endswith(("-gallery.html", "-compare.html"))
+    }
+    assert len(named) == len(found) == 6
+    return named
+
+
+def methods(browser):
+    return browser.all("table.figures tbody tr:not([hidden]) th a")
+
+
+def test_a_click_on_a_column_sorts_the_table(browser, pages):
+    browser.open(pages["edits"])
+    browser.until("document.querySelector('table.figures.dataTable, .dt-container')")
+    column = "table.figures thead th:nth-child(1)"
+    before = methods(browser)
+    browser.click(column)
+    browser.until("document.querySelector(arguments[0]).ariaSort === 'ascending'", column)
+    assert methods(browser) == sorted(before) != before
+    browser.click(column)
+    browser.until("document.querySelector(arguments[0]).ariaSort === 'descending'", column)
+    assert methods(browser) == sorted(before, reverse=True)
+
+
+def test_words_filter_the_tables(browser):
+    browser.open("index.html")
+    assert len(methods(browser)) == 5
+    browser.press("form.filters input[type=search]", "good")
+    browser.until("document.querySelector('form.filters output').textContent")
+    assert {name.split()[0] for name in methods(browser)} == {"good"}
+
+
+def test_a_row_leads_to_its_cell(browser, pages):
+    browser.open(pages["edits"])
+    browser.click("table.figures tbody th a")
+    browser.until("location.pathname.includes('/cells/')")
+    assert "good" in browser.all("h1")[0]
+
+
+def test_charts_are_drawn_and_a_point_leads_to_its_cell(browser, pages):
+    browser.open(pages["edits"])
+    browser.drawn()
+    figures = browser.all(".charts h3")
+    assert {"Effect against identity", "Leak against gain", "Quality against cost"} <= set(figures)
+    assert min(browser.all(".chart svg", "childElementCount")) > 0
+    browser.click(".chart svg .mark-symbol path[aria-label*='method:']")
+    browser.until("location.pathname.includes('/cells/')")
+
+
+def test_the_legend_hides_a_method(browser, pages):
+    browser.open(pages["edits"])
+    browser.drawn()
+    points = "#target_gain_zoo1-leak_zoo1 svg path[aria-roledescription=point][aria-label*='poor']"
+    assert browser.all(points, "tagName")
+    browser.click(".legend [data-method=poor]")
+    browser.until("!document.querySelector(arguments[0])", points)
+
+
+def test_the_slider_moves_all_edits(browser, pages):
+    browser.open(pages["edits-gallery"])
+    says, shown = ".shot .says", ".shot img"
+    best = browser.all(shown, "src")
+    assert set(browser.all(says)) == {"strength 1.5", "strength 1.6"}
+    browser.press("[name=strength]", RIGHT)
+    assert set(browser.all(says)) == {"strength 1"}
+    assert browser.all(shown, "src") != best
+    browser.press("[name=strength]", LEFT)
+    assert set(browser.all(says)) == {"reconstruction"}
+    browser.click("[data-shows=matched]")
+    assert set(browser.all(says)) == {"strength 2.5"}
+    browser.click("[data-shows=best]")
+    assert browser.all(shown, "src") == best
+    browser.drawn()
+
+
+def test_images_stand_from_worst_to_best(browser, pages):
+    browser.open(pages["edits-gallery"])
+    browser.choose("[name=figure]", "error_zoo1")
+    browser.choose("[name=method]", "good")
+    values = (
+        "[...document.querySelectorAll('.line')].map(l => +l.querySelector('.value').innerText)"
+    )
+    worst = browser.run(f"return {values}")
+    assert worst == sorted(worst, reverse=True) and len(set(worst)) > 1
+    browser.click("[name=way]")
+    assert browser.run(f"return {values}") == worst[::-1]
+    browser.choose("[name=group]", "hat+")
+    assert len([line for line in browser.all(".line", "hidden") if not line]) == 4
+
+
+def test_an_image_is_enlarged_beside_its_answer(browser, pages):
+    browser.open(pages["edits-gallery"])
+    browser.click("td .shot button.zoom")
+    browser.until("document.querySelector('dialog.zoomed').open")
+    words = ".zoomed figcaption"
+    assert browser.all(words) == ["source", "reconstruction", "strength 1.5", "asked for"]
+    browser.press(".zoomed input", RIGHT)
+    assert browser.all(words)[2] == "strength 2"
+    browser.press(".zoomed input", ESCAPE)
+    browser.until("!document.querySelector('dialog.zoomed').open")
+
+
+def test_paths_show_all_their_frames(browser, pages):
+    browser.open(pages["paths-gallery"])
+    browser.drawn()
+    assert len(browser.all(".line:first-child .strip", "tagName")) == 3
+    assert set(browser.all(".strip .frames", "childElementCount")) == {7}
+
+
+def test_two_methods_are_compared(browser, pages):
+    browser.open(pages["edits-compare"])
+    verdict = "document.querySelector('.verdict').textContent"
+    assert "good is better" in browser.until(verdict)
+    browser.choose("[name=a]", "poor")
+    browser.until(f"{verdict}.includes('First minus second +')")
+    browser.choose("[name=figure]", "leak_zoo1")
+    browser.until(f"{verdict}.startsWith('leak_zoo1')")
+    browser.until("document.querySelectorAll('#pairs svg path[aria-label]').length >= 12")
+    browser.until("document.querySelectorAll('#gaps svg').length")
+    assert len(browser.all("table.largest tbody tr", "tagName")) == 20
+    assert "a=poor" in browser.run("return location.hash")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 420])
+def test_pages_fit_their_window(browser, pages, width, theme):
+    for name, page in {"overview": "index.html", **pages}.items():
+        browser.open(page, width, theme)
+        browser.drawn()
+        assert browser.run("return document.documentElement.dataset.theme") == theme
+        browser.picture(SHOTS / f"{name}-{width}-{theme}.png", width)
+        wide = browser.run("return document.documentElement.scrollWidth")
+        assert wide <= width, f"{name} is {wide} px wide"
