@@ -53,6 +53,10 @@ def sha256(path: Path) -> str | None:
 
 
 def _git() -> dict[str, Any]:
+    """Return the commit, and whether anything differs from it that could change a figure.
+
+    Records under results/ could not: a sweep that writes committed ones again stays clean.
+    """
     commit = _git_output("rev-parse", "HEAD")
     changes = _git_output("status", "--porcelain", "--", ".", f":!{DATA}")
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
