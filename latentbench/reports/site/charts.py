@@ -35,6 +35,7 @@ PROFILED = 4  # figures whose curves are shown
 HEIGHT = 300  # pixels
 PLAIN = {"value": "var(--muted)"}  # colour of what belongs to no method
 LOG = {"type": "log", "nice": False, "padding": 30}  # scale of evaluations
+ROUND = {"format": ".3~s"}  # axis of evaluations: 20, 1.5k
 FREE = {"zero": False, "nice": True}  # scale of figures, whose 0 may be far away
 
 
@@ -168,7 +169,7 @@ class _Pen:
         ]
         if not data:
             return None
-        across = {**_figure("x", "denoiser evaluations per image"), "scale": LOG}
+        across = {**_figure("x", "denoiser evaluations per image"), "scale": LOG, "axis": ROUND}
         up = _figure("y", header(self.board, main))
         layers = [
             self._layer({"type": "line", "opacity": 0.5}, x=across, y=up, order={"field": "x"}),

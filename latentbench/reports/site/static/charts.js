@@ -7,7 +7,7 @@
   const words = { labelColor: "var(--muted)", titleColor: "var(--ink)" };
   const CONFIG = {
     background: "transparent",
-    font: "inherit",
+    font: getComputedStyle(document.body).fontFamily, // by name: Vega measures words before it draws them
     axis: { ...lines, ...words, labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal",
       tickCount: 6, labelOverlap: true },
     view: { stroke: "transparent" },

@@ -50,8 +50,8 @@
 
   const histogram = (rows, what) => ({ data: { values: rows }, width: "container", height: 300, layer: [
     { mark: { type: "bar", binSpacing: 1 }, encoding: {
-      x: { field: "gap", type: "quantitative", bin: { maxbins: 30 }, title: `difference in ${what.title}` },
-      y: { aggregate: "count", type: "quantitative", title: "images" }, color: { value: "var(--c1)" } } },
+      x: { field: "gap", type: "quantitative", bin: { maxbins: 24 }, title: `difference in ${what.title}` },
+      y: { aggregate: "count", type: "quantitative", title: "images", axis: { tickMinStep: 1 } }, color: { value: "var(--c1)" } } },
     { data: { values: [{ gap: 0 }] }, mark: { type: "rule", strokeDash: [4, 3], strokeWidth: 2 },
       encoding: { x: { field: "gap", type: "quantitative" }, color: { value: "var(--ink)" } } },
   ] });
