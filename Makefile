@@ -5,13 +5,13 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
-SOURCES := latentbench hydra_plugins methods metrics benchmarks agreement calibration tests perf \
-	conftest.py runner.py
+SOURCES := latentbench hydra_plugins methods metrics benchmarks agreement calibration docs tests \
+	perf conftest.py runner.py
 # pytest's testpaths: whose tests run with the shapes and types of all arguments checked, and the rest
 SHAPED := $(addprefix tests/unit/,benchmarks methods sampling) benchmarks metrics methods
 UNSHAPED := tests latentbench agreement calibration $(patsubst tests/%,--ignore=tests/%,$(filter tests/%,$(SHAPED)))
 
-.PHONY: setup launchers demo reference test test-slow browser soak calibration agreement check format lock clean
+.PHONY: setup launchers docs demo reference test test-slow browser soak calibration agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -19,8 +19,8 @@ setup: .venv/installed ## install everything from the lock file into .venv
 	$(UV) sync --frozen --compile-bytecode --python $(PYTHON)
 	touch $@
 
-launchers: setup ## install the engines of launch=ray and launch=slurm
-	$(UV) sync --frozen --inexact --extra ray --extra slurm
+launchers: setup ## install the engines of launch=ray and launch=slurm, and MkDocs, whose types are checked too
+	$(UV) sync --frozen --inexact --extra ray --extra slurm --group docs
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
@@ -65,6 +65,11 @@ check: launchers ## format, lint, types
 format: setup
 	.venv/bin/ruff format $(SOURCES)
 	.venv/bin/ruff check --fix $(SOURCES)
+
+docs: setup ## build the documentation as a site: site_docs/index.html, which needs no server
+	$(UV) sync --frozen --inexact --group docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "open site_docs/index.html"
 
 lock: | $(UV) ## resolve again after a change of pyproject.toml
 	$(UV) lock

@@ -18,11 +18,11 @@ Measure = Callable[[], tuple[Any, Any]]
 HEADS = ("figure", "reference", "version", "compared on", "largest difference", "tolerance")
 BEGINNING = """# Agreement with reference implementations
 
-Written by `make agreement` (`python -m agreement`), which exits non-zero beyond a tolerance. Both
-sides get the same features, or the same images and the same random, seeded network weights. A
-relative difference is the largest absolute difference over the largest reference value. A version
-"definition" means that no installable package has it: the formula was written a second time, from
-its source, in `agreement/`.
+`make agreement` (`python -m agreement`) writes this page, and exits with an error if a tolerance is
+exceeded. Both sides get the same features, or the same images and the same network with seeded
+random weights. A relative difference is the largest absolute difference divided by the largest
+reference value. The version "definition" means that no installable package has the figure: the
+formula was written a second time, from its source, in `agreement/`.
 """
 
 

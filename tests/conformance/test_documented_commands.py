@@ -21,7 +21,7 @@ from latentbench.cells import command_line
 from latentbench.zoo import __main__ as zoo
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = (
     "latentbench", "methods", "metrics", "benchmarks", "agreement", "calibration", "perf",
     "tests/soak",
@@ -82,8 +82,9 @@ def texts() -> Iterator[tuple[str, str]]:
 
 def commands(text: str) -> Iterator[str]:
     """Yield the commands of a text: lines of code blocks, indented lines, and quoted spans."""
-    blocks = re.findall(r"^ *```\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    rest = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+    fenced = re.compile(r"^ *```(\w*)\n(.*?)^ *``` *$", re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced.findall(text) if not language]
+    rest = fenced.sub("", text)
     lines = [line for block in blocks for line in block.splitlines()]
     lines += re.findall(r"^    (\S.*)$", rest, re.MULTILINE)
     lines += [" ".join(span.split()) for span in re.findall(r"``?([^`]+)``?", rest)]

@@ -1,0 +1,1 @@
+"""What `make docs` writes: a page for each method, metric, benchmark and model."""

@@ -1,0 +1,337 @@
+"""The pages of the parts, from their classes, yamls, model cards and the committed records.
+
+The prose of a page is the docstring of its class, which mkdocstrings renders.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from docs.generate.strips import strip
+from latentbench import records, weights
+from latentbench.cells.catalogue import sound
+from latentbench.option import Option
+from latentbench.paths import CHECKOUT
+from latentbench.reports.boards import Board, Row, boards
+from latentbench.reports.leaderboard import evaluations, header, in_figures, places, who
+
+OWN = ("latentbench", "methods", "metrics", "benchmarks")
+RESULTS = ("reference", "zoo")  # the committed folders of results/
+WHERE = ("benchmark", "model", "method")  # of a row
+STRIPS = 3  # pictures on a page, of as many benchmarks
+FIGURES = (
+    "Brackets hold 95% intervals. A rank is the range of places that a row may have on its board; "
+    "rows of a board that share a letter cannot be told apart. † did not reach the matched effect "
+    "on some images."
+)
+DOCSTRING = """\
+::: {target}
+    options:
+      show_root_heading: false
+      show_root_toc_entry: false
+      members: false
+      show_bases: false
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the site.
+
+    Args:
+        path: within the site.
+        names: the options and figures that it is about; the first is its title.
+        text: Markdown.
+        pictures: file name, next to the page -> WebP.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    text: str
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a board, with the board."""
+
+    board: Board
+    k: int
+
+    @property
+    def row(self) -> Row:
+        """The row."""
+        return self.board.rows[self.k]
+
+
+def committed() -> list[Line]:
+    """Return all rows of the boards of the committed results."""
+    found = [pair for name in RESULTS for pair in records.list_records(CHECKOUT / "results" / name)]
+    return [Line(board, k) for board in boards(found) for k in range(len(board.rows))]
+
+
+def pages(lines: Sequence[Line]) -> dict[str, list[Page]]:
+    """Return the pages by group; a class with several yamls has one, a model one each.
+
+    Args:
+        lines: rows of boards, whose figures and pictures are shown.
+    """
+    return {
+        "method": [_method(same, lines) for same in _by_class("method")],
+        "benchmark": [_benchmark(same, lines) for same in _by_class("benchmark")],
+        "metric": [_metric(same, lines) for same in _by_class("metric")],
+        "model": [_model(one, lines) for one in sound("model", OWN).values()],
+    }
+
+
+def _with(lines: Iterable[Line], group: str, names: Sequence[str]) -> list[Line]:
+    """Return the rows of some options, in the options' order."""
+    found = [x for x in lines if x.row.first.names[group] in names]
+    return sorted(found, key=lambda x: names.index(x.row.first.names[group]))
+
+
+def _by_class(group: str) -> list[list[Option]]:
+    """Return the options of each class; the one that the others vary, the plainest, is first."""
+    found: dict[str, list[Option]] = {}
+    for one in sound(group, OWN).values():
+        found.setdefault(one.target, []).append(one)
+    stems = {target: target.split(".")[-2] for target in found}
+    return [
+        sorted(same, key=lambda one: (one.name != stems[target], len(one.name), one.name))
+        for target, same in found.items()
+    ]
+
+
+# ---------------------------------------------------------------- pages
+
+
+def _method(same: Sequence[Option], lines: Sequence[Line]) -> Page:
+    first, names = same[0], [one.name for one in same]
+    cls, mine = first.cls, _with(lines, "method", names)
+    verbs = [
+        [f"`{verb}`", *map(_words, cls.required([verb], first.config))]
+        for verb in sorted(cls.verbs())
+    ]
+    parts = [
+        f"# {first.name}",
+        f"*{cls.paper}*" if cls.paper else "",
+        DOCSTRING.format(target=first.target),
+        "## What it needs",
+        _pipes(["verb", "spaces of the model", "also needs"], verbs),
+        *_settings("method", same),
+        *_figures(mine),
+    ]
+    return _page("methods", names, parts, mine)
+
+
+def _benchmark(same: Sequence[Option], lines: Sequence[Line]) -> Page:
+    first, names = same[0], [one.name for one in same]
+    cls, mine = first.cls, _with(lines, "benchmark", names)
+    facts = [
+        ["question", cls.question],
+        ["calls", _words(cls.verbs)],
+        ["main score", f"`{cls.main_score}`"],
+        ["version", str(cls.version)],
+    ]
+    parts = [
+        f"# {first.name}",
+        _pipes(["", ""], facts),
+        DOCSTRING.format(target=first.target),
+        *_settings("benchmark", same),
+        *_figures(mine),
+    ]
+    return _page("benchmarks", names, parts, mine)
+
+
+def _metric(same: Sequence[Option], lines: Sequence[Line]) -> Page:
+    first = same[0]
+    figures = {name: f for one in same for name, f in one.build().figures.items()}
+    columns = [
+        [f"`{name}`", f.description, f.unit or "–", _range(f), _direction(f.higher_is_better)]
+        for name, f in figures.items()
+    ]
+    parts = [
+        f"# {first.name}",
+        f"*{first.cls.source}*" if first.cls.source else "",
+        _pipes(["figure", "what it is", "unit", "range", "better"], columns),
+        f"Reads, besides the outputs: {_words(first.build().needs) or 'nothing'}.",
+        DOCSTRING.format(target=first.target),
+        *_settings("metric", same),
+        *_columns(lines, list(figures)),
+    ]
+    return _page("metrics", [*(one.name for one in same), *figures], parts)
+
+
+def _model(one: Option, lines: Sequence[Line]) -> Page:
+    mine = _with(lines, "model", [one.name])
+    says, _ = _yaml("model", one)
+    parts = [
+        f"# {one.name}",
+        says,
+        f"Spaces: {_words(one.cls.spaces)}. It takes: {_words(one.cls.gives) or 'nothing'}.",
+        *_card(one),
+        DOCSTRING.format(target=one.target),
+        *_settings("model", [one]),
+        *_figures(mine),
+    ]
+    return _page("models", [one.name], parts, mine)
+
+
+def _page(
+    folder: str, names: Sequence[str], parts: Iterable[str], lines: Sequence[Line] = ()
+) -> Page:
+    """Return a page; a picture of each benchmark's first row follows its title and first lines."""
+    title, first, *rest = (part for part in parts if part)
+    name, pictures, shown = names[0], {}, []
+    firsts = {x.board.benchmark: x for x in reversed(lines)}
+    for benchmark in sorted(firsts)[:STRIPS]:
+        line = firsts[benchmark]
+        found = strip(line.row.folders[0])
+        if found is None:
+            continue
+        file = f"{name}-{line.row.first.names['benchmark']}.webp"
+        pictures[file] = found[0]
+        caption = f"{line.row.first.title}. {found[1]}"
+        shown.append(f"![{caption}]({file})\n\n*{caption}*")
+    text = "\n\n".join([title, first, *shown, *rest]) + "\n"
+    return Page(f"{folder}/{name}.md", tuple(names), text, pictures)
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _settings(group: str, same: Sequence[Option]) -> Iterator[str]:
+    """Yield the first option's yaml whole, and of the others what differs from it."""
+    first = same[0]
+    yield "## Settings"
+    yield f"`{group}={first.name}`, with the defaults:"
+    yield f"```yaml\n{_yaml(group, first)[1]}\n```"
+    if len(same) > 1:
+        rows = [[f"`{group}={one.name}`", _difference(one, first)] for one in same[1:]]
+        yield "Variants, each with its own name:"
+        yield _pipes(["name", "differs by"], rows)
+
+
+def _difference(one: Option, first: Option) -> str:
+    changed = {k: v for k, v in one.config.items() if first.config.get(k) != v}
+    return ", ".join(f"`{k}: {json.dumps(v)}`" for k, v in changed.items()) or "its metrics"
+
+
+def _figures(lines: Sequence[Line]) -> Iterator[str]:
+    """Yield the main scores, and all figures of each row folded below."""
+    if not lines:
+        yield "## Figures"
+        yield "No committed board has it."
+        return
+    rows = [
+        [
+            *_labels(x.row),
+            places(x.board, x.k),
+            f"`{x.board.main_score}` {in_figures(x.row.scores.get(x.board.main_score))}",
+            evaluations(x.row),
+            f"{sum(sum(r.seconds.values()) for r in x.row.records):.0f}",
+        ]
+        for x in lines
+    ]
+    heads = [*WHERE, "rank", "main score [95% interval]", "denoiser evaluations", "seconds"]
+    yield "## Figures"
+    yield FIGURES
+    yield _pipes(heads, rows)
+    for line in lines:
+        title = ", ".join(_labels(line.row))
+        figures = [[f"`{name}`", in_figures(e)] for name, e in line.row.scores.items()]
+        table = _pipes(["figure", "value [95% interval]"], figures)
+        yield f'??? note "All figures: {title}"\n\n' + _indented(table)
+
+
+def _columns(lines: Sequence[Line], figures: Sequence[str]) -> Iterator[str]:
+    """Yield a table per board that has some of the figures."""
+    yield "## On the committed boards"
+    yield FIGURES
+    any_board = False
+    for board in dict.fromkeys(x.board for x in lines):
+        shown = [name for name in figures if name in board.figures]
+        if shown:
+            any_board = True
+            rows = [
+                [who(row, "")[0], *(in_figures(row.scores.get(name)) for name in shown)]
+                for row in board.rows
+            ]
+            yield f"**{board.title}**"
+            yield _pipes(["method", *(header(board, name) for name in shown)], rows)
+    if not any_board:
+        yield "No committed board has it."
+
+
+def _card(one: Option) -> Iterator[str]:
+    """Yield how an embedded model was trained, and what was measured of it."""
+    name = one.config.get("path")
+    if name not in weights.names():
+        return
+    card = weights.card(str(name))
+    yield "## Training"
+    yield f"Made by `{card['recipe']}`; {card['hardware']}; {card['date']}; {card['precision']}."
+    stages = {stage: facts for stage, facts in card["training"].items() if isinstance(facts, dict)}
+    names = list(dict.fromkeys(key for facts in stages.values() for key in facts))
+    rows = [[stage, *(_value(facts.get(key)) for key in names)] for stage, facts in stages.items()]
+    if rows:
+        yield _pipes(["stage", *(key.replace("_", " ") for key in names)], rows)
+    measured = yaml.safe_dump(card["measured"], sort_keys=False, default_flow_style=None, width=95)
+    yield '??? note "Measured, as its card says"\n\n' + _indented(f"```yaml\n{measured}```")
+
+
+# ---------------------------------------------------------------- words
+
+
+def _yaml(group: str, one: Option) -> tuple[str, str]:
+    """Return the comment at the head of an option's yaml, and the rest of it."""
+    text = (CHECKOUT / "conf" / group / f"{one.name}.yaml").read_text(encoding="utf-8").strip()
+    head: list[str] = []
+    rest = text.splitlines()
+    while rest and rest[0].startswith("#"):
+        line = rest.pop(0)
+        head += [] if "@package" in line else [line.lstrip("# ")]
+    return "\n".join(head), "\n".join(rest)
+
+
+def _labels(row: Row) -> list[str]:
+    """Return benchmark, model and method, with their settings."""
+    return [*(row.first.label(group) for group in WHERE[:2]), who(row, "")[0]]
+
+
+def _range(figure: Any) -> str:
+    low, high = ("" if end is None else f"{end:g}" for end in (figure.low, figure.high))
+    return f"{low}..{high}" if low or high else "any"
+
+
+def _direction(higher: bool | None) -> str:
+    return {True: "higher", False: "lower", None: "neither"}[higher]
+
+
+def _value(value: object) -> str:
+    return (
+        ""
+        if value is None
+        else "–".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
+
+
+def _words(values: Iterable[object]) -> str:
+    return ", ".join(sorted(str(value) for value in values))
+
+
+def _pipes(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(
+        f"| {' | '.join(' '.join(str(x).split()).replace('|', '&#124;') for x in line)} |"
+        for line in lines
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" if line else "" for line in text.splitlines())

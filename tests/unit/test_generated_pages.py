@@ -1,0 +1,93 @@
+"""The pages that `make docs` generates, and the site that it builds of them."""
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from planted_results import Planted
+
+from docs.generate import parts
+from docs.generate.links import in_site, with_links
+from docs.generate.strips import GAP, SIDE, strip
+from latentbench.cells.catalogue import options
+from latentbench.paths import CHECKOUT
+from latentbench.records import list_records
+from latentbench.reports.boards import boards
+
+ASKED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    planted = Planted(results)
+    planted.edits("hspace_pca", 0.9)
+    planted.paths("slerp")
+    return [
+        parts.Line(board, k)
+        for board in boards(list_records(results))
+        for k in range(len(board.rows))
+    ]
+
+
+@pytest.fixture(scope="module")
+def pages(lines):
+    return parts.pages(lines)
+
+
+@pytest.mark.parametrize("group", ["method", "benchmark", "metric", "model"])
+def test_every_part_has_one_page(group, pages):
+    own = {n for n, o in options(group).items() if o.package in parts.OWN}
+    named = [name for page in pages[group] for name in page.names]
+    assert own <= set(named)
+    assert len({page.path for page in pages[group]}) == len(pages[group])
+
+
+def test_a_method_s_page_holds_its_variants_figures_and_pictures(pages):
+    page = next(page for page in pages["method"] if "hspace_pca" in page.names)
+    assert page.path == "methods/hspace.md"
+    assert '| `method=hspace_pca` | `variant: "pca"`' in page.text
+    assert re.search(r"\| hspace_pca \| - \| `error_zoo1` 1\.\d+ \[", page.text)
+    assert "::: methods.directions.hspace.HSpaceDirections" in page.text
+    assert list(page.pictures) == ["hspace-edits.webp"]
+    assert "](hspace-edits.webp)" in page.text
+
+
+def test_a_part_without_records_says_so(pages):
+    page = next(page for page in pages["metric"] if "fid" in page.names)
+    assert "No committed board has it." in page.text
+
+
+def test_a_strip_shows_a_row_per_edit_with_the_answer_and_a_path_s_frames(lines):
+    shown = {line.board.benchmark: strip(line.row.folders[0]) for line in lines}
+    edits, frames = shown["edits"], shown["paths"]
+    assert edits is not None and edits[1] == (
+        "From left to right: source, reconstruction, output, answer. "
+        "From top to bottom: smile+, hat+."
+    )
+    assert Image.open(io.BytesIO(edits[0])).width == 4 * SIDE + 3 * GAP
+    assert frames is not None and "frame 1, frame 2" in frames[1]
+
+
+def test_links_are_those_of_the_site():
+    assert in_site("[a](../CONTRIBUTING.md#x)", "index.md") == "[a](contributing.md#x)"
+    assert in_site("[a](docs/data.md)", "contributing.md") == "[a](data.md)"
+    assert in_site("[a](../zoo.md)", "tutorials/author.md") == "[a](../zoo.md)"
+    assert with_links("| `a` | `b` |", {"a": "x.md", "b": "y.md"}) == "| [`a`](x.md) | `b` |"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_broken_link_and_asks_nothing_of_a_network(tmp_path):
+    pytest.importorskip("mkdocs", reason="the group docs is not installed")
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = list(tmp_path.rglob("*.html"))
+    assert len(found) > 100
+    for page in found:
+        assert not ASKED.findall(page.read_text(encoding="utf-8")), page
+    for sheet in tmp_path.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?https?:|@import", sheet.read_text(encoding="utf-8"))
