@@ -140,9 +140,14 @@ class Reproduction:
         found |= {self.samples.verdict} if self.samples is not None else set()
         if self.identity or Verdict.DIFFERENT in found:
             return Verdict.DIFFERENT
-        if self.why_not:
+        if not found:
             return Verdict.UNASKED
         return Verdict.WITHIN if Verdict.WITHIN in found else Verdict.IDENTICAL
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the record may be called reproduced."""
+        return self.verdict in (Verdict.IDENTICAL, Verdict.WITHIN) and not self.why_not
 
     def document(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -155,6 +160,7 @@ class Reproduction:
             "cell": self.record.id,
             "title": self.record.title,
             "verdict": self.verdict,
+            "reproduced": self.reproduced,
             "why_not": self.why_not,
             "rule": str(self.rule),
             "tolerance": self.rule.tolerance,
@@ -166,11 +172,10 @@ class Reproduction:
 
 
 def exit_code(found: Sequence[Reproduction]) -> int:
-    """Return 0 where all were reproduced, 1 where one differs, 2 where one could not be asked."""
-    verdicts = {one.verdict for one in found}
-    if Verdict.DIFFERENT in verdicts:
+    """Return 0 where all were reproduced, 1 where one differs, 2 where one cannot be told."""
+    if any(one.verdict is Verdict.DIFFERENT for one in found):
         return 1
-    return 2 if Verdict.UNASKED in verdicts else 0
+    return 0 if all(one.reproduced for one in found) else 2
 
 
 def compare(recorded: Found, again: Found) -> Reproduction:
@@ -214,7 +219,8 @@ def show(found: Sequence[Reproduction], console: Console) -> None:
         _show(one, console)
     counts = [(verdict, sum(one.verdict is verdict for one in found)) for verdict in Verdict]
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
-    console.print(f"{len(found)} cells: {said}", highlight=False)
+    reproduced = sum(one.reproduced for one in found)
+    console.print(f"{len(found)} cells: {said}; {reproduced} reproduced", highlight=False)
 
 
 # ---------------------------------------------------------------- comparing
@@ -317,17 +323,11 @@ def _why_not(old: Record) -> str:
 
 # ---------------------------------------------------------------- words
 
-COLOURS = {
-    Verdict.IDENTICAL: "green",
-    Verdict.WITHIN: "green",
-    Verdict.DIFFERENT: "red",
-    Verdict.UNASKED: "yellow",
-}
-
 
 def _show(one: Reproduction, console: Console) -> None:
     console.print(f"[bold]{one.record.id}[/] {escape(one.record.title)}", highlight=False)
-    colour = COLOURS[one.verdict]
+    different = one.verdict is Verdict.DIFFERENT
+    colour = "red" if different else "green" if one.reproduced else "yellow"
     console.print(f"  [{colour}]{one.verdict}[/]  ({escape(str(one.rule))})", highlight=False)
     for line in _lines(one):
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
