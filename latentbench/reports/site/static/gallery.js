@@ -46,14 +46,19 @@
     return found.filter(value => value !== null);
   };
 
+  const select = () => {
+    for (const line of lines) line.hidden = Boolean(group.value) && line.dataset.group !== group.value;
+  };
+
   const order = () => {
-    const k = figure.value, better = figure.selectedOptions[0].dataset.better;
+    const k = figure.value, { better } = figure.selectedOptions[0].dataset;
     const down = way.getAttribute("aria-pressed") === "true";
     for (const slot of all("[data-values]")) {
       const value = k === "" ? null : JSON.parse(slot.dataset.values)[k];
       one(".value", slot).textContent = value ?? "";
     }
     way.textContent = better ? (down ? "best first" : "worst first") : (down ? "highest first" : "lowest first");
+    way.hidden = method.parentElement.hidden = k === "";
     const sign = (better === "-1" ? -1 : 1) * (down ? -1 : 1);
     const key = line => {
       if (k === "") return +line.dataset.place;
@@ -62,12 +67,12 @@
     };
     const sorted = lines.map(line => [key(line), line]).sort((a, b) => a[0] - b[0]);
     lines[0]?.parentElement.append(...sorted.map(pair => pair[1]));
-    for (const line of lines) line.hidden = Boolean(group?.value) && line.dataset.group !== group.value;
   };
 
   tools.addEventListener("submit", event => event.preventDefault());
-  for (const choice of [figure, method, group]) choice?.addEventListener("change", order);
-  way.addEventListener("click", () => {
+  for (const choice of [figure, method]) choice?.addEventListener("change", order);
+  group?.addEventListener("change", select);
+  way?.addEventListener("click", () => {
     way.setAttribute("aria-pressed", String(way.getAttribute("aria-pressed") !== "true"));
     order();
   });
