@@ -32,8 +32,8 @@ STAND_INS = {  # what the documentation leaves to the reader -> a value
     "...": "", "zoo show NAME": "zoo show zoo1", "zoo train NAME": "zoo train zoo1",
     "check NAME": "check slerp", "new method NAME": "new method mine", "new KIND": "new method",
     "{list,show,verify,train,refine,measure}": "list", "metric NAME": "metric mine",
-    "method NAME": "method mine", "reproduce CELL": "reproduce 01217446",
-    "compare FIRST SECOND": "compare bf94582d 2c0fabce",
+    "method NAME": "method mine", " CELL": " reconstruction/faces_ddpm/hspace",
+    "FIRST SECOND": "reconstruction/faces_ddpm/hspace reconstruction/faces_ddpm/ddim_inversion",
 }  # fmt: skip
 MINUTES = (  # beginnings of commands that take minutes
     "make", "python -m agreement", "python -m calibration", "python -m perf.metric_speed",
@@ -46,6 +46,9 @@ WRITES = (  # tests/unit/test_new.py and tests/unit/reports/test_readme.py run t
     "latentbench new", "python -m latentbench.reports.readme",
 )  # fmt: skip
 ELSEWHERE = ("dataset=pie_bench", "runtime.device=cuda")  # data or hardware that a test has not
+READS = (  # commands and modules that take a folder of records: a copy of the reference's
+    "leaderboard", "show", "compare", "export", "track", "site", "latentbench.reports.claims",
+)  # fmt: skip
 FEW = (
     "tracker=none",
     "runtime.threads=1",
@@ -203,7 +206,7 @@ def test_a_documented_command_runs(command, tmp_path):
         given = {word.partition("=")[0] for word in words}
         words += [word for word in FEW if word.partition("=")[0] not in given]
         words += [f"results.dir={tmp_path}", f"results.cache={tmp_path}/cache"]
-    if {"leaderboard", "export", "compare", "track", "latentbench.reports.claims"} & {*words}:
+    if {*words[2:4]} & {*READS}:
         copy = tmp_path / "reference"
         subprocess.run(["cp", "-r", str(ROOT / "results" / "reference"), str(copy)], check=True)
         words = [str(copy) if word == "results/reference" else word for word in words]
