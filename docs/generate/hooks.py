@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page as SitePage
 
 from docs.generate import parts
-from docs.generate.links import OUTSIDE, in_site, with_links
+from docs.generate.links import OUTSIDE, in_site, unbroken, with_links
 from latentbench.paths import CHECKOUT
 
 SECTIONS = {"method": "Methods", "benchmark": "Benchmarks", "metric": "Metrics", "model": "Models"}
@@ -52,4 +52,4 @@ def on_page_markdown(markdown: str, page: SitePage, config: MkDocsConfig, files:
     if here in TABLES:
         known = {n: p.path for p in generated()[TABLES[here]] for n in p.names}
         markdown = with_links(markdown, known)
-    return in_site(markdown, here)
+    return in_site(unbroken(markdown), here)

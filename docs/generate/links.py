@@ -16,6 +16,7 @@ OUTSIDE = {  # page of the repository outside docs/ -> page of the site
     **{f"latentbench/zoo/weights/{n}/card.json": f"cards/{n}.json" for n in weights.names()},
 }
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
+INTERVAL = re.compile(r"(?<=\d) \[([^\],|]+), ([^\]|]+)\](?=[^\n]*\|$)", re.MULTILINE)
 FIRST_CELL = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 
 
@@ -42,6 +43,11 @@ def in_site(markdown: str, here: str) -> str:
         return f"]({os.path.relpath(place, posixpath.dirname(here) or '.')}{link[2] or ''})"
 
     return LINK.sub(moved, markdown)
+
+
+def unbroken(markdown: str) -> str:
+    """Return tables whose figures are not parted from their intervals at the end of a line."""
+    return INTERVAL.sub("\u00a0[\\1,\u00a0\\2]", markdown)
 
 
 def with_links(markdown: str, known: Mapping[str, str]) -> str:

@@ -33,7 +33,6 @@ DOCSTRING = """\
       show_root_heading: false
       show_root_toc_entry: false
       members: false
-      show_bases: false
 """
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from planted_results import Planted
 
 from docs.generate import parts
-from docs.generate.links import in_site, with_links
+from docs.generate.links import in_site, unbroken, with_links
 from docs.generate.strips import GAP, SIDE, strip
 from latentbench.cells.catalogue import options
 from latentbench.paths import CHECKOUT
@@ -76,6 +76,7 @@ def test_links_are_those_of_the_site():
     assert in_site("[a](../CONTRIBUTING.md#x)", "index.md") == "[a](contributing.md#x)"
     assert in_site("[a](docs/data.md)", "contributing.md") == "[a](data.md)"
     assert in_site("[a](../zoo.md)", "tutorials/author.md") == "[a](../zoo.md)"
+    assert unbroken("| 0.5 [0.4, 0.6] |") == "| 0.5\u00a0[0.4,\u00a00.6] |"
     assert with_links("| `a` | `b` |", {"a": "x.md", "b": "y.md"}) == "| [`a`](x.md) | `b` |"
 
 
