@@ -69,6 +69,7 @@ class Runtime:
         batch_size: images a call; the last batch is padded.
         threads: CPU threads of torch; fixed, since sums depend on their number.
         order: order of the images.
+        shards: workers that compute one cell together.
         max_failed_share: share of samples that may fail before the cell does.
         fail_fast: raise a cell's error instead of recording it.
         execution: how the model's networks compute.
@@ -78,6 +79,7 @@ class Runtime:
     batch_size: Count = 32
     threads: Annotated[int, between(1, 1024)] = 2
     order: Order = Order.natural
+    shards: Annotated[int, between(1, 1024)] = 1
     max_failed_share: Annotated[float, at_least(0), below(1)] = 0.0
     fail_fast: bool = False
     execution: Execution = field(default_factory=Execution)

@@ -58,21 +58,22 @@ def run(launcher: Any, packs: Sequence[Sequence[Job]]) -> dict[int, JobReturn]:
     with array.batch():
         tasks = [array.submit(Pack(packed, tuple(pack))) for pack in packs]
     results: dict[int, JobReturn] = {}
+    lost: dict[int, tuple[Job, str]] = {}
     try:
         for task, pack in zip(tasks, packs, strict=True):
-            results |= _result(launcher, task, pack)
+            try:
+                results |= task.result()
+            except (FailedJobError, UncompletedJobError) as error:
+                reason = _in_words(task, error)
+                log.warning(reason)
+                lost |= {job.number: (job, reason) for job in pack}
     finally:
         for task in tasks:
             if not task.done():
                 task.cancel(check=False)
-    return results
+    return launcher.give_up_all(lost, results)
 
 
-def _result(launcher: Any, task: Any, pack: Sequence[Job]) -> dict[int, JobReturn]:
-    try:
-        return task.result()
-    except (FailedJobError, UncompletedJobError) as error:
-        last = str(error).strip().splitlines()[-1]
-        reason = f"task {task.job_id} ended without a result ({last}); see {task.paths.stderr}"
-        log.warning(reason)
-        return {job.number: launcher.give_up(job, reason) for job in pack}
+def _in_words(task: Any, error: Exception) -> str:
+    last = str(error).strip().splitlines()[-1]
+    return f"task {task.job_id} ended without a result ({last}); see {task.paths.stderr}"

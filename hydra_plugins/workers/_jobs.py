@@ -30,6 +30,8 @@ class WorkersLauncher(Launcher):
         shared: key of a number that all workers of a machine may use together, such as that of
             threads: each job gets an equal share of it.
         variables: names of environment variables that workers take over, on other machines too.
+        copies: how many workers are given each job, where its task knows how to share work; a job
+            is lost when all of them are.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class WorkersLauncher(Launcher):
         lost: str | None = None,
         shared: str | None = None,
         variables: Sequence[str] = (),
+        copies: int = 1,
     ) -> None:
-        self.together, self.lost = tuple(together), lost
+        self.together, self.lost, self.copies = tuple(together), lost, copies
         self.shared, self.variables = shared, tuple(variables)
         self.config: Any = None
         self.hydra_context: Any = None
@@ -104,6 +107,18 @@ class WorkersLauncher(Launcher):
             raise RuntimeError(f"job {' '.join(job.overrides)}: {reason}")
         task = functools.partial(get_method(self.lost), reason=reason)
         return _run(self.hydra_context, self.config, task, job)
+
+    def give_up_all(
+        self, lost: Mapping[int, tuple["Job", str]], results: Mapping[int, JobReturn]
+    ) -> dict[int, JobReturn]:
+        """Return all results, those of lost jobs that no other worker has finished included.
+
+        Args:
+            lost: number -> the job, and what is known of its death.
+            results: number -> result of the others.
+        """
+        given_up = {n: self.give_up(*one) for n, one in lost.items() if n not in results}
+        return {**given_up, **results}
 
 
 @dataclass(frozen=True)
@@ -195,6 +210,7 @@ class Common:
     lost: str | None = None
     shared: str | None = None
     variables: list[str] = field(default_factory=list)
+    copies: int = 1
 
 
 def store(name: str, settings: type[Common]) -> None:

@@ -103,6 +103,7 @@ class Pool:
         self.busy: dict[Any, Hand] = {}
         self.deaths: Counter[int] = Counter()
         self.results: dict[int, JobReturn] = {}
+        self.lost: dict[int, tuple[Job, str]] = {}
 
     def work(self) -> dict[int, JobReturn]:
         """Run all jobs."""
@@ -117,7 +118,7 @@ class Pool:
             else:
                 self._next(hand)
             self._start_workers()
-        return self.results
+        return self.launcher.give_up_all(self.lost, self.results)
 
     def close(self) -> None:
         """End all workers, whatever they do."""
@@ -159,7 +160,7 @@ class Pool:
         self.busy[hand.actor.run.remote(self.packed, hand.job)] = hand
 
     def _died(self, hand: Hand, error: RayError) -> None:
-        """Try the job of a dead worker again, or give it up."""
+        """Try the job of a dead worker again, or count it as lost."""
         with contextlib.suppress(RayError):
             ray.kill(hand.actor)
         job, why = hand.job, in_words(error)
@@ -169,8 +170,7 @@ class Pool:
             self.queue.put_back(job)
             return
         times = self.deaths[job.number]
-        reason = f"its worker died {times} times; the last time: {why}"
-        self.results[job.number] = self.launcher.give_up(job, reason)
+        self.lost[job.number] = job, f"its worker died {times} times; the last time: {why}"
 
 
 def in_words(error: RayError) -> str:

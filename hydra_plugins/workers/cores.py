@@ -47,7 +47,8 @@ class CoresLauncher(WorkersLauncher):
         """
         results: dict[int, JobReturn] = {}
         fruitless = 0
-        jobs, packed = self.jobs(job_overrides, initial_job_idx), self.packed()
+        jobs = self.jobs(job_overrides, initial_job_idx) * self.copies
+        packed = self.packed()
         ahead = self.shared_out(jobs, min(self.workers, len(jobs)))
         while ahead:
             finished = len(results)

@@ -58,7 +58,8 @@ class RayLauncher(WorkersLauncher):
             os.environ.setdefault(name, value)
         from hydra_plugins.workers._pool import run
 
-        return in_order(run(self, self.jobs(job_overrides, initial_job_idx)))
+        jobs = self.jobs(job_overrides, initial_job_idx) * self.copies
+        return in_order(run(self, jobs))
 
 
 @dataclass

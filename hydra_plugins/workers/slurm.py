@@ -41,7 +41,7 @@ class SlurmLauncher(WorkersLauncher):
         from hydra_plugins.workers._array import run
 
         jobs = self.jobs(job_overrides, initial_job_idx)
-        return in_order(run(self, self.packs(jobs)))
+        return in_order(run(self, self.packs(jobs) * self.copies))
 
     def packs(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Return the jobs of each task: neighbours that belong together."""

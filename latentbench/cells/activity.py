@@ -113,7 +113,7 @@ class Doing:
             self.phase, self.done, self.total = event["words"], 0, None
         elif event["what"] == "progress":
             self.done, self.total = event["done"], event["total"]
-        elif event["what"] == "finished":
+        elif event["what"] in ("finished", "left"):
             self.cell = ""
 
     def alive(self) -> bool:

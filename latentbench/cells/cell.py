@@ -4,37 +4,37 @@ A cell is benchmark x method x model x dataset x seed. It goes in as a composed 
 out as a record; everything shown later is made of records. Read `run_cell` first, then `compute`.
 """
 
-import os
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
+from typing import TypeVar
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
 from latentbench.benchmark import Bench, Work
-from latentbench.cells.batch_runner import BatchRunner, work_list
+from latentbench.cells.beginning import begin, settle
 from latentbench.cells.checks import check, listed, why_skipped
 from latentbench.cells.costs import Cost
 from latentbench.cells.environment import peak_memory
 from latentbench.cells.failure import failed
 from latentbench.cells.known import remember
-from latentbench.cells.learning import fit
 from latentbench.cells.loading import hot_part, load
+from latentbench.cells.lock import Busy
 from latentbench.cells.plan import Cell, plan
 from latentbench.cells.progress import display
 from latentbench.cells.scoring import CHUNK, Scorer
+from latentbench.cells.sharing import share
 from latentbench.cells.shelf import Shelf
 from latentbench.cells.surroundings import check_surroundings
 from latentbench.cells.working_folder import Finished, in_order
-from latentbench.config import Order, Overwrite
+from latentbench.config import Overwrite
 from latentbench.errors import BadInput, Incompatible
 from latentbench.metric import Surroundings
 from latentbench.records import Record, Status
 from latentbench.reports.pictures import Pictures
 from latentbench.zoo.judges import load_judge
+
+T = TypeVar("T")
 
 
 def run_cell(
@@ -44,7 +44,7 @@ def run_cell(
 
     An error becomes a failed record, unless `runtime.fail_fast` is on; a record that is there
     already is made again only where `results.overwrite` says so. A cell is computed by one process
-    at a time; the others take its record.
+    at a time, or with `runtime.shards` by several; the others take its record.
 
     Args:
         config: the composed config, see conf/config.yaml.
@@ -54,7 +54,7 @@ def run_cell(
 
     Raises:
         BadInput: `seed`, `runtime` or `results` are wrong.
-        Busy: another process computes it, and `wait` is false.
+        Busy: other processes compute what is left of it, and `wait` is false.
     """
     check_surroundings(config)
     shelf = Shelf.of(config)
@@ -79,11 +79,15 @@ def run_cell(
         if old is not None:
             shelf.tidy(old)
         return old or _not_computed(cell.blank), False
+    ended = None
+    if config.runtime.shards > 1:
+        ended = _ended(cell, lambda: share(cell, shelf, wait))
     with shelf.held(cell.id, wait):
-        old = shelf.read(cell.id)  # another process may have made it meanwhile
-        if not shelf.is_due(old):
-            return old or _not_computed(cell.blank), False
-        return _computed(cell, shelf)
+        old = shelf.read(cell.id)
+        if old is not None and not shelf.is_due(old):  # another process has made it meanwhile
+            cell.store.clear(old.status is Status.OK)
+            return old, False
+        return _saved(cell, shelf, ended or _ended(cell, lambda: compute(cell)))
 
 
 def lost(
@@ -108,18 +112,26 @@ def lost(
     return shelf.save(replace(cell.blank, reason=reason, may_pass=True)), True
 
 
-def _computed(cell: Cell, shelf: Shelf) -> tuple[Record, bool]:
-    """Compute a cell and write its record, whatever happens."""
+def _ended(cell: Cell, work: Callable[[], T]) -> T | Record:
+    """Return what a work on a cell returns, or the record of the error that ended it.
+
+    Raises:
+        Busy, KeyboardInterrupt: these are no faults of the cell.
+    """
     display.begun(cell.blank.title, str(cell.device))
     try:
-        record = compute(cell)
-    except KeyboardInterrupt:
+        return work()
+    except (Busy, KeyboardInterrupt):
         raise
     except Incompatible as error:  # what no class could tell before loading
-        record = replace(cell.blank, status=Status.SKIPPED, reason=str(error))
+        return replace(cell.blank, status=Status.SKIPPED, reason=str(error))
     except BaseException as error:
         hot_part.cache_clear()  # what the error left behind must not reach the next cell
-        record = failed(cell.blank, cell.config, error)
+        return failed(cell.blank, cell.config, error)
+
+
+def _saved(cell: Cell, shelf: Shelf, record: Record) -> tuple[Record, bool]:
+    """Write the record of a cell, and remove its unfinished work where it is finished."""
     if record.status is Status.FAILED:
         old = shelf.read(cell.id)
         if old is not None and old.status is Status.OK and not shelf.is_due(old):
@@ -131,24 +143,17 @@ def _computed(cell: Cell, shelf: Shelf) -> tuple[Record, bool]:
 
 def compute(cell: Cell) -> Record:
     """Load, fit, run and score; all but the record itself is on disk when this returns."""
-    runtime, store = cell.config.runtime, cell.store
-    store.clear(cell.config.results.overwrite is Overwrite.always)
-    settle(cell.config.seed, runtime.threads)
-    costs = {name: Cost() for name in ("load", "fit", "score")}
+    cell.store.clear(cell.config.results.overwrite is Overwrite.always)
+    settle(cell.config.seed, cell.config.runtime.threads)
+    load_cost, score_cost = Cost(), Cost()
     with torch.no_grad():
-        with costs["load"].measure():
+        with load_cost.measure():
             bench = load(cell)
-        with costs["fit"].measure(bench.cache):
-            fit(cell, bench)
-        setup = store.once("setup", lambda: prepare(cell, bench))
-        runner = BatchRunner(
-            cell.benchmark, bench, setup["values"], store, runtime.max_failed_share
-        )
-        works = _works(cell, bench)
+        runner, works, costs = begin(cell, bench)
         costs["run"], failures = runner.finish(display.batches(works, len(works), "batches"))
-        costs["setup"] = Cost(**setup["cost"])
-        with costs["score"].measure(bench.cache):
+        with score_cost.measure(bench.cache):
             scorer, files = score(cell, bench, runner.finished, works)
+    costs |= {"load": load_cost, "score": score_cost}
     if all(entry.value is None for entry in scorer.scores.values()):
         notes = {name: entry.note for name, entry in scorer.scores.items()}
         raise BadInput(f"no metric gave a figure: {listed(scorer.switched_off | notes)}")
@@ -156,7 +161,7 @@ def compute(cell: Cell) -> Record:
         cell.blank,
         status=Status.OK,
         scores=scorer.scores,
-        setup=setup["values"],
+        setup=runner.setup,
         switched_off=scorer.switched_off,
         failed_samples=failures,
         asked=sum(work.kept for work in works),
@@ -168,15 +173,6 @@ def compute(cell: Cell) -> Record:
         threads=torch.get_num_threads(),
         device=str(cell.device),
     )
-
-
-def prepare(cell: Cell, bench: Bench) -> dict[str, Any]:
-    """Run the benchmark's setup, such as a calibration, and count what it cost."""
-    display.phase("setting up the benchmark")
-    cost = Cost()
-    with cost.measure(bench.cache):
-        values = cell.benchmark.setup(bench)
-    return {"values": values, "cost": asdict(cost)}
 
 
 def score(
@@ -197,27 +193,6 @@ def score(
         scorer.update(samples)
         pictures.update(samples)
     return scorer, scorer.finish(folder) | pictures.save(folder)
-
-
-def _works(cell: Cell, bench: Bench) -> list[Work]:
-    benchmark, data = cell.benchmark, bench.dataset
-    counts = {group: benchmark.count(group, data) for group in benchmark.groups(data)}
-    backwards = cell.config.runtime.order is Order.reversed
-    return work_list(counts, cell.batch_size, backwards)
-
-
-def settle(seed: int, threads: int) -> None:
-    """Fix everything that another cell of this process may have left otherwise."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(threads)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
 
 
 def _not_computed(blank: Record) -> Record:

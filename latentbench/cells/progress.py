@@ -147,6 +147,11 @@ class Display:
         """Print a line on what happens besides."""
         self.say(words, "dim")
 
+    def left(self) -> None:
+        """Say that this process is done with a cell of which another tells how it ended."""
+        if self._log is not None:
+            self._log.write("left")
+
     def finished(self, record: Record, note: str) -> None:
         """Print one line about a finished cell; a sweep's skipped cells wait for its end."""
         if self._log is not None:

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from latentbench.cells.places import Places
-from latentbench.config import faults
+from latentbench.config import Overwrite, faults
 from latentbench.errors import BadInput
 
 
@@ -20,6 +20,11 @@ def check_surroundings(config: DictConfig) -> None:
     found = list(faults(values))
     if found:
         raise BadInput("; ".join(found))
+    if config.runtime.shards > 1 and config.results.overwrite is Overwrite.always:
+        raise BadInput(
+            f"runtime.shards={config.runtime.shards} with results.overwrite=always: each worker of "
+            f"a cell would begin it anew; leave one of the two out, or remove the cell's folder"
+        )
     Places.of(config)
     device = str(config.runtime.device)
     if device.startswith("cuda"):

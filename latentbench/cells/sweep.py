@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from latentbench import store
 from latentbench.cells import command_line, known
 from latentbench.cells.activity import device_in_words
 from latentbench.cells.constructors import FACTS
-from latentbench.cells.lock import Busy
+from latentbench.cells.lock import Busy, held
 from latentbench.cells.places import Places
 from latentbench.cells.progress import display
 from latentbench.cells.surroundings import check_surroundings
@@ -48,13 +49,19 @@ class Job:
         Raises:
             Busy: another process computes it, and `wait` is false.
         """
-        record, new = self._record(wait)
+        shared = self.config.runtime.shards > 1
+        record, new, there = self._record(wait)
         if new:
             places = Places.of(self.config)
             tracking.track(self.config.tracker, places.cells / record.id, places.results)
         seconds = f"{sum(record.seconds.values()):.0f} s"
         where = f" on {device_in_words(record.device)}" if record.device else ""
-        self.end(record, seconds + where if new else "(was there)")
+        words = seconds + where if new or (shared and not there) else "(was there)"
+        with held(self.note.parent, True, display.tell) if shared else nullcontext():
+            if shared and self.note.exists():  # another worker of this command has said it
+                display.left()
+            else:
+                self.end(record, words)
         return record.id
 
     def end(self, record: Record, note: str) -> None:
@@ -67,14 +74,14 @@ class Job:
         except OSError as error:  # then it counts as a cell that did not end
             display.tell(f"{self.note} cannot be written: {error}")
 
-    def _record(self, wait: bool) -> tuple[Record, bool]:
-        """Return the cell's record, and whether it was made just now."""
+    def _record(self, wait: bool) -> tuple[Record, bool, bool]:
+        """Return the cell's record, whether it was made just now, and whether it was there."""
         old = known.there(self.config)
         if old is not None:
-            return old, False
+            return old, False, True
         from latentbench.cells.cell import run_cell  # late: a cell that is there needs no torch
 
-        return run_cell(self.config, self.names, self.settings, wait)
+        return (*run_cell(self.config, self.names, self.settings, wait), False)
 
 
 _put_off: list[Job] = []

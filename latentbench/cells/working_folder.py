@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load, save
 
 from latentbench import store
 from latentbench.benchmark import Work
+from latentbench.cells.lock import held
 from latentbench.content import content_hash
 from latentbench.errors import BadInput
 from latentbench.types import Samples
@@ -83,6 +85,16 @@ class Partial:
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             store.discard(self._path(_name(work)), f"was written by other code ({error})")
             return None
+
+    def has(self, work: Work) -> bool:
+        """Return whether a batch is stored, unread."""
+        return _name(work) in self._kept or self._path(_name(work)).exists()
+
+    def held(
+        self, work: Work, wait: bool, tell: Callable[[str], None]
+    ) -> AbstractContextManager[None]:
+        """Own a batch inside the block: one process makes it at a time; see `lock.held`."""
+        return held(self.folder / "batches" / _name(work), wait, tell)
 
     def forget(self, work: Work) -> None:
         """Remove a stored batch."""

@@ -98,6 +98,42 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, words):
     assert read(rough) == read(calm)
 
 
+ONE = ("-m", *ACME, "model=acme", "method=acme", "benchmark.n=24", "++method.seconds=0.5")
+SHARDS = "runtime.shards=2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), CORES, RAY, SLURM], ids=["local", "cores", "ray", "slurm"])
+def test_workers_share_one_cell(tmp_path, words):
+    if words:
+        needs_engine(words)
+    log = tmp_path / "log"
+    alone = run(tmp_path / "alone", *ONE)
+    done = run(tmp_path / "shared", *ONE, *words, SHARDS, log=log)
+    assert (alone.returncode, done.returncode) == (0, 0), alone.stderr + done.stderr
+    assert set(Counter(log.read_text().splitlines()).values()) == {1}  # setup and 12 batches
+    assert done.stderr.count(" ok ") == 1
+    assert scores(tmp_path / "shared") == scores(tmp_path / "alone")
+    assert read(tmp_path / "shared") == read(tmp_path / "alone")
+    (path,) = (tmp_path / "shared").glob("runs/*/activity")
+    begun = [p for p in path.iterdir() if '"begun"' in p.read_text()]
+    assert len(begun) == (2 if words else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [CORES, RAY, SLURM], ids=["cores", "ray", "slurm"])
+def test_a_killed_shard_costs_its_batch(tmp_path, words):
+    needs_engine(words)
+    assert run(tmp_path / "alone", *ONE).returncode == 0
+    process = start(tmp_path / "shared", *ONE, *words, SHARDS)
+    victims = [one for one in running(tmp_path / "shared").doing.values() if one.phase == "batches"]
+    os.kill(victims[0].owner.pid, signal.SIGKILL)
+    done = process.wait()
+    assert done.returncode == 0, done.stderr
+    assert scores(tmp_path / "shared") == scores(tmp_path / "alone")
+    assert read(tmp_path / "shared") == read(tmp_path / "alone")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [CORES, RAY, SLURM], ids=["cores", "ray", "slurm"])
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])

@@ -46,6 +46,13 @@ def test_a_task_holds_jobs_of_one_kind():
     assert [kinds(pack) for pack in packs] == [["model=a"] * 2, ["model=a"], ["model=b"] * 2]
 
 
+def test_a_job_is_lost_when_no_copy_of_it_has_a_result(monkeypatch):
+    launcher, (kept, gone) = Plain(), (Job(0, ("a=1",)), Job(1, ("a=2",)))
+    monkeypatch.setattr(launcher, "give_up", lambda job, reason: f"{job.number}: {reason}")
+    lost = {0: (kept, "killed"), 1: (gone, "killed")}
+    assert launcher.give_up_all(lost, {0: "done"}) == {0: "done", 1: "1: killed"}
+
+
 @pytest.mark.parametrize(("workers", "share"), [(1, 8), (3, 2), (8, 1), (20, 1)])
 def test_workers_share_what_one_process_would_use(workers, share):
     launcher = Plain(shared="runtime.threads")
