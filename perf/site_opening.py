@@ -40,7 +40,7 @@ def main() -> None:
         plant(results, asked.cells, asked.galleries)
         start = time.perf_counter()
         build(Contents.of(list_records(results), Meanings(), results), site)
-        print(f"built in {time.perf_counter() - start:.1f} s")
+        print(f"built in {time.perf_counter() - start:.1f} s", flush=True)
         with started(Path(name, "profile")) as driver:
             browser = Browser(driver, site)
             boards = sorted(p.name for p in (site / "boards").glob("*.html"))

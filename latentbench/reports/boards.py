@@ -20,6 +20,7 @@ from latentbench.reports.comparison import Comparison, Ranking, compare, compare
 Found = tuple[Path, Record]
 Numbers = npt.NDArray[np.intp]
 KEYS = ["id", "group", "output"]  # what makes a row of samples
+ROW_KEYS = ["seed", "id", "group"]  # what its outputs share, over several seeds
 ROUNDING = 1e-6  # of a figure's largest value on the board: smaller differences count as none
 JUDGES = ("zoo1", "zoo2")  # the one that scores, and the one that is asked whether it agrees
 SHARE = 0.01  # of a figure's median size: the smallest difference that matters where none is stated
@@ -113,23 +114,41 @@ class Row:
         Strengths that some group lacks, such as those chosen for each, are left out, and so are
         figures that do not change with the output.
         """
-        tables = [samples for samples in self.samples if samples is not None and figure in samples]
-        if len(tables) < len(self.samples):
+        if any(samples is None or figure not in samples for samples in self.samples):
             return []
-        rows = pd.concat(tables, keys=self.seeds, names=["seed"]).reset_index("seed")
-        keys = ["seed", *KEYS[:2]]
-        if (rows.groupby(keys)[figure].nunique().to_numpy() < 2).all():
+        rows = self._by_place
+        values, same = rows[figure].to_numpy(), rows["row"].to_numpy()
+        firsts = values[np.unique(same, return_index=True)[1]][same]
+        if not (np.abs(values - firsts) > 0).any():
             return []
+        seed, image, place = (rows[name].to_numpy() for name in ("seed", "image", "place"))
+        points = []
+        for value in np.unique(place):
+            here = place == value
+            found = _units(seed[here], image[here], values[here])
+            if found is not None:
+                points.append(_point(float(value), *found))
+        return points
+
+    @cached_property
+    def _by_place(self) -> pd.DataFrame:
+        """All samples with numbers of seed, image and row, and their place.
+
+        A place is a strength that all groups have, or a frame's number. A strength that was chosen
+        and is one of the curve as well counts once, as the curve's, which comes first: what an
+        output is asked for may differ where the strength was chosen.
+        """
+        tables = [samples for samples in self.samples if samples is not None]
+        rows = pd.concat(tables, keys=range(len(tables)), names=["seed"]).reset_index("seed")
         strengths = rows["strength"].to_numpy().round(STRENGTH_DIGITS)
         is_path = bool(np.isnan(strengths).any())
         rows["place"] = rows["output"] + 1.0 if is_path else strengths
-        groups, points = set(rows["group"]), []
-        for place, here in rows.groupby("place"):
-            means = pd.Series(here.groupby(keys)[figure].mean())
-            found = _units(*_places(means.index), means.to_numpy())
-            if found is not None and set(here["group"]) == groups:
-                points.append(_point(float(str(place)), *found))
-        return points
+        rows["image"] = pd.factorize(rows["id"])[0]
+        rows = pd.DataFrame(rows.drop_duplicates(["seed", "id", "group", "place"]))
+        groups = rows.groupby("place")["group"].transform("nunique").to_numpy()
+        rows = pd.DataFrame(rows[groups == len(set(rows["group"]))])
+        rows["row"] = rows.groupby(ROW_KEYS).ngroup()
+        return rows
 
     @property
     def groups(self) -> set[str]:

@@ -30,6 +30,16 @@ def methods(browser):
     return browser.all("table.figures tbody tr:not([hidden]) th a")
 
 
+def test_errors_and_requests_that_leave_the_folder_are_noticed(chromium):
+    chromium.open("index.html")
+    chromium.complaints()
+    chromium.run("console.error('planted'); fetch('http://127.0.0.1:9/planted').catch(() => 0)")
+    chromium.until("performance.getEntriesByName('http://127.0.0.1:9/planted').length")
+    found = chromium.complaints()
+    assert "http://127.0.0.1:9/planted" in found
+    assert any("planted" in said for said in found if not said.startswith("http"))
+
+
 def test_a_click_on_a_column_sorts_the_table(browser, pages):
     browser.open(pages["edits"])
     browser.until("document.querySelector('table.figures.dataTable, .dt-container')")

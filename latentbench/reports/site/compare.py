@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from latentbench.records import IMAGES
-from latentbench.reports.boards import Board
+from latentbench.reports.boards import ROW_KEYS, Board
 from latentbench.reports.leaderboard import header
 from latentbench.reports.site.contents import Contents, board_slug, slug
 from latentbench.reports.site.gallery import Gallery
@@ -17,7 +17,6 @@ from latentbench.reports.site.pieces import Piece
 from latentbench.reports.site.templating import render
 
 DIGITS = 5  # of the values of images
-ROW = ["seed", "id", "group"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Comparisons:
     def pairs(self, figure: str) -> Pairs:
         """Return one figure of all methods."""
         series = [row.values(figure) for row in self.board.rows]
-        known = {k: s.groupby(ROW).mean() for k, s in enumerate(series) if s is not None}
+        known = {k: s.groupby(ROW_KEYS).mean() for k, s in enumerate(series) if s is not None}
         wide = pd.DataFrame(known)
         values = [
             [_rounded(value) for value in wide[k].to_list()] if k in known else None

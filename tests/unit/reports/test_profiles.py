@@ -29,6 +29,20 @@ def test_a_point_is_the_mean_over_images_at_its_strength(tmp_path):
         assert point.value == pytest.approx(here.mean())
 
 
+def test_a_chosen_strength_of_the_curve_counts_as_the_curves(tmp_path):
+    """It is asked for something else there: its reading is another one."""
+    record = Planted(tmp_path).edits("a")
+    path = tmp_path / "cells" / record.id / SAMPLES
+    table = pd.read_parquet(path)
+    curve = table[table["strength"] == 2.0]["error_zoo1"].mean()
+    chosen = table["effect"]
+    table.loc[chosen, "strength"], table.loc[chosen, "error_zoo1"] = 2.0, 9.0
+    found = row(tmp_path)
+    found.samples = (table,)
+    (point,) = (p for p in found.profile("error_zoo1") if p.place == 2.0)
+    assert point.value == pytest.approx(curve)
+
+
 def test_a_path_has_one_point_per_frame(tmp_path):
     Planted(tmp_path).paths("a")
     assert [p.place for p in row(tmp_path).profile("path_error_zoo1")] == list(range(1, FRAMES + 1))

@@ -43,6 +43,18 @@ def test_the_slider_runs_from_the_reconstruction_over_the_curve(made):
     assert (shots.says[shots.best], shots.says[shots.matched]) == ("strength 1.5", "strength 2.5")
 
 
+def test_strengths_that_were_given_in_any_order_are_sorted(tmp_path):
+    record = Planted(tmp_path, kept=1).edits("a")
+    path = tmp_path / "cells" / record.id / IMAGES
+    (board,) = boards(list_records(tmp_path))
+    images = pd.read_parquet(path)
+    images["strengths"] = [[3.0, 1.0, 2.0, 1.5, 2.5]] * len(images)
+    images.to_parquet(path, index=False)
+    shots = Gallery(board).lines[0].shots[0]
+    words = [shots.says[k] for k in shots.curve]
+    assert words == ["reconstruction", "strength 1", "strength 2", "strength 3"]
+
+
 def test_what_all_share_is_one_picture_and_one_file(results, made):
     gallery = Gallery(made["edits"])
     files = [files_of(row.folders[0]) for row in gallery.rows]
