@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentbench.command import JSON, Answer, count, folder_to_write, path, told
+from latentbench.command import JSON, Answer, count, folder_to_write, path, results_place, told
+from latentbench.paths import on_this_machine
 
 if TYPE_CHECKING:
     from latentbench.reports.boards import Found
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("latentbench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    results = {"type": path, "default": ROOT / "results", "help": "folder of the records"}
+    results = {"type": results_place, "default": ROOT / "results", "help": "folder of the records"}
     names = "id, id prefix, folder, or benchmark/model/method as on the leaderboard"
 
     def add(
@@ -127,7 +128,7 @@ def _site(arguments: argparse.Namespace) -> Answer:
         raise BadInput("--serve shows pages and --json prints a document; give one of them")
     found = _found(arguments.results)
     words = meanings(record for _, record in found)
-    folder = folder_to_write(arguments.results / FOLDER, "--results")
+    folder = folder_to_write(on_this_machine(arguments.results) / FOLDER, "--results")
     written = [build(Contents.of(found, words, arguments.results), folder)]
     if arguments.bundle is not None:
         written.append(bundle(folder, arguments.bundle))
@@ -187,7 +188,9 @@ def _export(arguments: argparse.Namespace) -> Answer:
 
     results = arguments.results
     found = find(arguments.cells, results) if arguments.cells else _found(results)
-    out = folder_to_write(arguments.out or results / "export" / arguments.format, "--out")
+    out = folder_to_write(
+        arguments.out or on_this_machine(results) / "export" / arguments.format, "--out"
+    )
     files = export(found, out, Format(arguments.format), arguments.licence)
     return _lines({"files": [str(file) for file in files]}, files)
 
@@ -247,10 +250,10 @@ def _track(arguments: argparse.Namespace) -> Answer:
     settings = {"_target_": target, "project": arguments.project, "mode": arguments.mode}
     config = OmegaConf.create(settings)
     build(config)  # refuses a wrong project, where `track` would only warn
-    found = _found(arguments.results)
-    taken = sum(track(config, folder, arguments.results) for folder, _ in found)
-    track_leaderboard(config, rows(boards(found)), arguments.results)
-    runs = arguments.results / "wandb"
+    found, here = _found(arguments.results), on_this_machine(arguments.results)
+    taken = sum(track(config, folder, here) for folder, _ in found)
+    track_leaderboard(config, rows(boards(found)), here)
+    runs = here / "wandb"
     return _lines(
         {"logged": taken, "records": len(found), "runs": str(runs)},
         [f"{taken} of {len(found)} records logged; offline runs lie in {runs}"],

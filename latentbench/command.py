@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentbench.errors import BadInput, LatentbenchError
-from latentbench.paths import user_path
+from latentbench.paths import place, user_path
 
 
 def answered(run: Callable[[], int]) -> int:
@@ -99,6 +99,14 @@ def in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return str(error) or type(error).__name__
+
+
+def results_place(text: str) -> Path:
+    """Return where results lie: a folder or an address; argparse says what is wrong with it."""
+    try:
+        return place(text, "--results")
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def path(text: str) -> Path:

@@ -1,7 +1,9 @@
 """Paths that a user or a table names: where they start from, and what they must not leave."""
 
 import os
+import re
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 from latentbench.errors import BadInput
 
@@ -48,10 +50,68 @@ def user_path(given: object, setting: str) -> Path:
         raise BadInput(
             f"{setting} is empty, got {text!r}; give a path (is a shell variable in it unset?)"
         )
+    if is_address(text):
+        raise BadInput(
+            f"{setting}={text} is an address; only results.dir and results.cache may lie at one"
+        )
     try:
         return user_folder() / Path(text).expanduser()
     except RuntimeError as error:
         raise BadInput(f"{setting}={text}: {error}; write the whole path") from error
+
+
+def is_address(given: object) -> bool:
+    """Return whether a text names a place by a protocol of fsspec: ``s3://bucket/results``."""
+    return isinstance(given, str) and "://" in given
+
+
+def place(given: object, setting: str) -> Path:
+    """Return where results or a cache lie: a folder, or an address of an object store.
+
+    An address comes as a `upath.UPath`, which is read, listed and taken apart as a `Path` is, and
+    written through `latentbench.store`.
+
+    Args:
+        given: a path, see `user_path`, or an address such as ``s3://bucket/results``.
+        setting: its name, for messages.
+
+    Raises:
+        BadInput: see `user_path`; no such protocol, or its driver is not installed.
+
+    Example:
+        >>> place("memory://results/may", "results.dir").name
+        'may'
+        >>> place("file:///data/results", "results.dir").as_posix()
+        '/data/results'
+    """
+    if not is_address(given):
+        return user_path(given, setting)
+    import upath  # late: most commands need no object store
+
+    try:
+        found: Any = upath.UPath(str(given))
+        files = found.fs
+    except (ValueError, ImportError) as error:
+        raise BadInput(f"{setting}={given} cannot be used: {error}") from error
+    if found.protocol in ("file", "local"):
+        return user_path(found.path, setting)
+    files.dircache.use_listings_cache = False  # other processes write there too
+    return cast("Path", found)
+
+
+def on_this_machine(results: Path) -> Path:
+    """Return where what stays here lies, such as logs: beside the records, or in the checkout.
+
+    Args:
+        results: what `place` returned.
+
+    Example:
+        >>> on_this_machine(place("memory://bucket/may", "results.dir")).name
+        'memory_bucket_may'
+    """
+    if isinstance(results, Path):
+        return results
+    return CHECKOUT / "results" / re.sub(r"\W+", "_", str(results))
 
 
 def escape(folder: Path, name: object, links: bool = False) -> str:

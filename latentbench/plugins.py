@@ -16,7 +16,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from latentbench.config import RunConfig
-from latentbench.paths import CHECKOUT, user_path
+from latentbench.paths import CHECKOUT, on_this_machine, place
 from latentbench.plugin_folders import folders
 
 CONF = CHECKOUT / "conf"
@@ -39,9 +39,13 @@ def register() -> None:
     store.store(name="run_config", node=RunConfig)
     store.store(name=EMPTY, node={"defaults": [{"metric": []}, "_self_"]})
     Plugins.instance().register(ConfFolders)
-    resolvers = {"checkout": _in_checkout, "user_path": lambda *a: str(user_path(*a))}
+    resolvers = {"checkout": _in_checkout, "on_this_machine": _on_this_machine}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _on_this_machine(results: object) -> str:
+    return str(on_this_machine(place(results, "results.dir")))
 
 
 def _in_checkout(path: str) -> str:

@@ -1,4 +1,8 @@
-"""Everything on disk is written and read here: whole or not at all, durable, under its own seal.
+"""Everything kept is written and read here: whole or not at all, durable, under its own seal.
+
+A place is a folder, or an address of an object store (`paths.place`). There an object is put whole:
+S3 and Google's and Azure's stores show all of it or none. On a store that does not (a folder over
+sftp), a reader can meet half a file, which does not fit its seal.
 
 A sealed file holds its key and a hash over key and body. What was damaged, cut, or copied over from
 elsewhere does not fit its seal: it is reported, removed, and made again when it is asked for.
@@ -10,8 +14,11 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from latentbench.processes import Process, current
 
@@ -32,6 +39,9 @@ def write(path: Path, data: bytes) -> str:
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
+    if not isinstance(path, Path):
+        _put(path, data)
+        return hashlib.sha256(data).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     unfinished = path.with_name(_unfinished_name(path.name, current()))
@@ -49,6 +59,34 @@ def write(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def create(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet; of several processes, one does.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: it cannot be written.
+    """
+    if not isinstance(path, Path):
+        try:
+            _put(path, data, mode="create")
+        except OSError as error:  # which one, drivers do not agree on
+            if path.exists():
+                raise FileExistsError(str(path)) from error
+            raise
+        return
+    with path.open("xb") as file:
+        file.write(data)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all that is in it, as far as that can be done."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError), _as_os_errors(folder):
+        folder.fs.rm(folder.path, recursive=True)
+
+
 def write_sealed(path: Path, key: str, body: bytes) -> None:
     """Write a body under its key, with a hash over both.
 
@@ -64,7 +102,8 @@ def read_sealed(path: Path, key: str) -> bytes | None:
     A file that is damaged or holds another key's body is reported and removed.
     """
     try:
-        data = path.read_bytes()
+        with _as_os_errors(path):
+            data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -97,6 +136,27 @@ def remove_leftovers(folder: Path) -> None:
         for path in folder.glob(f".*{UNFINISHED}"):
             if _abandoned(path):
                 path.unlink(missing_ok=True)
+
+
+def _put(address: Any, data: bytes, mode: str = "overwrite") -> None:
+    """Put an object; "create" refuses one that is there."""
+    with _as_os_errors(address):
+        try:
+            address.fs.pipe_file(address.path, data, mode=mode)
+        except FileNotFoundError:  # a store with real folders
+            address.parent.mkdir(parents=True, exist_ok=True)
+            address.fs.pipe_file(address.path, data, mode=mode)
+
+
+@contextlib.contextmanager
+def _as_os_errors(place: object) -> Iterator[None]:
+    """Raise the errors of a store's own as OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{place}: {type(error).__name__}: {error}") from error
 
 
 def _unfinished_name(name: str, writer: Process) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latentbench.paths import on_this_machine
 from latentbench.processes import Process, current
 
 FOLDER = "activity"
@@ -213,5 +214,6 @@ def device_in_words(device: str) -> str:
 
 def running(results: Path) -> list[Run]:
     """Return the commands that compute into a folder of results now, the oldest first."""
-    runs = (Run.read(path.parent) for path in sorted((results / "runs").glob(f"*/{FOLDER}")))
+    here = on_this_machine(results) / "runs"
+    runs = (Run.read(path.parent) for path in sorted(here.glob(f"*/{FOLDER}")))
     return [run for run in runs if run.running]

@@ -15,7 +15,7 @@ from latentbench.cells.meanings import meanings
 from latentbench.cells.progress import display
 from latentbench.cells.sweep import NOTE, come_back
 from latentbench.errors import LatentbenchError
-from latentbench.paths import user_path
+from latentbench.paths import on_this_machine, place
 from latentbench.records import Status
 from latentbench.reports import leaderboard, tracking
 from latentbench.reports.boards import boards
@@ -46,7 +46,10 @@ def finish(config: DictConfig) -> int:
     come_back()
     display.stop()
     notes = list(_notes(config.hydra))
-    read = [(note, folder := Path(note["folder"]), records.read(folder)) for note in notes]
+    read = [
+        (note, folder := place(note["folder"], "results.dir"), records.read(folder))
+        for note in notes
+    ]
     faults = [f"{folder} has lost its record" for note, folder, record in read
               if record is None and note["status"] == Status.OK]  # fmt: skip
     missing = (display.total or len(notes)) - len(notes)
@@ -72,16 +75,18 @@ def _notes(hydra: Any) -> Iterator[dict[str, str]]:
 
 
 def _write(config: DictConfig) -> None:
-    results = user_path(config.results.dir, "results.dir")
+    results = place(config.results.dir, "results.dir")
+    here = on_this_machine(results)
     found = records.list_records(results)
     words = meanings(record for _, record in found)
     contents = Contents.of(found, words, results)
     pages = leaderboard.write(contents.boards, results)
     display.say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
-    first = build(contents, results / FOLDER)
+    first = build(contents, here / FOLDER)
     if config.hydra.mode.name == "MULTIRUN":
-        tracking.track_leaderboard(config.tracker, leaderboard.rows(contents.boards), results)
-    runs = results / "wandb"
+        rows = leaderboard.rows(contents.boards)
+        tracking.track_leaderboard(config.tracker, rows, here)
+    runs = here / "wandb"
     if runs.is_dir():
         display.say(f"W&B runs:    {runs}  (upload: wandb sync {runs}/*run-*)")
     display.say(f"report site: {first}")

@@ -113,7 +113,8 @@ def _targets(value: Any) -> Iterable[str]:
 
 
 def _index(config: DictConfig) -> index.Index:
-    return index.opened(Places.of(config).cache)
+    cache = Places.of(config).cache
+    return index.opened(cache if cache is None or isinstance(cache, Path) else index.FOLDER)
 
 
 @cache

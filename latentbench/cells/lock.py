@@ -1,9 +1,10 @@
 """One process at a time: a lock file that names its owner, with a heartbeat.
 
 It asks nothing of the file system but that one process only can create a file (O_EXCL), so that it
-holds on network file systems as well, where `flock` often does not. The owner writes a new number
-into the file every few seconds. A lock whose owner has ended, or whose number has not changed for a
-minute by the waiting process's own clock, is taken over.
+holds on network file systems as well, where `flock` often does not; and of an object store that it
+puts an object only where there is none. The owner writes a new number into it every few seconds. A
+lock whose owner has ended, or whose number has not changed for a minute by the waiting process's
+own clock, is taken over.
 
 Should two processes ever own one lock (one was suspended for longer than that), both compute the
 same bytes, and results are written whole: the lock saves work, no result depends on it.
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from latentbench import store
 from latentbench.processes import Process, current
 
 log = logging.getLogger(__name__)
@@ -65,15 +67,84 @@ def held(folder: Path, wait: bool, tell: Callable[[str], None]) -> Iterator[None
     finally:
         stop.set()
         beating.join()
-        _release(lock, folder / NAME)
+        if lock is not None:
+            lock.release()
 
 
-def _acquire(path: Path, wait: bool, tell: Callable[[str], None]) -> int | None:
-    """Return the open lock file, or None where none can be written."""
+class FileLock:
+    """A lock in a folder: what this process writes stays in the file that it has created.
+
+    Args:
+        path: where it is created.
+
+    Raises:
+        FileExistsError: another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        try:
+            self.beat(_content(0))
+        except OSError:  # a full disk; a lock that names nobody would hold others up
+            os.close(self.handle)
+            path.unlink(missing_ok=True)
+            raise
+
+    def beat(self, content: bytes) -> None:
+        """Write a sign of life."""
+        os.pwrite(self.handle, content, 0)
+
+    def release(self) -> None:
+        """Remove the lock, unless it has become another's."""
+        with contextlib.suppress(OSError):
+            mine, there = os.fstat(self.handle), self.path.stat()
+            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+                self.path.unlink()
+        os.close(self.handle)
+
+
+class ObjectLock:
+    """A lock in an object store: before it is written again, it is read, and left if another's.
+
+    Between the two another process may take it over, if this one was still for a minute: then both
+    compute, see above.
+
+    Args:
+        path: its address.
+
+    Raises:
+        FileExistsError: another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.mine = path, _content(0)
+        store.create(path, self.mine)
+
+    def beat(self, content: bytes) -> None:
+        """Write a sign of life."""
+        if self.path.read_bytes() == self.mine:
+            store.write(self.path, content)
+            self.mine = content
+
+    def release(self) -> None:
+        """Remove the lock, unless it has become another's."""
+        with contextlib.suppress(OSError):
+            if self.path.read_bytes() == self.mine:
+                self.path.unlink()
+
+
+Lock = FileLock | ObjectLock
+
+
+def _acquire(path: Path, wait: bool, tell: Callable[[str], None]) -> Lock | None:
+    """Return the lock, or None where none can be written."""
+    make = FileLock if isinstance(path, Path) else ObjectLock
     told, watch = False, Watch(path)
     while True:
         try:
-            return _create(path)
+            return make(path)
         except FileExistsError:
             pass
         except OSError as error:
@@ -127,18 +198,6 @@ def _content(beat: int) -> bytes:
     return json.dumps({"owner": asdict(current()), "beat": f"{beat:012d}"}).encode()
 
 
-def _create(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-    try:
-        os.pwrite(handle, _content(0), 0)
-    except OSError:  # a full disk; a lock that names nobody would hold others up when this one ends
-        os.close(handle)
-        path.unlink(missing_ok=True)
-        raise
-    return handle
-
-
 def _take_away(path: Path, seen: bytes) -> bool:
     """Remove a stale lock; return whether it was this process that did.
 
@@ -146,7 +205,7 @@ def _take_away(path: Path, seen: bytes) -> bool:
     """
     claim = path.with_name(f"{NAME}.claim")
     try:
-        handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        store.create(claim, b"")
     except OSError:
         with contextlib.suppress(OSError):
             if time.time() - claim.stat().st_mtime > STALE:  # its owner was killed in between
@@ -160,24 +219,12 @@ def _take_away(path: Path, seen: bytes) -> bool:
                 return True
         return False
     finally:
-        os.close(handle)
         claim.unlink(missing_ok=True)
 
 
-def _beat(handle: int | None, stop: threading.Event) -> None:
+def _beat(lock: Lock | None, stop: threading.Event) -> None:
     beat = 0
-    while handle is not None and not stop.wait(BEAT):
+    while lock is not None and not stop.wait(BEAT):
         beat += 1
         with contextlib.suppress(OSError):
-            os.pwrite(handle, _content(beat), 0)
-
-
-def _release(handle: int | None, path: Path) -> None:
-    """Remove the lock, unless it has become another's."""
-    if handle is None:
-        return
-    with contextlib.suppress(OSError):
-        mine, there = os.fstat(handle), path.stat()
-        if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
-            path.unlink()
-    os.close(handle)
+            lock.beat(_content(beat))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from latentbench.paths import user_path
+from latentbench.paths import on_this_machine, place, user_path
 
 
 @dataclass(frozen=True)
 class Places:
-    """The paths of `results`, seen from the folder in which the command was typed.
+    """The paths of `results`, seen from the folder in which the command was typed, or addresses.
 
     Args:
         results: records and leaderboard.
@@ -29,12 +29,17 @@ class Places:
         Raises:
             BadInput: a path is empty or no text.
         """
-        given, optional = config.results, ("cache", "weights_dir")
+        given, optional = config.results, {"cache": place, "weights_dir": user_path}
         cache, weights = (
-            None if given[name] is None else user_path(given[name], f"results.{name}")
-            for name in optional
+            None if given[name] is None else find(given[name], f"results.{name}")
+            for name, find in optional.items()
         )
-        return cls(user_path(given.dir, "results.dir"), cache, weights)
+        return cls(place(given.dir, "results.dir"), cache, weights)
+
+    @property
+    def here(self) -> Path:
+        """The folder of what stays on this machine: logs of commands, runs of the tracker."""
+        return on_this_machine(self.results)
 
     @property
     def cells(self) -> Path:

@@ -53,7 +53,7 @@ class Job:
         record, new, there = self._record(wait)
         if new:
             places = Places.of(self.config)
-            tracking.track(self.config.tracker, places.cells / record.id, places.results)
+            tracking.track(self.config.tracker, places.cells / record.id, places.here)
         seconds = f"{sum(record.seconds.values()):.0f} s"
         where = f" on {device_in_words(record.device)}" if record.device else ""
         words = seconds + where if new or (shared and not there) else "(was there)"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -105,7 +104,7 @@ class Partial:
         """Remove the folder, if asked to."""
         if really:
             self._kept.clear()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            store.remove_folder(self.folder)
 
     def _read(self, name: str) -> bytes | None:
         if name in self._kept:

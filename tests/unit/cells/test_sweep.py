@@ -69,7 +69,8 @@ def ended(tmp_path):
             note = {"folder": str(folder), "status": status or Status.OK}
             store.write(runs / str(k) / NOTE, json.dumps(note).encode())
         hydra = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(runs)}}
-        config = OmegaConf.create({"hydra": hydra, "results": {"dir": str(tmp_path)}})
+        given = {"hydra": hydra, "results": {"dir": str(tmp_path)}, "tracker": None}
+        config = OmegaConf.create(given)
         display.start(len(jobs) if total is None else total)
         return finish(config)
 
@@ -100,7 +101,7 @@ def test_a_cell_that_left_no_note_did_not_end(ended, capsys):
 def test_a_report_that_cannot_be_written_is_an_error(ended, tmp_path, capsys):
     (tmp_path / "leaderboard.md").mkdir()
     assert ended(("a", Status.OK)) == 1
-    assert "the leaderboard could not be made" in capsys.readouterr().err
+    assert "the reports could not be made" in capsys.readouterr().err
 
 
 def test_a_fault_in_a_report_is_an_error(ended, monkeypatch, capsys):
@@ -110,7 +111,7 @@ def test_a_fault_in_a_report_is_an_error(ended, monkeypatch, capsys):
     monkeypatch.setattr(leaderboard, "write", broken)
     assert ended(("a", Status.OK)) == 1
     told = capsys.readouterr().err
-    assert "the leaderboard could not be made" in told
+    assert "the reports could not be made" in told
     assert "Traceback" in told
 
 
