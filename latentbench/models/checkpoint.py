@@ -126,10 +126,13 @@ class CheckpointDiffusion(Denoiser):
         """Return the network's output, in float32; see the base class."""
         self.evaluations.forward += len(x)
         own = condition.map(lambda v: v.to(self.dtype) if v.is_floating_point() else v)
+        x, own = _of_this_call(x.to(self.dtype)), own.map(_of_this_call)
         with self._tapped(taps), self._stance(taps):
-            out = self.call(x.to(self.dtype), timesteps, own).float()
-        if out.requires_grad:
-            out.register_hook(self._count_backward)
+            out = self.call(x, timesteps, own).float()
+        passed = [v for v in (out, x, *own.tensors.values()) if v.requires_grad]
+        if passed:  # a loss on inner maps reaches the inputs, but not by way of the output
+            count = lambda _: self._count_backward(len(x))  # noqa: E731
+            torch.autograd.graph.register_multi_grad_hook(passed, count, mode="any")
         return out
 
     def _stance(self, taps: Taps | None) -> AbstractContextManager[Any]:
@@ -139,8 +142,8 @@ class CheckpointDiffusion(Denoiser):
             return torch.compiler.set_stance("force_eager")
         return nullcontext()
 
-    def _count_backward(self, gradient: Tensor) -> None:
-        self.evaluations.backward += len(gradient)
+    def _count_backward(self, rows: int) -> None:
+        self.evaluations.backward += rows
 
     # ------------------------------------------------------------ taps
 
@@ -217,3 +220,8 @@ class CheckpointDiffusion(Denoiser):
                 self._attention[name].set_processor(processor)
         if not calls:
             raise HookNeverFired(f"{type(self.network).__name__} called no attention layer")
+
+
+def _of_this_call(v: Tensor) -> Tensor:
+    """Return a view of its own of what takes a gradient, so that hooks end with the call."""
+    return v.view_as(v) if v.requires_grad else v

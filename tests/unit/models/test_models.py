@@ -7,13 +7,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
+from torch import Tensor
 
 from latentbench.conformance import toy
 from latentbench.errors import BadInput, Incompatible, MissingWeights
 from latentbench.model import Condition
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
-from latentbench.sampling.loop import generate, guided
+from latentbench.sampling.loop import Intervention, denoise, generate, guided, plain
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,23 @@ def test_evaluations_count_rows_forward_and_backward(latent):
     with torch.enable_grad():
         latent.forward(x.requires_grad_(), t, condition).sum().backward()
     assert (latent.evaluations.forward, latent.evaluations.backward) == (forward + 6, backward + 3)
+
+
+def test_a_gradient_of_inner_maps_counts_once_though_it_leaves_the_output_out(latent):
+    class FirstMap(Intervention):
+        found: Tensor
+
+        def attention(self, step, call):
+            self.found = call.query
+            return call
+
+    x, told = torch.randn(3, *latent.latent_shape), latent.condition(("hat",) * 3, 3)
+    c = told.tensors["encoder_hidden_states"].clone()
+    backward = latent.evaluations.backward
+    for number in (1, 2):  # of calls on the same leaves
+        with torch.enable_grad():
+            leaves, maps = (x.requires_grad_(), c.requires_grad_()), FirstMap()
+            terms = plain(Condition({"encoder_hidden_states": c}))
+            denoise(latent, x, terms, grid=latent.grid(5), level=1, interventions=[maps])
+            torch.autograd.grad(maps.found.square().sum(), leaves)
+        assert latent.evaluations.backward - backward == 3 * number
