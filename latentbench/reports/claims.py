@@ -3,9 +3,14 @@
     python -m latentbench.reports.claims results/reference
 
 reads `claims.yaml` next to the records, prints the answers, and writes them as `claims.md`.
+
+    python -m latentbench.reports.claims results/reference --commands
+
+prints the commands that make the records which the claims ask for.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -273,6 +278,35 @@ def _table(heads: Sequence[str], lines: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
 
 
+def commands(claims: Sequence[Claim], results: Path) -> list[str]:
+    """Return the commands that run the claims' cells; methods of equal settings share one.
+
+    Example:
+        >>> claim = Claim("", "reconstruction n=8", "faces_ldm", "psnr", "a", "b", "higher")
+        >>> commands([claim], Path("x"))[0].partition("-m ")[2]
+        'benchmark=reconstruction benchmark.n=8 model=faces_ldm method=a,b results.dir=x'
+    """
+    asked: dict[tuple[str, str, str], list[str]] = {}
+    for claim in claims:
+        for method in (claim.first, claim.second):
+            name, _, settings = method.partition(" ")
+            names = asked.setdefault((claim.benchmark, claim.model, settings), [])
+            names += [] if name in names else [name]
+    lines = []
+    for (benchmark, model, settings), names in asked.items():
+        method = f"{','.join(names)} {settings}"
+        parts = {"benchmark": benchmark, "model": model, "method": method}
+        words = [word for group, label in parts.items() for word in _words(group, label)]
+        lines.append(shlex.join(["python", "runner.py", "-m", *words, f"results.dir={results}"]))
+    return lines
+
+
+def _words(group: str, label: str) -> list[str]:
+    """Return the words of a command that give a part as the leaderboard shows it."""
+    name, *settings = label.split()
+    return [f"{group}={name}", *(f"{group}.{setting}" for setting in settings)]
+
+
 def write(results: Path) -> str:
     """Write the answers to the claims next to the records, and return them as Markdown."""
     claims, found = read(results / FILE), list_records(results)
@@ -289,9 +323,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m latentbench.reports.claims", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("results", type=path, help=f"folder of the records and of {FILE}")
+    parser.add_argument(
+        "--commands", action="store_true", help="print the commands that make the records, and stop"
+    )
     arguments = parser.parse_args(argv)
 
     def run() -> int:
+        if arguments.commands:
+            claims = read(arguments.results / FILE)
+            print("\n".join(commands(claims, arguments.results)))
+            return 0
         print(write(arguments.results))
         return 0
 

@@ -1,5 +1,8 @@
 """Claims on planted records."""
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +14,7 @@ from latentbench.reports import claims
 from latentbench.reports.claims import Claim
 from latentbench.weights import sha256
 
-N = 30
+N, ROOT = 30, Path(__file__).parents[3]
 
 
 class Results:
@@ -146,3 +149,24 @@ def test_a_difference_that_does_not_matter_shows_nothing(tmp_path):
 def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, says):
     with pytest.raises(BadInput, match=says):
         Claim("x", "b", "m", "leak", "one", "two", sign, unit)
+
+
+@pytest.mark.parametrize("folder", ["reference", "claims_edits"])
+def test_commands_run_what_the_shipped_claims_compare(folder):
+    asked_of = claims.read(ROOT / "results" / folder / "claims.yaml")
+    lines = [shlex.split(line)[3:] for line in claims.commands(asked_of, Path("here"))]
+    words = [dict(word.split("=", 1) for word in line) for line in lines]
+    for group in ("benchmark", "model", "method"):
+        for name in {name for line in words for name in line[group].split(",")}:
+            assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), (group, name)
+    ran = {
+        (line["benchmark"], line["model"], method) for line in words
+        for method in line["method"].split(",")
+    }  # fmt: skip
+    for claim in asked_of:
+        for method in (claim.first, claim.second):
+            asked = (claim.benchmark, claim.model, method)
+            assert tuple(label.split()[0] for label in asked) in ran
+    assert {line["results.dir"] for line in words} == {"here"}
+    assert any(line.get("model.steps") == "20" for line in words)
+    assert len({tuple(line) for line in lines}) == len(lines)
