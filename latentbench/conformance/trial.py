@@ -94,13 +94,19 @@ class Trial:
         return [Edit(f"{n}+", n, words=(f"no {n}", n)) for n in self.data.attributes]
 
     def edits(self, indices: Sequence[int]) -> tuple[Batch, Edit]:
-        """Return images, and an edit whose captions differ from the images'."""
+        """Return images, and an edit whose captions add a word to the images' and lack one."""
         batch = self.data.batch("test", indices)
         goal = torch.ones(len(indices))
         targets = self.data.edited_prompts("test", indices, "hat", goal)
         pairs = zip(targets, batch.prompts or (), strict=True)
         targets = tuple(f"{t} glasses" if t == s else t for t, s in pairs)
-        return batch, Edit("hat+", "hat", 1, batch.prompts, targets)
+        targets = tuple(t.removeprefix("a ") for t in targets)
+        _, needs = self.cls.required(["edit"], self.method.config)
+        masks = None
+        if Capability.EDIT_MASKS in needs:
+            masks = torch.zeros(len(indices), *batch.images.shape[-2:])
+            masks[..., : masks.shape[-1] // 2] = 1
+        return batch, Edit("hat+", "hat", 1, batch.prompts, targets, masks)
 
     def ends(self, ids: Sequence[str]) -> tuple[Endpoint, Endpoint]:
         """Return both ends of a path per id."""
@@ -163,7 +169,7 @@ def fits(method: Option, model_name: str, verb: str) -> bool:
         return False
     spaces, needs = cls.required([verb], method.config)
     asked = {Capability.LABELS, Capability.TARGET_PROMPTS, Capability.REFERENCES}
-    given = asked | model.gives
+    given = asked | {Capability.EDIT_MASKS} | model.gives
     return not spaces - model.spaces and not needs - given
 
 

@@ -67,14 +67,14 @@ class SDEdit(Editor[DiffusionModel]):
         """Refuse strengths of less than a step."""
         if steps is not None:
             for strength in strengths:
-                self._steps_back(strength, steps)
+                steps_back(strength, steps)
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return one image per strength; strength 0 is decode(encode(image))."""
         x0, n = self.model.encode(batch.images), self.model.grid(self.steps).n
-        back = [self._steps_back(strength, n) for strength in strengths.tolist()]
+        back = [steps_back(strength, n) for strength in strengths.tolist()]
         made = {k: self.model.decode(self._repeat(x0, batch, edit, n, k)) for k in {*back}}
         return torch.stack([made[k] for k in back], 1)
 
@@ -89,16 +89,6 @@ class SDEdit(Editor[DiffusionModel]):
         for number in range(self.repeats if k else 0):
             z0 = self._pass(z0, x0, batch, edit, n - k, self._noise(batch, x0, n, number))
         return z0
-
-    def _steps_back(self, strength: float, n: int) -> int:
-        """Return how many of n steps a strength goes back."""
-        k = whole_steps(strength, n)
-        if k == 0 and strength > 0:
-            raise BadInput(
-                f"strength {strength:g} is 0 of {n} sampling steps, strengths start at {1 / n:g}; "
-                f"raise method.steps or method.max_strength, or lower benchmark.strengths"
-            )
-        return k
 
     def _pass(
         self,
@@ -134,3 +124,18 @@ class SDEdit(Editor[DiffusionModel]):
         shape = (n + 1 if self.eta > 0 else 1, *x0.shape[1:])
         stream = "sdedit" if number == 0 else f"sdedit/{number}"
         return self.streams.normal(stream, batch.ids, shape, x0.device)
+
+
+def steps_back(strength: float, n: int) -> int:
+    """Return how many of n steps a strength goes back.
+
+    Raises:
+        BadInput: less than a step, and not 0.
+    """
+    k = whole_steps(strength, n)
+    if k == 0 and strength > 0:
+        raise BadInput(
+            f"strength {strength:g} is 0 of {n} sampling steps, strengths start at {1 / n:g}; "
+            f"raise method.steps or method.max_strength, or lower benchmark.strengths"
+        )
+    return k

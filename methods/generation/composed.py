@@ -10,7 +10,7 @@ from torch import Tensor
 from latentbench.bounds import Guidance, Steps
 from latentbench.editor import Editor
 from latentbench.model import DiffusionModel
-from latentbench.sampling.loop import Term, generate
+from latentbench.sampling.loop import Intervention, Term, generate
 from latentbench.types import Capability, Concept, Space
 
 
@@ -49,17 +49,30 @@ class ComposedDiffusion(Editor[DiffusionModel]):
         noise: Float[Tensor, "b ..."] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id, from the noise of that id where none is given."""
-        model, b = self.model, len(ids)
-        scale = model.guidance if self.guidance is None else self.guidance
+        model = self.model
         x = model.prior(self.streams, ids).parts[Space.NOISE] if noise is None else noise
+        z0 = generate(
+            model, x.to(model.device), self.terms(concepts, len(ids)),
+            grid=model.grid(self.steps), interventions=self.interventions(ids, concepts),
+        )  # fmt: skip
+        return model.decode(z0)
+
+    def interventions(
+        self, ids: Sequence[str], concepts: Sequence[Concept]
+    ) -> Sequence[Intervention]:
+        """Return changes to the loop; none here."""
+        del ids, concepts
+        return ()
+
+    def terms(self, concepts: Sequence[Concept], rows: int) -> Sequence[Term]:
+        """Return the terms of the composed prediction, the empty condition's first."""
+        scale = self.model.guidance if self.guidance is None else self.guidance
         terms = [
-            Term(f"concept {k}", model.condition(one.prompts, b), self._weight(one, scale))
+            Term(f"concept {k}", self.model.condition(one.prompts, rows), self._weight(one, scale))
             for k, one in enumerate(concepts)
         ]
         total = sum(term.weight for term in terms)
-        null = Term("null", model.condition(None, b), 1 - total)
-        grid = model.grid(self.steps)
-        return model.decode(generate(model, x.to(model.device), [null, *terms], grid=grid))
+        return [Term("null", self.model.condition(None, rows), 1 - total), *terms]
 
     def _weight(self, concept: Concept, scale: float) -> float | Float[Tensor, "b 1 h w"]:
         """Return w_k, in the latents' resolution where the concept has a region."""

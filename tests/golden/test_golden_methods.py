@@ -40,7 +40,10 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
     editor.attach(model, Streams(0), cache)
     editor.fit(data, [Edit("hat+", "hat"), Edit("smile+", "smile")])
     if "edit" in editor.verbs():
-        edit = Edit("hat+", "hat", target_prompts=("a face with hat",) * 2)
+        masked = Capability.EDIT_MASKS in editor.required(["edit"], config)[1]
+        masks = torch.ones(2, 16, 16).tril() if masked else None
+        target = "hat" if name == "suppress_eot" else "a face with hat"  # which lacks no word
+        edit = Edit("hat+", "hat", target_prompts=(target,) * 2, masks=masks)
         strengths = torch.tensor([editor.max_strength])
         return editor.edit(data.batch("test", [0, 1]), edit, strengths)
     if "interpolate" in editor.verbs():

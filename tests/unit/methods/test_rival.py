@@ -24,7 +24,7 @@ def flux(tmp_path_factory):
 
 
 def attached(model, cls=Rival, **settings):
-    editor = cls(**{"steps": 4} | settings)
+    editor = cls(**{"steps": 3} | settings)
     editor.attach(model, Streams(0), Cache(None))
     return editor
 
@@ -37,14 +37,13 @@ def close(a, b, atol=1e-4):
     torch.testing.assert_close(a, b, rtol=1e-3, atol=atol)
 
 
-@pytest.mark.parametrize("name", ["latent", "flux"])
-def test_strength_0_is_the_reference_and_1_does_not_depend_on_its_neighbours(name, request):
+@pytest.mark.parametrize("name", ["latent", pytest.param("flux", marks=pytest.mark.slow)])
+def test_strength_0_is_the_reference_and_1_is_another_image(name, request):
     model = request.getfixturevalue(name)
     editor, batch, edit = attached(model), batch_of(model), Edit("x", target_prompts=TARGETS)
-    found = editor.edit(batch, edit, torch.tensor([0.0, 0.5, 1.0]))
+    found = editor.edit(batch, edit, torch.tensor([0.0, 1.0]))
     close(found[:, 0], model.decode(model.encode(batch.images)))
-    close(found[:, 2:], editor.edit(batch, edit, ONE), 1e-3)
-    assert float((found[:, 2] - found[:, 0]).abs().max()) > 1e-3
+    assert float((found[:, 1] - found[:, 0]).abs().max()) > 1e-3
 
 
 def test_without_coupling_it_is_a_prompt_swap(latent, monkeypatch):
@@ -120,7 +119,7 @@ def test_statistics_of_the_prediction_are_the_reference_s(name, request):
 
 def test_evaluations(latent):
     """The reference costs its null branch as well, once for all variations; unguided, neither."""
-    batch, n, b, v = batch_of(latent), 4, 2, 3
+    batch, n, b, v = batch_of(latent), 3, 2, 3
     for guidance, rows in ((2.0, 2), (1.0, 1)):
         editor = attached(latent, guidance=guidance)
         editor._levels(batch)
