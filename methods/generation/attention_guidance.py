@@ -123,8 +123,9 @@ class AttentionGuidance(ComposedDiffusion, ABC):
     Concepts of positive weight are joined to one prompt, in their order; those of negative weight
     stay terms of their own, as in `composed`. Of an image in which no step is needed any more, no
     step is taken (the published loops take one more); words are found by the tokenizer's offsets,
-    and only their tokens take part (there the end and padding tokens do as well); joint attention
-    is the suite's own.
+    and only their tokens take part (there the end and padding tokens do as well); maps are smoothed
+    by a Gaussian of the stated sigma .5 (the filter of the published code is one of .71); joint
+    attention is the suite's own.
     """
 
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
