@@ -203,7 +203,8 @@ def compare(recorded: Found, again: Found) -> Reproduction:
 
 def rule_between(old: Record, new: Record) -> Rule:
     """Return what may differ between two computations of a cell."""
-    names = {change.what.partition(".")[0] for change in _surroundings(old, new)}
+    changes = [change for change in _surroundings(old, new) if not _is_new_package(change)]
+    names = {change.what.partition(".")[0] for change in changes}
     changed = [name for name in ARITHMETIC if name in names]
     if not changed:
         same = "the same hardware, packages, threads and batch size"
@@ -287,6 +288,11 @@ def _surroundings(old: Record, new: Record) -> Iterator[Change]:
         yield from _differences(part, getattr(old, part), getattr(new, part))
     for way in ("forward", "backward"):
         yield from _differences(f"evaluations.{way}", old.total(way), new.total(way))
+
+
+def _is_new_package(change: Change) -> bool:
+    """Return whether a package was added or is gone: it has no part in what both computed."""
+    return change.what.startswith("packages.") and None in (change.was, change.now)
 
 
 def _differences(name: str, was: Any, now: Any) -> Iterator[Change]:

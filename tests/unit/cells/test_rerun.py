@@ -14,6 +14,7 @@ from latentbench import cli, records
 from latentbench.conformance import toy
 from latentbench.paths import CHECKOUT
 from latentbench.records import Record, cell_id
+from latentbench.reports.reproduce import rule_between
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,15 @@ def test_after_a_change_of_batch_size_rounding_is_allowed_and_no_more(ran, plant
     far = {name: replace(entry, value=entry.value + 0.1) for name, entry in scores.items()}
     code, (told,) = reproduce(capsys, planted(scores=far, batch_size=3))
     assert (code, told["verdict"]) == (1, "different")
+
+
+def test_another_version_of_a_package_allows_rounding_and_a_further_package_does_not(ran):
+    _, record = ran
+    packages = {k: v for k, v in record.environment["packages"].items() if k != "rich"}
+    fewer = replace(record, environment={**record.environment, "packages": packages})
+    assert rule_between(fewer, record).tolerance == 0
+    older = {**record.environment, "packages": {**packages, "torch": "2.0"}}
+    assert rule_between(replace(record, environment=older), record).tolerance > 0
 
 
 def test_a_record_that_was_changed_after_it_was_written_is_refused(planted, capsys):
