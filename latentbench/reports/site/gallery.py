@@ -140,7 +140,7 @@ class Gallery:
         return any(s.matched >= 0 for line in self.lines for s in line.shots if s)
 
     def _kept(self, row: Row) -> dict[Key, dict[str, Any]]:
-        images = pd.read_parquet(row.folders[0] / IMAGES).to_dict("records")
+        images = _images(row.folders[0])
         values = _values(row, self.figures)
         found: dict[Key, dict[str, Any]] = {}
         for image in images:
@@ -176,7 +176,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     They are named by their content, so that a source that many cells have is one file.
     """
     found: dict[str, bytes] = {}
-    for image in pd.read_parquet(folder / IMAGES).to_dict("records"):
+    for image in _images(folder):
         single = [image[name] for name in ("source", "region", "reconstruction")]
         many = [data for name in ("outputs", "truths", "ends") for data in image[name]]
         found |= {_src(data): data for data in (*single, *many) if data is not None}
@@ -186,6 +186,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def _page(gallery: Gallery) -> bytes:
     page = f"{board_slug(gallery.board)}.html"
     return render("gallery.html", root="../", here="overview", gallery=gallery, page=page)
+
+
+def _images(folder: Path) -> list[dict[str, Any]]:
+    """Return what was kept of each image; by its bytes, as a folder may be an address."""
+    table = pd.read_parquet(io.BytesIO((folder / IMAGES).read_bytes()))
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def _shots(image: Mapping[str, Any], values: Sequence[float | None]) -> Shots:
