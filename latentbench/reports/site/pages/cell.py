@@ -140,15 +140,12 @@ def _groups(record: Record, columns: dict[str, Column]) -> dict[str, Any] | None
 def _phases(record: Record) -> list[tuple[str, float, int, int, int]]:
     """Return seconds and evaluations of each phase: forward, backward, spared."""
     names = dict.fromkeys([*record.seconds, *record.evaluations])
-    ways = ("forward", "backward", "spared")
-    return [
-        (
-            name,
-            record.seconds.get(name, 0.0),
-            *(record.evaluations.get(name, {}).get(way, 0) for way in ways),
-        )
-        for name in sorted(names, key=lambda name: -record.seconds.get(name, 0.0))
-    ]
+    made = []
+    for name in sorted(names, key=lambda name: -record.seconds.get(name, 0.0)):
+        counts = record.evaluations.get(name, {})
+        forward, backward, spared = (counts.get(k, 0) for k in ("forward", "backward", "spared"))
+        made.append((name, record.seconds.get(name, 0.0), forward, backward, spared))
+    return made
 
 
 def _samples(folder: Path) -> dict[str, Any] | None:
