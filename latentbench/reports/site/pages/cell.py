@@ -12,7 +12,6 @@ import pandas as pd
 from latentbench.records import (
     EFFECT,
     GRID,
-    GROUPS,
     HEADLINE,
     Record,
     ScoreEntry,
@@ -82,7 +81,7 @@ def _files(folder: Path, record: Record, values: dict[str, Any]) -> Made:
         "cell.html",
         root="../",
         record=record,
-        command=f"python runner.py {shlex.join(_words(record))}",
+        command=f"python runner.py {shlex.join(record.words())}",
         picture=f"pictures/{name}.webp" in made,
         json_file=f"cells/{name}.json",
         groups=_groups(record, values["columns"]),
@@ -93,12 +92,6 @@ def _files(folder: Path, record: Record, values: dict[str, Any]) -> Made:
         **values,
     )
     return made | {f"cells/{name}.html": page}
-
-
-def _words(record: Record) -> list[str]:
-    """Return what follows ``python runner.py`` to compute the cell."""
-    choices = [f"{group}={record.names[group]}" for group in GROUPS]
-    return [*choices, *(f"++{text}" for text in record.overrides), f"seed={record.seed}"]
 
 
 def _lines(record: Record, columns: dict[str, Column]) -> list[dict[str, Any]]:
