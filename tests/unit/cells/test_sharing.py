@@ -25,7 +25,7 @@ from latentbench.records import Record, Status
 
 SMALL = ("model=faces_ddpm", "dataset=faces", "model.steps=2", "runtime.batch_size=2")
 REAL = {
-    "generation": ("benchmark=generation", "method=plain", "metric=[frechet]", "benchmark.n=6"),
+    "generation": ("benchmark=generation", "method=plain", "metric=[vendi]", "benchmark.n=6"),
     "attribute_editing": (
         "benchmark=attribute_editing_quick", "method=noise_direction", "metric=[psnr]",
         "benchmark.n=5", "benchmark.calibration_n=3",
