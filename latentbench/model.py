@@ -98,7 +98,8 @@ class AttentionCall:
         value: same shape as key.
         scale: factor on the dot product before the softmax.
         project: recomputes (key, value) from another context ``[rows, tokens, d]``.
-        context: what keys and values were projected from, ``[rows, tokens, d]``.
+        context: what the layer's own keys and values were projected from, ``[rows, tokens, d]``;
+            an earlier intervention may have replaced them by more or fewer.
         text: how many of the context's tokens, its last ones, are the prompt's: all in
             cross-attention, none in self-attention, the rest after the image's in joint attention.
         made: returns the output that an earlier intervention has made, where one has.
@@ -111,7 +112,7 @@ class AttentionCall:
     value: Float[Tensor, "r h m d"]
     scale: float
     project: Callable[[Tensor], tuple[Tensor, Tensor]]
-    context: Float[Tensor, "r m e"]
+    context: Float[Tensor, "r c e"]
     text: int = 0
     made: Callable[[], Tensor] | None = None
 

@@ -147,7 +147,7 @@ class BlendedLatentDiffusion(Editor[DiffusionModel]):
         z_init: Float[Tensor, "b c h w"],
         batch: Batch,
         edit: Edit,
-        masks: Float[Tensor, "b h w"],
+        masks: Float[Tensor, "b H W"],
         start: int,
     ) -> Float[Tensor, "b c h w"]:
         """Return the clean latents of a blended sampling chain from level `start`."""
@@ -175,9 +175,9 @@ class BlendedLatentDiffusion(Editor[DiffusionModel]):
     def _decoded(
         self,
         z: Float[Tensor, "b c h w"],
-        images: Float[Tensor, "b 3 h w"],
-        masks: Float[Tensor, "b 1 h w"],
-    ) -> Float[Tensor, "b 3 h w"]:
+        images: Float[Tensor, "b 3 H W"],
+        masks: Float[Tensor, "b 1 H W"],
+    ) -> Float[Tensor, "b 3 H W"]:
         """Return the images of latents, their background as the setting says."""
         made = self.model.decode(z)
         if self.background == "paste":
@@ -190,10 +190,10 @@ class BlendedLatentDiffusion(Editor[DiffusionModel]):
     def _tuned(
         self,
         z: Float[Tensor, "1 c h w"],
-        made: Float[Tensor, "1 3 h w"],
-        image: Float[Tensor, "1 3 h w"],
-        mask: Float[Tensor, "1 1 h w"],
-    ) -> Float[Tensor, "1 3 h w"]:
+        made: Float[Tensor, "1 3 H W"],
+        image: Float[Tensor, "1 3 H W"],
+        mask: Float[Tensor, "1 1 H W"],
+    ) -> Float[Tensor, "1 3 H W"]:
         """Return one latent's image by a decoder that was fitted to the source outside the mask."""
         with self.model.borrowed("decoder") as weights:
             adam = torch.optim.Adam(weights, self.learning_rate)
