@@ -11,7 +11,7 @@ SOURCES := latentbench hydra_plugins methods metrics benchmarks agreement calibr
 SHAPED := $(addprefix tests/unit/,benchmarks methods sampling) benchmarks metrics methods
 UNSHAPED := tests latentbench agreement calibration $(patsubst tests/%,--ignore=tests/%,$(filter tests/%,$(SHAPED)))
 
-.PHONY: setup launchers docs demo reference test test-slow browser soak calibration agreement check format lock clean
+.PHONY: setup launchers extras docs demo reference test test-slow browser soak calibration agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -19,8 +19,11 @@ setup: .venv/installed ## install everything from the lock file into .venv
 	$(UV) sync --frozen --compile-bytecode --python $(PYTHON)
 	touch $@
 
-launchers: setup ## install the engines of launch=ray and launch=slurm, and MkDocs, whose types are checked too
-	$(UV) sync --frozen --inexact --extra ray --extra slurm --group docs
+launchers: setup ## install the engines of launch=ray and launch=slurm
+	$(UV) sync --frozen --inexact --extra ray --extra slurm
+
+extras: setup ## install all that some target or choice needs, whose types are checked
+	$(UV) sync --frozen --inexact --extra ray --extra slurm --group docs --group browser
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
@@ -57,7 +60,7 @@ agreement: setup ## compare figures with reference implementations; writes docs/
 	$(UV) sync --frozen --inexact --group agreement
 	$(RUN) -m agreement
 
-check: launchers ## format, lint, types
+check: extras ## format, lint, types
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/pyright
