@@ -2,16 +2,21 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 
 from vl_convert import javascript_bundle
 
+from latentbench import store
+from latentbench.content import content_hash
 from latentbench.errors import LatentbenchError
+from latentbench.index import FOLDER
 from latentbench.reports.site.contents import Contents
 from latentbench.reports.site.pieces import Piece
 
+EMBED = "window.vegaEmbed = vegaEmbed;"
 EXPORTS = re.compile(r"export\s*\{([^{}]*)\};?")
 
 
@@ -30,9 +35,17 @@ def _datatables() -> dict[str, bytes]:
     return {"assets/datatables.js": as_script(module, "DataTable").encode()}
 
 
-@cache  # it takes seconds
+@cache
 def _vega() -> dict[str, bytes]:
-    return {"assets/vega.js": javascript_bundle("window.vegaEmbed = vegaEmbed;").encode()}
+    """Return the bundle, which takes seconds to make and so is kept in the checkout's cache."""
+    key = f"vega of vl-convert {version('vl-convert-python')}: {EMBED}"
+    place = FOLDER / "scripts" / f"{content_hash(key)[:16]}.sealed"
+    script = store.read_sealed(place, key)
+    if script is None:
+        script = javascript_bundle(EMBED).encode()
+        with suppress(OSError):  # made again next time
+            store.write_sealed(place, key, script)
+    return {"assets/vega.js": script}
 
 
 def as_script(module: str, name: str) -> str:
