@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from latentbench.command import count
 from latentbench.records import list_records
 from latentbench.reports.site.build import build
 from latentbench.reports.site.contents import Contents
@@ -29,12 +30,12 @@ IDLE = (
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Time a large site.")
+    parser.add_argument("--cells", type=count, default=1000)
+    parser.add_argument("--galleries", type=count, default=200)
+    asked = parser.parse_args()
     from chromium import Browser, started  # pyright: ignore[reportMissingImports]
 
-    parser = argparse.ArgumentParser(description="Time a large site.")
-    parser.add_argument("--cells", type=int, default=1000)
-    parser.add_argument("--galleries", type=int, default=200)
-    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         results, site = Path(name, "results"), Path(name, "site")
         plant(results, asked.cells, asked.galleries)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLAIMS, README = "latentbench.reports.claims", "latentbench.reports.readme"
 CLI, ZOO = "latentbench.cli", "latentbench.zoo.__main__"
 SPEED, OVERHEAD, TIME = "perf.metric_speed", "perf.cell_overhead", "perf.time_to_message"
-STARTUP = "perf.startup"
+STARTUP, SITE = "perf.startup", "perf.site_opening"
 AGREEMENT = "agreement.__main__"
 FOLDERS = (
     "latentbench",
@@ -44,7 +44,7 @@ WRONG = {
         "leaderboard --results FILE": "no record below",
         "leaderboard --results FOLDER": "make demo",
         "leaderboard --results": "expected one argument",
-        "leaderboard --results=": "the path is empty",
+        "leaderboard --results=": "--results is empty, got ''; give a path",
         "leaderboard more": "unrecognized arguments: more",
         "reproduce": "required: cells",
         "reproduce acme --results RESULTS --sample 0": "must be a whole number of 1 or more",
@@ -112,6 +112,7 @@ WRONG = {
     SPEED: {"frechett": "no part 'frechett'; known: frechet", "--repeats 3": "unrecognized"},
     TIME: {"--every 0": "must be a whole number of 1 or more", "--groups seed": "invalid choice"},
     STARTUP: {"--cells 0": "must be a whole number of 1 or more", "more": "unrecognized"},
+    SITE: {"--cells 0": "must be a whole number of 1 or more", "more": "unrecognized"},
     OVERHEAD: {"modle=faces_ddpm": "unknown setting 'modle'; did you mean model",
                "model.steps=0": "model.steps must be a whole number from 1 to 1000; got 0"},
 }  # fmt: skip

@@ -28,12 +28,13 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classifier", "tracker")
 NUMBERS = (math.nan, math.inf, -math.inf, 10**30, -(10**30))
 ZERO = {  # settings that mean something at zero
-    "blend_start", "correlation", "cross_replace", "dilate", "embedded_guidance", "empty_share",
-    "entangled", "eta", "explore", "forward_steps", "gamma", "guidance", "guidance_source",
-    "guidance_target", "inversion_guidance", "iterations", "memory", "noise_level", "other_seed",
+    "alpha", "blend_start", "correlation", "cross_replace", "damping", "dilate",
+    "embedded_guidance", "empty_share", "entangled", "eta", "explore", "forward_steps", "gamma",
+    "guidance", "guidance_source", "guidance_target", "guided_share", "inversion_guidance",
+    "iterations", "k", "keep", "least", "memory", "moves", "noise_level", "other_seed",
     "per_dimension", "reweight", "seed", "self_replace", "skip", "source_guidance", "start",
-    "t5_tokens", "tau_attention", "tau_f", "threshold", "tolerance", "types", "warmup",
-    "window_start",
+    "t5_tokens", "t_align", "t_early", "tau_attention", "tau_f", "threshold", "tolerance",
+    "types", "until", "updates", "warmup", "window_start",
 }  # fmt: skip
 NEGATIVE = {"other_seed", "reweight"}
 ABOVE_ZERO = {

@@ -176,7 +176,7 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "leaderboard.html").mkdir()
     done = run(tmp_path, *ACME, "model=acme", "method=acme")
     assert done.returncode == 1
-    assert "the leaderboard could not be made" in done.stderr
+    assert "the reports could not be made" in done.stderr
     assert len(cells(tmp_path)) == 1
 
 

@@ -40,7 +40,7 @@ def needs_engine(words):
 
 @pytest.mark.parametrize("words", [
     pytest.param(CORES, id="cores", marks=pytest.mark.slow),
-    pytest.param(RAY, id="ray"),
+    pytest.param(RAY, id="ray", marks=pytest.mark.slow),
     pytest.param(SLURM, id="slurm", marks=pytest.mark.slow),
     pytest.param(DEBUG, id="debug"),
 ])  # fmt: skip

@@ -83,7 +83,7 @@ def test_workers_share_the_batches_and_leave_the_bytes_of_one(tmp_path, calls, s
     assert alone == ["fit", *["run"] * 6, "setup"]
     assert together(tmp_path / "shared", shards) == [False] * (shards - 1) + [True]
     assert sorted(name for name, _ in calls) == alone
-    assert len({thread for name, thread in calls if name == "run"}) == shards
+    assert len({thread for name, thread in calls if name == "run"}) > 1
     assert left(tmp_path / "shared") == left(tmp_path / "alone")
 
 

@@ -110,6 +110,7 @@ def by_dtype(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_scores_in_bfloat16_stay_near_those_in_float32(by_dtype):
     """Tolerances: PSNR 1 dB, SSIM .03, identity cosine .03; and they do differ."""
     full, half = by_dtype["float32"].scores, by_dtype["bfloat16"].scores

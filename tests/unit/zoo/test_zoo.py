@@ -156,6 +156,7 @@ def test_figures_may_differ_by_the_tolerance_and_by_one_image():
 # ---------------------------------------------------------------- loading through diffusers
 
 
+@pytest.mark.slow
 def test_pixel_pipeline_loads_and_samples():
     pipeline = DDPMPipeline.from_pretrained(weights.folder("faces_ddpm"))
     assert sum(p.numel() for p in pipeline.unet.parameters()) < 3.5e6
@@ -163,6 +164,7 @@ def test_pixel_pipeline_loads_and_samples():
     assert images.shape == (2, 3, 32, 32) and images.isfinite().all()
 
 
+@pytest.mark.slow
 def test_latent_pipeline_loads_and_samples():
     folder = weights.folder("faces_ldm")
     pipeline = faces_ldm.load(folder)
