@@ -69,6 +69,7 @@ def batches(results):
     return [p for p in paths if not (p.parents[1] / "record.json").exists()]
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_goes_on_where_it_stopped(tmp_path):
     """A finished cell is kept, the running one goes on at its batch, the rest is computed."""
     words = ("-m", *ACME, "model=acme,acme_double", "method=acme", "++method.seconds=0.5")

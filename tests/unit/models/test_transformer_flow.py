@@ -176,6 +176,7 @@ def test_a_row_does_not_depend_on_its_neighbours(flow):
     assert torch.equal(generate(flow, x, both), generate(flow, x, both))
 
 
+@pytest.mark.slow
 def test_inversion_leads_back(flow):
     free = guided(flow.condition(PROMPTS, 2), Condition(), 1.0)
     grid, z = flow.grid(200), 0.5 * noise(flow)

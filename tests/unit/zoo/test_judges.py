@@ -88,10 +88,12 @@ def leaks(judge):
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 def test_each_factor_is_felt(leaks):
     assert leaks.diagonal().min() > 0.55
 
 
+@pytest.mark.slow
 def test_the_other_factors_are_not_felt(leaks):
     """Not 0 for a perfect judge either: a hat hides hair."""
     others = leaks[~torch.eye(len(leaks), dtype=torch.bool)]
@@ -130,6 +132,7 @@ def test_damage_blurs_readings_gradually(judge, images, factors, kind):
 
 
 @pytest.mark.parametrize("change", [None, "glasses", "yaw", "hat"])
+@pytest.mark.slow
 def test_people_are_told_apart(judge, change):
     """Two photos of each of 60 people who were never seen: equal error rate below 1%."""
     found = measures.identity_figures(judge, 60, change=change)
@@ -138,6 +141,7 @@ def test_people_are_told_apart(judge, change):
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.slow
 def test_distances_rise_with_damage(judge, real, kind):
     reference, whole = real
     sets = [whole, *(features(judge, damaged(kind, strength)) for strength in (0.5, 0.95))]

@@ -67,6 +67,7 @@ def test_latent_model_gives_the_image_of_stable_diffusion_pipeline(guidance):
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["inner", "outer"])
+@pytest.mark.slow
 def test_end_frames_of_attention_interpolation_are_plain_generation(mode):
     model, streams = LatentDiffusion(path="faces_ldm", steps=4, guidance=3.0), Streams(0)
     path, plain = AttentionInterpolation(mode=mode, warmup=1.0), PlainSampling()

@@ -193,6 +193,7 @@ def test_each_word_is_one_token():
 # ---------------------------------------------------------------- judges
 
 
+@pytest.mark.slow
 def test_factors_respond_monotonically(judge):
     base = faces.sample_factors("test", torch.arange(10))
     for name in faces.FACTOR_NAMES:
@@ -302,6 +303,7 @@ def test_a_loss_that_is_not_finite_stops(tmp_path):
         training.train(module, lambda s, g: module.weight.sum() / 0, plan, root=tmp_path)
 
 
+@pytest.mark.slow
 def test_recipe_trains_saves_and_verifies(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "WEIGHTS_ROOT", tmp_path / "weights")
     small = {"architecture": "ConvolutionalJudge", "name": "zoo1", "channels": [8, 8, 8, 8]}
