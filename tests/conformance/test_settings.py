@@ -28,7 +28,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classifier", "tracker")
 NUMBERS = (math.nan, math.inf, -math.inf, 10**30, -(10**30))
 ZERO = {  # settings that mean something at zero
-    "alpha", "blend_start", "correlation", "cross_replace", "damping", "dilate",
+    "alpha", "blend_start", "correlation", "cross_replace", "damping", "dilate", "drop",
     "embedded_guidance", "empty_share", "entangled", "eta", "explore", "forward_steps", "gamma",
     "guidance", "guidance_source", "guidance_target", "guided_share", "inversion_guidance",
     "iterations", "k", "keep", "least", "memory", "moves", "noise_level", "other_seed",
