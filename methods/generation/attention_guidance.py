@@ -128,6 +128,7 @@ class AttentionGuidance(ComposedDiffusion, ABC):
     attention is the suite's own.
     """
 
+    small: ClassVar[Mapping[str, int]] = {"moves": 1}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "compose": frozenset({Space.NOISE, Space.TEXT, Space.TOKEN_MAPS})
     }
@@ -138,11 +139,11 @@ class AttentionGuidance(ComposedDiffusion, ABC):
     def __init__(
         self,
         *,
-        steps: Steps | None,
-        guidance: Guidance | None,
-        scale: float,
-        guided_share: float,
-        moves: int,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
+        scale: Positive = 20.0,
+        guided_share: Share = 0.5,
+        moves: Annotated[int, between(0, 1000)] = 20,
     ) -> None:
         super().__init__(steps=steps, guidance=guidance)
         self.scale, self.guided_share, self.moves = scale, guided_share, moves
@@ -204,20 +205,6 @@ class AttendAndExcite(AttentionGuidance):
     """
 
     paper = "Attend-and-Excite: Attention-Based Semantic Guidance, section 4"
-    small: ClassVar[Mapping[str, int]] = {"moves": 1}
-
-    def __init__(
-        self,
-        *,
-        steps: Steps | None = None,
-        guidance: Guidance | None = None,
-        scale: Positive = 20.0,
-        guided_share: Share = 0.5,
-        moves: Annotated[int, between(0, 1000)] = 20,
-    ) -> None:
-        super().__init__(
-            steps=steps, guidance=guidance, scale=scale, guided_share=guided_share, moves=moves
-        )
 
     def targets(self) -> Mapping[float, float]:
         """Return the published targets."""
@@ -259,7 +246,6 @@ class Conform(AttentionGuidance):
     """
 
     paper = "CONFORM: Contrast is All You Need For High-Fidelity Text-to-Image Models, section 3"
-    small: ClassVar[Mapping[str, int]] = {"moves": 1}
 
     def __init__(
         self,
