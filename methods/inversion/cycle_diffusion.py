@@ -95,7 +95,7 @@ class CycleDiffusion(NoiseMapEditor):
         super().check(data, steps, strengths)
         if self.target_model is not None and steps is not None:
             for strength in strengths:
-                _steps_of(strength, steps - self._start(steps))
+                _steps_of(strength, steps - self.start(steps))
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
@@ -118,7 +118,7 @@ class CycleDiffusion(NoiseMapEditor):
         if self.target_model is None:
             return strength
         grid = self.model.grid(self.steps)
-        n = grid.n - self._start(grid.n)
+        n = grid.n - self.start(grid.n)
         return whole_steps(strength, n) / n
 
     def _translated(

@@ -90,7 +90,7 @@ class NoiseMapEditor(Editor[DiffusionModel]):
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse a skip that leaves no step, and as many etas as there are not steps."""
         if steps is not None:
-            self._start(steps)
+            self.start(steps)
 
     @abstractmethod
     def draw_levels(
@@ -101,7 +101,7 @@ class NoiseMapEditor(Editor[DiffusionModel]):
     def invert(self, batch: Batch) -> Latent:
         """Return x at level `start` and the noise maps from there on, cached; see `decode`."""
         grid = self.model.grid(self.steps)
-        start = self._start(grid.n)
+        start = self.start(grid.n)
 
         def make() -> dict[str, Tensor]:
             x = self.draw_levels(grid, self.model.encode(batch.images), batch, start)
@@ -134,7 +134,7 @@ class NoiseMapEditor(Editor[DiffusionModel]):
         """Return the codes' images under prompts between source and target."""
         return self._decode(self.invert(batch), edit.target_prompts, strengths)
 
-    def _start(self, n: int) -> int:
+    def start(self, n: int) -> int:
         """Return the level of a sampler of n steps that the code starts at."""
         start = self.skip if isinstance(self.skip, int) else whole_steps(self.skip, n)
         if start >= n:
