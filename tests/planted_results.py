@@ -27,17 +27,23 @@ class Planted:
         results: folder.
         images: images per cell.
         kept: of them those that are kept as pictures.
+        split: what the ids of images begin with.
+        groups: of edits.
     """
 
-    def __init__(self, results: Path, images: int = 12, kept: int = 4) -> None:
+    def __init__(
+        self, results: Path, images: int = 12, kept: int = 4, split: str = "test",
+        groups: tuple[str, ...] = GROUPS,
+    ) -> None:  # fmt: skip
         self.results, self.images, self.kept = results, images, kept
+        self.split, self.groups = split, groups
 
     def edits(self, method: str, quality: float = 0.5, **changes) -> Record:
         """Write a cell of edits: three strengths, then the best and the matched one."""
         rng = np.random.default_rng([int(quality * 1000), changes.get("seed", 0)])
         rows = [
             {
-                "id": f"test/{k}", "group": group, "output": s, "strength": strength,
+                "id": f"{self.split}/{k}", "group": group, "output": s, "strength": strength,
                 "headline": s == 3, "effect": s == 4,
                 "error_zoo1": (2 - quality) * (1 + 0.2 * abs(strength - 2)) + rng.normal(0, 0.1),
                 "error_zoo2": (2 - quality) * (1 + 0.2 * abs(strength - 2)) + rng.normal(0, 0.1),
@@ -46,19 +52,19 @@ class Planted:
                 "id_zoo1": 0.9 - 0.1 * strength * (1 - quality) + rng.normal(0, 0.01),
             }
             for k in range(self.images)
-            for group in GROUPS
-            for s, strength in enumerate((*STRENGTHS, 1.5 + 0.1 * GROUPS.index(group), 2.5))
+            for group in self.groups
+            for s, strength in enumerate((*STRENGTHS, 1.5 + 0.1 * self.groups.index(group), 2.5))
         ]  # fmt: skip
-        strengths = [(*STRENGTHS, 1.5 + 0.1 * j, 2.5) for j in range(len(GROUPS))]
+        strengths = [(*STRENGTHS, 1.5 + 0.1 * j, 2.5) for j in range(len(self.groups))]
         pictures = [
             {
-                "id": f"test/{k}", "group": group, "source": flat(k, 0), "region": None,
+                "id": f"{self.split}/{k}", "group": group, "source": flat(k, 0), "region": None,
                 "reconstruction": flat(k, 1),
                 "outputs": [flat(k, s, quality) for s in strengths[j]],
                 "truths": [flat(k, 9)] * 5, "strengths": list(strengths[j]), "main": 3,
                 "effect": 4, "ends": [],
             }
-            for j, group in enumerate(GROUPS)
+            for j, group in enumerate(self.groups)
             for k in range(self.kept)
         ]  # fmt: skip
         table = pd.DataFrame(rows)
@@ -74,7 +80,7 @@ class Planted:
         rng = np.random.default_rng(int(quality * 1000))
         rows = [
             {
-                "id": f"test/{k}", "group": "noise", "output": t, "strength": np.nan,
+                "id": f"{self.split}/{k}", "group": "noise", "output": t, "strength": np.nan,
                 "headline": True,
                 "path_error_zoo1": 1 - quality * t * (FRAMES - 1 - t) / 4 + rng.normal(0, 0.05),
                 "path_error_zoo2": 1 - quality * t * (FRAMES - 1 - t) / 4 + rng.normal(0, 0.05),
@@ -84,7 +90,7 @@ class Planted:
         ]  # fmt: skip
         pictures = [
             {
-                "id": f"test/{k}", "group": "noise", "source": None, "region": None,
+                "id": f"{self.split}/{k}", "group": "noise", "source": None, "region": None,
                 "reconstruction": None, "outputs": [flat(k, t, quality) for t in range(FRAMES)],
                 "truths": [flat(k, t) for t in range(FRAMES)], "strengths": [], "main": -1,
                 "effect": -1, "ends": [flat(k, 0), flat(k, FRAMES - 1)],

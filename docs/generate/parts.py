@@ -6,13 +6,14 @@ The prose of a page is the docstring of its class, which mkdocstrings renders.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import Any
 
 import yaml
 
 from docs.generate.strips import strip
 from latentbench import records, weights
-from latentbench.cells.catalogue import sound
+from latentbench.cells.catalogue import heading, sound
 from latentbench.option import Option
 from latentbench.paths import CHECKOUT
 from latentbench.reports.boards import Board, Row, boards
@@ -166,10 +167,9 @@ def _metric(same: Sequence[Option], lines: Sequence[Line]) -> Page:
 
 def _model(one: Option, lines: Sequence[Line]) -> Page:
     mine = _with(lines, "model", [one.name])
-    says, _ = _yaml("model", one)
     parts = [
         f"# {one.name}",
-        says,
+        heading("model", one.name),
         f"Spaces: {_words(one.cls.spaces)}. It takes: {_words(one.cls.gives) or 'nothing'}.",
         *_card(one),
         DOCSTRING.format(target=one.target),
@@ -207,11 +207,14 @@ def _settings(group: str, same: Sequence[Option]) -> Iterator[str]:
     first = same[0]
     yield "## Settings"
     yield f"`{group}={first.name}`, with the defaults:"
-    yield f"```yaml\n{_yaml(group, first)[1]}\n```"
+    yield f"```yaml\n{_yaml(group, first)}\n```"
     if len(same) > 1:
-        rows = [[f"`{group}={one.name}`", _difference(one, first)] for one in same[1:]]
+        rows = [
+            [f"`{group}={one.name}`", heading(group, one.name), _difference(one, first)]
+            for one in same[1:]
+        ]
         yield "Variants, each with its own name:"
-        yield _pipes(["name", "differs by"], rows)
+        yield _pipes(["name", "what it is", "differs by"], rows)
 
 
 def _difference(one: Option, first: Option) -> str:
@@ -285,15 +288,10 @@ def _card(one: Option) -> Iterator[str]:
 # ---------------------------------------------------------------- words
 
 
-def _yaml(group: str, one: Option) -> tuple[str, str]:
-    """Return the comment at the head of an option's yaml, and the rest of it."""
+def _yaml(group: str, one: Option) -> str:
+    """Return an option's yaml without the comment at its head."""
     text = (CHECKOUT / "conf" / group / f"{one.name}.yaml").read_text(encoding="utf-8").strip()
-    head: list[str] = []
-    rest = text.splitlines()
-    while rest and rest[0].startswith("#"):
-        line = rest.pop(0)
-        head += [] if "@package" in line else [line.lstrip("# ")]
-    return "\n".join(head), "\n".join(rest)
+    return "\n".join(dropwhile(lambda line: line.startswith("#"), text.splitlines()))
 
 
 def _labels(row: Row) -> list[str]:

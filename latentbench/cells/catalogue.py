@@ -7,6 +7,7 @@ changes.
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from hydra import compose
@@ -22,6 +23,7 @@ from latentbench.errors import BadInput, unknown
 from latentbench.metric import Metric
 from latentbench.model import LatentModel
 from latentbench.option import Option
+from latentbench.paths import CHECKOUT
 
 BASES: Mapping[str, type[Any]] = {
     "benchmark": Benchmark,
@@ -114,6 +116,19 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     if "_target_" not in given:
         raise BadInput("its yaml has no _target_")
     return {str(k): None if v == "???" else v for k, v in given.items() if k not in FACTS}
+
+
+def heading(group: str, name: str) -> str:
+    """Return what the comment at the head of an option's yaml says, in one line.
+
+    Args:
+        group: folder of conf/.
+        name: of the option; one of a plug-in has no file here, and gives an empty string.
+    """
+    file = CHECKOUT / "conf" / group / f"{name}.yaml"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in lines if "@package" not in line)
 
 
 def _or_fault(make: Callable[[], Any]) -> Any:

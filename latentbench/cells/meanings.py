@@ -81,12 +81,14 @@ def _of_metric(one: Option) -> dict[str, Any]:
 
 
 def _of_method(one: Option) -> dict[str, Any]:
+    from latentbench.cells import catalogue
+
     text, verbs = inspect.getdoc(one.cls) or "", sorted(one.cls.verbs())
     asked = {verb: one.cls.required([verb], one.config) for verb in verbs}
     arguments = SECTION.search(text)
     return {
         "name": one.cls.__name__,
-        "idea": _paragraph(text),
+        "idea": catalogue.heading("method", one.name) or _paragraph(text),
         "paper": one.cls.paper,
         "scope": one.cls.scope,
         "requires": {verb: sorted(map(str, spaces)) for verb, (spaces, _) in asked.items()},

@@ -102,7 +102,8 @@ def grid(rows: Sequence[Row]) -> UInt8[np.ndarray, "h w 3"]:
         np.concatenate([_words(row, line.shape[1], width), _pad(line, line.shape[0], width)])
         for row, line in zip(rows, lines, strict=True)
     ]
-    columns = [np.concatenate(parts[k : k + GRID_ROWS]) for k in range(0, len(parts), GRID_ROWS)]
+    high = -(-len(parts) // -(-len(parts) // GRID_ROWS))  # columns of about the same height
+    columns = [np.concatenate(parts[k : k + high]) for k in range(0, len(parts), high)]
     return np.concatenate([_pad(column, columns[0].shape[0], width) for column in columns], 1)
 
 

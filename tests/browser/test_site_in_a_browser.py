@@ -16,11 +16,6 @@ QUALITIES = {"fair": 0.5, "good": 0.9, "poor": 0.1}
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a site of three editing methods, two path methods and a skipped cell."""
-    from latentbench.records import list_records
-    from latentbench.reports.site.build import build
-    from latentbench.reports.site.contents import Contents
-    from latentbench.reports.site.meanings import Meanings
-
     results, folder = (tmp_path_factory.mktemp(name) for name in ("results", "site"))
     planted = Planted(results)
     for method, quality in QUALITIES.items():
@@ -29,8 +24,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         planted.paths(method, QUALITIES[method])
     planted.edits("fair", 0.55, seed=1)
     planted.skipped("odd", "odd has no edit <b>verb</b>")
-    build(Contents.of(list_records(results), Meanings(), results), folder)
+    build(results, folder)
     return folder
+
+
+def build(results: Path, folder: Path) -> None:
+    """Write the site of a results folder."""
+    from latentbench.records import list_records
+    from latentbench.reports.site import build
+    from latentbench.reports.site.contents import Contents
+    from latentbench.reports.site.meanings import Meanings
+
+    build.build(Contents.of(list_records(results), Meanings(), results), folder)
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +111,8 @@ def test_a_row_leads_to_its_cell(browser, pages):
     browser.click("table.figures tbody th a")
     browser.until("location.pathname.includes('/cells/')")
     assert "good" in browser.all("h1")[0]
+    browser.click(".links a[href*=gallery]")
+    browser.until("document.querySelector('table.gallery')")
 
 
 def test_charts_are_drawn_and_a_point_leads_to_its_cell(browser, pages):
@@ -183,7 +190,7 @@ def test_two_methods_are_compared(browser, pages):
     verdict = "document.querySelector('.verdict').textContent"
     assert "good is better" in browser.until(verdict)
     browser.choose("[name=a]", "poor")
-    browser.until(f"{verdict}.includes('First minus second +')")
+    browser.until(f"{verdict}.includes('minus') && {verdict}.includes(': +')")
     browser.choose("[name=figure]", "leak_zoo1")
     browser.until(f"{verdict}.startsWith('leak_zoo1')")
     browser.until("document.querySelectorAll('#pairs svg path[aria-label]').length >= 12")
@@ -192,10 +199,58 @@ def test_two_methods_are_compared(browser, pages):
     assert "a=poor" in browser.run("return location.hash")
 
 
+def test_a_long_table_shows_its_first_rows_and_all_when_asked(browser):
+    browser.open("index.html")
+    browser.until("document.querySelector('table.figures.dataTable')")
+    browser.run(
+        "const row = document.querySelector('table.figures tbody tr');"
+        "for (let k = 0; k < 150; k++) row.parentElement.append(row.cloneNode(true));"
+        "const button = document.createElement('button'); button.className = 'rows';"
+        "row.closest('section').append(button)"
+    )
+    rows = "document.querySelector('table.figures').tBodies[0].rows"
+    shown = f"[...{rows}].filter(row => row.offsetHeight).length"
+    assert browser.run(f"return {shown}") == 100
+    browser.click("button.rows")
+    assert browser.run(f"return {shown}") > 150
+
+
+def test_words_of_users_run_nothing(browser, tmp_path):
+    evil = "<script>window.hit=1</script><img src=x onerror=window.hit=1>'\"&"
+    planted = Planted(tmp_path / "results", split=evil, groups=("smile+", evil))
+    planted.edits("good", 0.9)
+    planted.edits(evil, 0.2)
+    planted.paths("good", 0.9)
+    planted.paths(evil, 0.2)
+    folder = tmp_path / "site"
+    build(tmp_path / "results", folder)
+    browser = type(browser)(browser.driver, folder)  # whose test takes the complaints
+    for page in sorted(folder.rglob("*.html")):
+        browser.open(page.relative_to(folder).as_posix())
+        for summary in range(len(browser.all("details > summary", "tagName"))):
+            browser.run("document.querySelectorAll('details')[arguments[0]].open = true", summary)
+        browser.drawn()
+        if page.stem.endswith("-gallery"):
+            browser.click("button.zoom")
+            browser.until("document.querySelector('dialog.zoomed').open")
+        if page.stem.endswith("-compare"):
+            browser.until("document.querySelectorAll('table.largest tbody tr').length")
+        if browser.all("table.samples", "tagName"):
+            browser.until("document.querySelector('table.samples td')")
+            assert evil in browser.run("return document.body.textContent")
+        browser.run("for (const e of document.querySelectorAll('[data-tip]')) e.click?.()")
+        assert browser.run("return window.hit ?? null") is None, page
+        assert not browser.all("img[src=x]", "src"), page
+    assert browser.complaints() == []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 420])
 def test_pages_fit_their_window(browser, pages, width, theme):
-    for name, page in {"overview": "index.html", **pages}.items():
+    cell = next((browser.site / "cells").glob("*.html")).name
+    others = {"overview": "index.html", "methods": "methods.html", "claims": "claims.html"}
+    others |= {"method": "methods/good.html", "cell": f"cells/{cell}"}
+    for name, page in (others | pages).items():
         browser.open(page, width, theme)
         browser.drawn()
         assert browser.run("return document.documentElement.dataset.theme") == theme

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from latentbench.records import EFFECT, HEADLINE, IMAGES
+from latentbench.records import EFFECT, HEADLINE, IMAGES, Record
 from latentbench.reports.boards import Board, Row
 from latentbench.reports.site.contents import Contents, board_slug, slug
 from latentbench.reports.site.pieces import Piece
@@ -102,7 +102,7 @@ class Gallery:
 
     def __init__(self, board: Board) -> None:
         self.board = board
-        self.rows = [row for row in board.rows if IMAGES in row.first.files]
+        self.rows = [row for row in board.rows if is_in(row.first)]
         self.figures = [name for name in board.figures if any(_has(row, name) for row in self.rows)]
 
     @property
@@ -163,6 +163,11 @@ def pieces(contents: Contents) -> Iterator[Piece]:
         page = address(board)
         keys = [contents.keys[row.first.id] for row in board.rows]
         yield Piece(page, keys, lambda page=page, gallery=gallery: {page: _page(gallery)})
+
+
+def is_in(record: Record) -> bool:
+    """Return whether a record kept pictures, which its board's gallery shows."""
+    return IMAGES in record.files
 
 
 def address(board: Board) -> str:

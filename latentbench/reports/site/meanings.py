@@ -31,7 +31,7 @@ class MethodWords:
 
     Args:
         name: its class.
-        idea: first paragraph of its docstring.
+        idea: what its yaml says at its head, or the first paragraph of its docstring.
         paper: title and section that it follows.
         scope: "image", "global" or "model".
         requires: verb -> spaces that a model must have.

@@ -64,6 +64,7 @@ class Line:
     name: str
     method: str
     model: str
+    model_name: str
     board: str
     cells: Sequence[str]
     rank: str
@@ -195,6 +196,7 @@ def _line(board: Board, k: int, scales: dict[str, tuple[float, float]], meanings
         name,
         method,
         board.model,
+        row.first.names["model"],
         f"boards/{board_slug(board)}.html",
         [record.id for record in row.records],
         "" if rank == "-" else rank,

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from latentbench.reports.site.contents import slug
 
@@ -21,6 +22,16 @@ def render(template: str, root: str, here: str = "", **values: Any) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def breakable(text: str) -> Markup:
+    """Return a name, escaped, that may be broken after its underscores.
+
+    Example:
+        >>> breakable("edit_friendly_ddpm")
+        Markup('edit_<wbr>friendly_<wbr>ddpm')
+    """
+    return Markup("_<wbr>").join(map(escape, text.split("_")))
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
@@ -30,5 +41,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(slug=slug)
+    made.filters.update(slug=slug, breakable=breakable)
     return made

@@ -53,8 +53,8 @@ def test_many_groups_stand_in_columns(tmp_path):
     keeper.save(tmp_path)
     grid = np.asarray(Image.open(tmp_path / records.GRID))
     line = 2 * pictures.MARGIN + pictures.SMALLEST
-    assert grid.shape == (8 * line, 3 * 4 * pictures.SMALLEST, 3)
-    assert (grid[3 * line :, 8 * pictures.SMALLEST :] == 255).all()  # 19 = 8 + 8 + 3
+    assert grid.shape == (7 * line, 3 * 4 * pictures.SMALLEST, 3)
+    assert (grid[5 * line :, 8 * pictures.SMALLEST :] == 255).all()  # 19 = 7 + 7 + 5
 
 
 def test_a_picture_too_large_for_its_format_is_thinned():

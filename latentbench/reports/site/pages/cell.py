@@ -20,6 +20,7 @@ from latentbench.records import (
 )
 from latentbench.reports.boards import Board
 from latentbench.reports.leaderboard import header, places
+from latentbench.reports.site import gallery
 from latentbench.reports.site.contents import Contents, board_slug, slug
 from latentbench.reports.site.pieces import Made, Piece
 from latentbench.reports.site.tables import (
@@ -47,6 +48,7 @@ def pieces(contents: Contents) -> Iterator[Piece]:
         board = place[0] if place else boards.get(record.id)
         values = {
             "board": board and f"boards/{board_slug(board)}.html",
+            "gallery": gallery.address(place[0]) if place and gallery.is_in(record) else "",
             "rank": _rank(place),
             "columns": {f: column(e, f, contents.meanings) for f, e in record.scores.items()},
             "question": contents.meanings.benchmark(record.names["benchmark"]).question,

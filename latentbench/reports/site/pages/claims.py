@@ -26,8 +26,9 @@ class Answer:
         says: the claim, or the group.
         where: benchmark, model and data set.
         figure: what is compared.
-        first: the method that the claim is about, and its figure.
-        second: what it is compared with, and its figure.
+        first: the method that the claim is about.
+        second: the method that it is compared with.
+        values: the figure of each; empty where they cannot be compared.
         toward: "higher" or "lower", as is claimed of the first.
         word: the answer in a word or two.
         detail: what else the answer says.
@@ -48,6 +49,7 @@ class Answer:
     figure: str
     first: str
     second: str
+    values: Sequence[str]
     toward: str
     word: str
     detail: str
@@ -74,17 +76,20 @@ def answers(cases: Sequence[Case]) -> list[Answer]:
 
 
 def _answer(case: Case) -> Answer:
-    says, where, figure, first, second, gap, n, fits, p, words = case.line()
+    says, where, figure, *both, gap, n, fits, p, words = case.line()
+    names, values = (case.claim.first, case.claim.second), []
+    if case.comparison is not None and case.p is not None:
+        values = [text.removeprefix(f"{name}: ") for name, text in zip(names, both, strict=True)]
     word, _, detail = words.partition(": ")
     pooled = case.group == POOLED
     half = _half(case)
     return Answer(
-        slug(f"{case.claim.says} {where} {figure} {first.partition(':')[0]} {case.group}"),
+        slug(f"{case.claim.says} {where} {figure} {case.claim.first} {case.group}"),
         says if pooled else case.group,
         where,
         figure,
-        first,
-        second,
+        *names,
+        values,
         case.claim.first_is,
         word,
         detail,

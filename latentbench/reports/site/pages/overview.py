@@ -9,6 +9,7 @@ from latentbench.reports.site.tables import Table, tables
 from latentbench.reports.site.templating import render
 
 PAGE = "index.html"
+FEW = 12  # boards whose links stand side by side; more are folded away
 
 
 def pieces(contents: Contents) -> Iterator[Piece]:
@@ -25,10 +26,11 @@ def _page(contents: Contents, found: list[Table]) -> bytes:
         root="",
         here="overview",
         tables=found,
+        few=FEW,
         cells=len(contents.found),
         methods=sorted({record.names["method"] for _, record in contents.found}),
         models=len({record.names["model"] for _, record in contents.found}),
-        model_names=sorted({line.model for line in lines}),
+        model_names=sorted({line.model_name for line in lines}),
         spaces=sorted({space for line in lines for space in line.spaces}),
         needs=sorted({need for line in lines for need in line.needs}),
     )

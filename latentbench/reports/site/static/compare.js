@@ -20,7 +20,7 @@
   window.latentbench.compared = (name, data) => waiting[name](data);
 
   const number = value => value === null || value === undefined ? "–" : String(+value.toPrecision(3));
-  const signed = value => (value > 0 ? "+" : "") + number(value);
+  const signed = value => (value > 0 ? "+" : "") + number(value).replace("-", "−");
 
   const verdict = (data, i, j, what) => {
     if (i === j) return "Choose two methods.";
@@ -31,8 +31,8 @@
     const difference = turn * test.difference;
     const better = (difference > 0) === what.better ? methods[i].name : methods[j].name;
     const answer = test.apart ? `${better} is better` : "not told apart";
-    return `${what.name}: ${answer}. First minus second ${signed(difference)}, ${range}, p = ${number(test.p)} ` +
-      `corrected for all pairs of the board, ${test.n} images.`;
+    return `${what.name}: ${answer}. ${methods[i].name} minus ${methods[j].name}: ${signed(difference)}, ${range}, p = ${number(test.p)} ` +
+      `corrected for the number of pairs, ${test.n} images.`;
   };
 
   const axis = (field, title) => ({ field, type: "quantitative", title, scale: { zero: false } });

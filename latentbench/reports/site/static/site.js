@@ -17,15 +17,22 @@
   }
 
   const figures = [...document.querySelectorAll("table.figures")];
+  const idle = window.requestIdleCallback ?? setTimeout; // a large table takes a while: the page is shown first
   const seen = new IntersectionObserver(entries => {
-    for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); make(entry.target); }
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      idle(() => make(target));
+    }
   }, { rootMargin: "300px" });
   figures.forEach(table => seen.observe(table));
 
+  // buttons that show what is folded away: columns, or rows
   document.addEventListener("click", event => {
-    const button = event.target.closest?.("button.all");
+    const button = event.target.closest?.("button.all, button.rows");
     if (!button) return;
-    const all = button.closest("section").querySelector("table.figures").classList.toggle("all");
+    const table = button.closest("section").querySelector("table.figures");
+    const all = table.classList.toggle(button.matches(".all") ? "all" : "whole");
     button.setAttribute("aria-pressed", all);
     button.textContent = all ? button.dataset.fewer : button.dataset.more;
   });
