@@ -21,6 +21,7 @@ from latentbench.model import Condition, Evaluations
 from latentbench.models.denoiser import Denoiser
 from latentbench.models.diffusion_autoencoder import CodePrior, SemanticEncoder
 from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
+from latentbench.models.scorer import Scorer
 from latentbench.models.vae import VectorAutoencoder
 from latentbench.parameterization import Grid, variance_preserving_grid
 from latentbench.streams import Streams
@@ -349,6 +350,26 @@ class ToyData(Dataset):
         factors = batch.factors.clone()
         factors[:, FACTORS.index(factor)] = values
         return factors
+
+
+class PatternScorer(Scorer):
+    """Reads the planted patterns in images, and their words in captions."""
+
+    def __init__(self) -> None:
+        super().__init__("patterns", "cpu")
+
+    def fingerprint(self) -> str:
+        """Return its name: it has no weights."""
+        return "patterns"
+
+    def read_image(self, images: Tensor) -> Tensor:
+        """Return how much of each factor's pattern is in each image."""
+        planted = torch.stack([pattern(name, images.shape[-1]) for name in FACTORS])
+        return torch.einsum("bchw,fchw->bf", images, planted)
+
+    def read_text(self, captions: Sequence[str]) -> Tensor:
+        """Return 1 for each factor that a caption names."""
+        return torch.tensor([[float(w in c.split()) for w in FACTORS] for c in captions])
 
 
 # ---------------------------------------------------------------- a benchmark that only asks

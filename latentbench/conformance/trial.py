@@ -16,6 +16,7 @@ from latentbench.streams import Streams
 from latentbench.types import SUBJECT, Batch, Capability, Concept, Edit, Endpoint, Space
 
 NAMES = ("a", "b", "c")  # ids of what has no image yet
+TOYS = {"scorer": Capability.SCORER, "model": Capability.SECOND_MODEL}  # what parts give
 WORDS = {"a": "a face with hat", "b": "smile", "c": "glasses"}
 
 
@@ -66,8 +67,14 @@ class Trial:
     def attached(self, seed: int = 0) -> Editor:
         """Return the method with its model, not fitted."""
         editor = self.build()
-        editor.attach(self.model, Streams(seed), self.cache)
+        editor.attach(self.model, Streams(seed), self.cache, self.parts())
         return editor
+
+    def parts(self) -> dict[str, Any]:
+        """Return what its settings name: a toy scorer, and the toy model as a second one."""
+        made = {"scorer": toy.PatternScorer, "model": lambda: self.model}
+        config = self.settings()
+        return {k: made[group]() for k, group in self.cls.others.items() if config.get(k)}
 
     @cached_property
     def editor(self) -> Editor:
@@ -130,7 +137,7 @@ class Trial:
         if self.verb == "interpolate":
             return (*self.ends(ids), 4)
         if self.verb == "compose":
-            prompts = tuple(self.prompts(ids) or ())
+            prompts = tuple(WORDS[i] for i in ids)
             return ids, [Concept(prompts), Concept(("hat",) * len(ids), -0.5)]
         if self.verb == "personalise":
             references = self.data.batch("test", [5, 6])
@@ -169,7 +176,8 @@ def fits(method: Option, model_name: str, verb: str) -> bool:
         return False
     spaces, needs = cls.required([verb], method.config)
     asked = {Capability.LABELS, Capability.TARGET_PROMPTS, Capability.REFERENCES}
-    given = asked | {Capability.EDIT_MASKS} | model.gives
+    named = {TOYS[group] for k, group in cls.others.items() if method.config.get(k)}
+    given = asked | {Capability.EDIT_MASKS} | model.gives | named
     return not spaces - model.spaces and not needs - given
 
 

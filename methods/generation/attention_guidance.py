@@ -176,12 +176,7 @@ class AttentionGuidance(ComposedDiffusion, ABC):
 
     def groups(self, concepts: Sequence[Concept]) -> Int[Tensor, "b m"]:
         """Return which concept each token of the joined prompts is of, -1 where it is no word."""
-        rows = []
-        for prompts in zip(*(one.prompts for one in concepts), strict=True):
-            owner = [k for k, prompt in enumerate(prompts) for _ in words_of(prompt)]
-            tokens = self.model.prompt_tokens(" ".join(prompts))
-            rows.append([-1 if w is None else owner[w] for part in tokens for w in part.words])
-        return torch.tensor(rows)
+        return tokens_of_concepts(self.model, concepts)
 
 
 class AttendAndExcite(AttentionGuidance):
@@ -308,6 +303,16 @@ def smoothed(maps: Float[Tensor, "b p m"]) -> Float[Tensor, "b p m"]:
     rows, columns = square.shape[:2]
     flat = torch.nn.functional.conv2d(square.flatten(0, 1)[:, None], kernel[None, None])
     return flat.unflatten(0, (rows, columns)).flatten(2).transpose(1, 2)
+
+
+def tokens_of_concepts(model: DiffusionModel, concepts: Sequence[Concept]) -> Int[Tensor, "b m"]:
+    """Return which concept each token of the joined prompts is of, -1 where it is no word."""
+    rows = []
+    for prompts in zip(*(one.prompts for one in concepts), strict=True):
+        owner = [k for k, prompt in enumerate(prompts) for _ in words_of(prompt)]
+        tokens = model.prompt_tokens(" ".join(prompts))
+        rows.append([-1 if w is None else owner[w] for part in tokens for w in part.words])
+    return torch.tensor(rows)
 
 
 def joined(concepts: Sequence[Concept]) -> tuple[str, ...]:

@@ -66,18 +66,35 @@ class ComposedDiffusion(Editor[DiffusionModel]):
 
     def terms(self, concepts: Sequence[Concept], rows: int) -> Sequence[Term]:
         """Return the terms of the composed prediction, the empty condition's first."""
-        scale = self.model.guidance if self.guidance is None else self.guidance
-        terms = [
-            Term(f"concept {k}", self.model.condition(one.prompts, rows), self._weight(one, scale))
-            for k, one in enumerate(concepts)
-        ]
-        total = sum(term.weight for term in terms)
-        return [Term("null", self.model.condition(None, rows), 1 - total), *terms]
+        return composed_terms(self.model, concepts, rows, self.guidance)
 
-    def _weight(self, concept: Concept, scale: float) -> float | Float[Tensor, "b 1 h w"]:
-        """Return w_k, in the latents' resolution where the concept has a region."""
-        w = scale * concept.weight
-        if concept.region is None:
-            return w
-        size = self.model.latent_shape[-2:]
-        return w * F.interpolate(concept.region[:, None], size, mode="area").to(self.model.device)
+
+def composed_terms(
+    model: DiffusionModel, concepts: Sequence[Concept], rows: int, guidance: float | None
+) -> list[Term]:
+    """Return the terms of concepts, the empty condition's first.
+
+    Args:
+        model: the denoiser that they are for.
+        concepts: what an image should show.
+        rows: number of images.
+        guidance: scale of all weights; None is the model's guidance.
+    """
+    scale = model.guidance if guidance is None else guidance
+    terms = [
+        Term(f"concept {k}", model.condition(one.prompts, rows), _weight(model, one, scale))
+        for k, one in enumerate(concepts)
+    ]
+    total = sum(term.weight for term in terms)
+    return [Term("null", model.condition(None, rows), 1 - total), *terms]
+
+
+def _weight(
+    model: DiffusionModel, concept: Concept, scale: float
+) -> float | Float[Tensor, "b 1 h w"]:
+    """Return w_k, in the latents' resolution where the concept has a region."""
+    w = scale * concept.weight
+    if concept.region is None:
+        return w
+    size = model.latent_shape[-2:]
+    return w * F.interpolate(concept.region[:, None], size, mode="area").to(model.device)

@@ -37,7 +37,9 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
         config = compose(overrides=[f"+method={name}"]).method
     editor = instantiate({**config, **{k: v for k, v in SMALL.items() if k in config}})
     data = toy.ToyData()
-    editor.attach(model, Streams(0), cache)
+    toys = {"scorer": toy.PatternScorer, "model": lambda: model}
+    parts = {k: toys[group]() for k, group in editor.others.items() if config.get(k)}
+    editor.attach(model, Streams(0), cache, parts)
     editor.fit(data, [Edit("hat+", "hat"), Edit("smile+", "smile")])
     if "edit" in editor.verbs():
         masked = Capability.EDIT_MASKS in editor.required(["edit"], config)[1]

@@ -15,7 +15,6 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import unknown
 from latentbench.model import DiffusionModel
-from latentbench.models.scorer import Scorer
 from latentbench.sampling.loop import Intervention, Recorder, Step, denoise, generate, plain
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Latent, Space
@@ -184,23 +183,6 @@ class Asyrp(Editor[DiffusionModel]):
 # ---------------------------------------------------------------- what must hold
 
 
-class PatternScorer(Scorer):
-    """Reads the planted patterns in images, and their words in captions."""
-
-    def __init__(self) -> None:
-        super().__init__("patterns", "cpu")
-
-    def fingerprint(self) -> str:
-        return "patterns"
-
-    def read_image(self, images: Tensor) -> Tensor:
-        planted = torch.stack([toy.pattern(name, images.shape[-1]) for name in toy.FACTORS])
-        return torch.einsum("bchw,fchw->bf", images, planted)
-
-    def read_text(self, captions: Sequence[str]) -> Tensor:
-        return torch.tensor([[float(w in c.split()) for w in toy.FACTORS] for c in captions])
-
-
 DATA, WORDS = toy.ToyData(), ("face", "face hat")
 HAT = Edit("hat+", "hat", words=WORDS)
 STRENGTHS = torch.tensor([0.0, 1.0])
@@ -208,7 +190,7 @@ STRENGTHS = torch.tensor([0.0, 1.0])
 
 def attached(model, **settings) -> Asyrp:
     editor = Asyrp(**settings)
-    editor.attach(model, Streams(0), Cache(None), {"scorer": PatternScorer()})
+    editor.attach(model, Streams(0), Cache(None), {"scorer": toy.PatternScorer()})
     return editor
 
 
