@@ -114,7 +114,9 @@ def test_a_model_that_lacks_a_required_space_is_refused(name):
                 gives: ClassVar = frozenset(home.gives - {need})
 
             asks = toy.Asks(verb=verb, gives=set(Capability) - {need})
-            poor = replace(parts(name, verb, Poorer), dataset=Poor(), benchmark=asks)
+            alone = {k: v for k, v in method.config.items() if k not in method.cls.others}
+            own = parts(name, verb, Poorer)
+            poor = replace(own, settings=alone, dataset=Poor(), benchmark=asks)
             assert need in (poor.misfit() or "")
 
 
