@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Units:
-    """Independent values whose mean is a figure, one per image or path.
+    """Independent values whose mean is a figure, one per image or path; or many such rows at once.
 
     The interval joins two: Student's t, and Hall's, which corrects it for skewness. The first holds
     for symmetric laws with heavy tails, the second for skewed ones. The skewness of few values is
@@ -45,89 +46,98 @@ class Units:
     the t law's quantiles for the normal law's. Deviations: the union and the enlarged skewness.
 
     Args:
-        values: one per unit ``[n]``, all finite.
-        common: number of units that share the most common value; counted if not given.
+        values: one per unit ``[n]``, all finite. With leading axes ``[..., n]`` everything that is
+            returned has these axes; each row is treated as it would be alone.
+        common: number of units that share the most common value ``[...]``; counted if not given.
 
     Example:
         >>> low, high = Units(np.arange(9.0)).interval()
         >>> round(low, 2), round(high, 2)
         (1.89, 6.11)
+        >>> Units(np.arange(18.0).reshape(2, 9)).value.tolist()
+        [4.0, 13.0]
     """
 
     values: Array
-    common: int = -1
+    common: Any = None
 
     def __post_init__(self) -> None:
-        if self.common < 0:
+        if self.common is None:
             object.__setattr__(self, "common", _most_common(self.values))
 
     @property
     def n(self) -> int:
         """Number of units."""
-        return len(self.values)
+        return self.values.shape[-1]
 
     @property
-    def value(self) -> float:
+    def value(self) -> Any:
         """The figure: the mean."""
-        return float(self.values.mean())
+        return self.values.mean(-1)
+
+    @property
+    def have_interval(self) -> Any:
+        """Whether an interval would hold."""
+        enough = (self.n >= FEWEST) & (self.n - self.common >= FEWEST_APART)
+        return enough & (self._spread() > 0)
 
     def why_no_interval(self) -> str:
-        """Return why no interval would hold, in words, or an empty string."""
+        """Return why no interval of the only row would hold, in words, or an empty string."""
+        if self.have_interval:
+            return ""
         if self.n < FEWEST:
             return f"{self.n} images, at least {FEWEST} needed"
-        apart = self.n - self.common
-        if apart < FEWEST_APART:
+        if self.n - self.common < FEWEST_APART:
             return (
                 f"{self.common} of {self.n} images read the same, at least {FEWEST_APART} others "
                 "needed"
             )
-        return "all images read the same" if self._spread() == 0 else ""
+        return "all images read the same"
 
-    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+    def interval(self, level: float = LEVEL) -> tuple[Any, Any]:
         """Return the interval that misses the truth with probability `level`."""
         quantile = float(special.stdtrit(self.n - 1, 1 - level / 2))
         spread, mean, skew = self._spread(), self.value, self._skewness()
         low, high = (mean - spread * _untransform(sign * quantile, skew, self.n)
                      for sign in (1, -1))  # fmt: skip
-        if self._tied:
-            return low, high
         half = quantile * spread / np.sqrt(self.n - 1)
-        return float(min(low, mean - half)), float(max(high, mean + half))
+        return (
+            np.where(self._tied, low, np.minimum(low, mean - half))[()],
+            np.where(self._tied, high, np.maximum(high, mean + half))[()],
+        )
 
-    def p(self) -> float:
+    def p(self) -> Any:
         """Return the two-sided p-value of a true mean of 0."""
-        return max(self.tail(), self.smallest_p())
+        return np.maximum(self.tail(), self.smallest_p())
 
-    def tail(self) -> float:
+    def tail(self) -> Any:
         """Return the p-value without its lower bound, for values that are near to normal."""
-        spread = self._spread()
-        if spread == 0:
-            return float(self.value == 0)
-        student = self.value / spread
+        spread, mean = self._spread(), self.value
+        student = mean / _or_one(spread)
         skewed = _transform(student, self._skewness(), self.n)
-        smaller = min(abs(student) * np.sqrt(self.n - 1), abs(skewed))
-        return float(2 * special.stdtr(self.n - 1, -smaller))
+        smaller = np.minimum(abs(student) * np.sqrt(self.n - 1), abs(skewed))
+        tails = 2 * special.stdtr(self.n - 1, -smaller)
+        return np.where(spread > 0, tails, mean == 0)[()]
 
-    def smallest_p(self) -> float:
+    def smallest_p(self) -> Any:
         """Return the smallest p-value that so many units other than 0 can give."""
-        return min(1.0, 2.0 ** (1 - int(np.count_nonzero(self.values))))
+        return np.minimum(1.0, 2.0 ** (1 - np.count_nonzero(self.values, axis=-1)))
 
     @property
-    def _tied(self) -> bool:
+    def _tied(self) -> Any:
         return self.common >= max(2, TIED * self.n)
 
-    def _spread(self) -> float:
+    def _spread(self) -> Any:
         """Return the standard deviation, with n in the denominator."""
-        spread = float(self.values.std())
-        return spread if spread > ROUNDING * float(np.abs(self.values).max()) else 0.0
+        spread = self.values.std(-1)
+        return spread * (spread > ROUNDING * np.abs(self.values).max(-1))
 
-    def _skewness(self) -> float:
+    def _skewness(self) -> Any:
         """Return the skewness, enlarged where n is small and the values are not tied."""
         spread = self._spread()
-        if spread == 0:
-            return 0.0
-        skew = float((((self.values - self.value) / spread) ** 3).mean())
-        return skew if self._tied else skew * (1 + SMALL_SAMPLE / self.n)
+        scaled = (self.values - self.value[..., None]) / _or_one(spread)[..., None]
+        skew = (scaled**3).mean(-1) * (spread > 0)
+        return np.where(self._tied, skew, skew * (1 + SMALL_SAMPLE / self.n))[()]
 
 
 def row_units(sums: Array, counts: Array) -> Units:
@@ -138,34 +148,35 @@ def row_units(sums: Array, counts: Array) -> Units:
     Source: Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 2.
 
     Args:
-        sums: sum over the rows of each cluster ``[n]``.
+        sums: sum over the rows of each cluster ``[..., n]``.
         counts: number of rows of each cluster ``[n]``, 1 or more.
 
     Example:
         >>> row_units(np.array([1.0, 3.0]), np.array([2.0, 2.0])).values.tolist()
         [0.5, 1.5]
     """
-    n, total, rows = len(sums), sums.sum(), counts.sum()
-    mean, common = total / rows, _most_common(sums / counts)
+    n, total, rows = sums.shape[-1], sums.sum(-1), counts.sum()
+    mean, common = (total / rows)[..., None], _most_common(sums / counts)
     if n == 1:
-        return Units(np.array([mean]), common)
-    values = n * mean - (n - 1) * (total - sums) / (rows - counts)
-    return Units(values + (mean - values.mean()), common)
+        return Units(mean, common)
+    values = n * mean - (n - 1) * (total[..., None] - sums) / (rows - counts)
+    return Units(values + (mean - values.mean(-1, keepdims=True)), common)
 
 
-def jackknife_units(value: float, replicates: Sequence[float] | Array) -> Units:
+def jackknife_units(value: float | Array, replicates: Sequence[float] | Array) -> Units:
     """Return the jackknife's pseudo-values of a statistic of sets, one per group of images.
 
     Args:
-        value: the figure, from all data.
-        replicates: the figure without each of G disjoint groups of equal size.
+        value: the figure, from all data ``[...]``.
+        replicates: the figure without each of G disjoint groups of equal size ``[..., G]``.
 
     Example:
         >>> jackknife_units(1.0, [0.5, 1.5]).values.tolist()
         [1.5, 0.5]
     """
     reps = np.asarray(replicates, dtype=float)
-    return Units(value + (len(reps) - 1) * (reps.mean() - reps))
+    moved = (reps.shape[-1] - 1) * (reps.mean(-1, keepdims=True) - reps)
+    return Units(np.asarray(value)[..., None] + moved)
 
 
 def jackknife(value: float, replicates: Sequence[float] | Array) -> tuple[float, float] | None:
@@ -249,20 +260,32 @@ def clustered_wilson(hits: Array, rows: Array) -> tuple[float, float]:
     return wilson(rate * total / effect, total / effect)
 
 
-def _most_common(values: Array) -> int:
-    """Return how many values are the most common one."""
-    return int(np.unique(values, return_counts=True)[1].max()) if len(values) else 0
+def _most_common(values: Array) -> Any:
+    """Return how many values of each row are the most common one."""
+    if not values.shape[-1]:
+        return np.zeros(values.shape[:-1], int)[()]
+    ordered = np.sort(values, -1)
+    place = np.arange(values.shape[-1])
+    fresh = np.ones(values.shape, bool)
+    fresh[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    first = np.maximum.accumulate(np.where(fresh, place, 0), -1)  # of the equal ones, by place
+    return (place - first).max(-1) + 1
 
 
-def _transform(student: float, skew: float, n: int) -> float:
+def _or_one(spread: Any) -> Any:
+    """Return a spread as a divisor: 1 where it is 0."""
+    return spread + (spread == 0)
+
+
+def _transform(student: Any, skew: Any, n: int) -> Any:
     """Return Hall's transform of mean / standard deviation, near to t distributed."""
     cubic = student + skew * student**2 / 3 + skew**2 * student**3 / 27 + skew / (6 * n)
-    return float(np.sqrt(n) * cubic)
+    return np.sqrt(n) * cubic
 
 
-def _untransform(quantile: float, skew: float, n: int) -> float:
+def _untransform(quantile: float, skew: Any, n: int) -> Any:
     """Return the mean / standard deviation whose transform is this."""
-    scaled = quantile / np.sqrt(n)
-    if abs(skew) < 1e-8:
-        return float(scaled)
-    return float(3 / skew * (np.cbrt(1 + skew * (scaled - skew / (6 * n))) - 1))
+    scaled, straight = quantile / np.sqrt(n), abs(skew) < 1e-8
+    bent = np.where(straight, 1.0, skew)[()]
+    hall = 3 / bent * (np.cbrt(1 + bent * (scaled - bent / (6 * n))) - 1)
+    return np.where(straight, scaled, hall)[()]

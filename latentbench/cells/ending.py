@@ -2,7 +2,7 @@
 
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from latentbench.cells.sweep import NOTE, come_back
 from latentbench.errors import LatentbenchError
 from latentbench.paths import on_this_machine, place
 from latentbench.records import Status
-from latentbench.reports import leaderboard, tracking
-from latentbench.reports.boards import boards
+from latentbench.reports import claims, leaderboard, tracking
+from latentbench.reports.boards import Board, Found, boards
 from latentbench.reports.site.build import FOLDER, build
 from latentbench.reports.site.contents import Contents
 
@@ -46,23 +46,17 @@ def finish(config: DictConfig) -> int:
     come_back()
     display.stop()
     notes = list(_notes(config.hydra))
-    read = [
-        (note, folder := place(note["folder"], "results.dir"), records.read(folder))
-        for note in notes
-    ]
-    faults = [f"{folder} has lost its record" for note, folder, record in read
-              if record is None and note["status"] == Status.OK]  # fmt: skip
+    found = records.list_records(place(config.results.dir, "results.dir"))
+    there = {record.id for _, record in found}
+    faults = [f"{note['folder']} has lost its record" for note in notes
+              if note["id"] not in there and note["status"] == Status.OK]  # fmt: skip
     missing = (display.total or len(notes)) - len(notes)
     faults += [f"{missing} of {display.total} cells did not end"] if missing else []
     for fault in faults:
         display.say(fault, "red")
-    ended = [(folder, record) for _, folder, record in read if record is not None]
-    reports = (
-        _made("the table", lambda: leaderboard.show(boards(ended), display.console)),
-        _made("the reports", lambda: _write(config)),
-    )
+    reported = _reported(config, found, {note["id"] for note in notes})
     failed = any(note["status"] == Status.FAILED for note in notes)
-    return int(failed or bool(faults) or not all(reports))
+    return int(failed or bool(faults) or not reported)
 
 
 def _notes(hydra: Any) -> Iterator[dict[str, str]]:
@@ -74,12 +68,33 @@ def _notes(hydra: Any) -> Iterator[dict[str, str]]:
         yield json.loads(path.read_text())
 
 
-def _write(config: DictConfig) -> None:
+def _reported(config: DictConfig, found: Sequence[Found], cells: Collection[str]) -> bool:
+    """Show the command's own cells and write the reports; return whether that could be done.
+
+    Args:
+        config: the command's.
+        found: all records of the folder of results.
+        cells: ids of the command's own.
+    """
+    try:
+        made = boards(found)
+        leaderboard.show(made, display.console, cells)
+        _write(config, found, made)
+    except Exception as error:
+        if not isinstance(error, LatentbenchError | OSError):
+            traceback.print_exc()
+        display.say(
+            f"the reports could not be made; what is there is of an earlier run: {error}", "red"
+        )
+        return False
+    return True
+
+
+def _write(config: DictConfig, found: Sequence[Found], made: Sequence[Board]) -> None:
     results = place(config.results.dir, "results.dir")
     here = on_this_machine(results)
-    found = records.list_records(results)
     words = meanings(record for _, record in found)
-    contents = Contents.of(found, words, results)
+    contents = Contents(found, made, words, results / claims.FILE)
     pages = leaderboard.write(contents.boards, results)
     display.say(f"leaderboard: {pages[0]}  (also {', '.join(p.name for p in pages[1:])})")
     first = build(contents, here / FOLDER)
@@ -90,15 +105,3 @@ def _write(config: DictConfig) -> None:
     if runs.is_dir():
         display.say(f"W&B runs:    {runs}  (upload: wandb sync {runs}/*run-*)")
     display.say(f"report site: {first}")
-
-
-def _made(what: str, make: Callable[[], None]) -> bool:
-    """Return whether a report could be made; tell why where it could not."""
-    try:
-        make()
-    except Exception as error:
-        if not isinstance(error, LatentbenchError | OSError):
-            traceback.print_exc()
-        display.say(f"{what} could not be made; what is there is of an earlier run: {error}")
-        return False
-    return True

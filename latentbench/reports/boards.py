@@ -1,6 +1,6 @@
 """Boards: what a leaderboard shows, worked out from records and samples, in no format yet."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations
@@ -15,14 +15,21 @@ from latentbench.content import content_hash
 from latentbench.intervals import FEWEST, Array, Units, jackknife_units, row_units
 from latentbench.means import Mean, crossed_mean, jackknife_mean
 from latentbench.records import Record, ScoreEntry, Status, read_samples
-from latentbench.reports.comparison import Comparison, Ranking, compare, compare_sets, kendall
+from latentbench.reports.comparison import (
+    Comparison,
+    Numbers,
+    Ranking,
+    compare_all,
+    compare_sets,
+    kendall,
+)
 
 Found = tuple[Path, Record]
-Numbers = npt.NDArray[np.intp]
 KEYS = ["id", "group", "output"]  # what makes a row of samples
 ROW_KEYS = ["seed", "id", "group"]  # what its outputs share, over several seeds
 ROUNDING = 1e-6  # of a figure's largest value on the board: smaller differences count as none
 JUDGES = ("zoo1", "zoo2")  # the one that scores, and the one that is asked whether it agrees
+AT_ONCE = 2**20  # differences of rows that are held in memory at a time
 SHARE = 0.01  # of a figure's median size: the smallest difference that matters where none is stated
 STRENGTH_DIGITS = 4  # to which two strengths of different edits are one
 AGREE = 0.7  # Kendall's tau below which the judges disagree
@@ -91,7 +98,7 @@ class Row:
         series = self.values(figure)
         if series is None:
             return None
-        found = _units(*_places(series.index), series.to_numpy())
+        found = _known_units(*_places(series.index), series.to_numpy())
         if found is None or found[0].shape[1] < FEWEST or len(found[0]) < len(values):
             return None
         table, common = found
@@ -100,13 +107,27 @@ class Row:
     def values(self, figure: str) -> pd.Series | None:
         """Return the values that the score is a mean of, by (seed, id, group, output)."""
         parts: dict[int, pd.Series] = {}
-        for record, samples in zip(self.records, self.samples, strict=True):
-            entry = record.scores.get(figure)
+        for k, record in enumerate(self.records):
+            samples, entry = self.samples[k], record.scores.get(figure)
             if samples is None or entry is None or figure not in samples:
                 continue
-            counts = samples if entry.every_row else samples[samples[entry.at]]
-            parts[record.seed] = pd.Series(counts.groupby(KEYS)[figure].mean())
+            means = self._means(k, None if entry.every_row else entry.at)
+            parts[record.seed] = pd.Series(means[figure])
         return pd.concat(list(parts.values()), keys=parts, names=["seed"]) if parts else None
+
+    @cache  # noqa: B019 a row lives as long as its board
+    def _means(self, k: int, column: str | None) -> pd.DataFrame:
+        """Return the means by (id, group, output) of all figures, of the rows that a column marks.
+
+        Args:
+            k: number of the seed.
+            column: of samples; None: all rows.
+        """
+        samples = self.samples[k]
+        assert samples is not None
+        counts = samples if column is None else samples[samples[column]]
+        figures = [name for name in self.records[k].scores if name in samples]
+        return pd.DataFrame(counts.groupby(KEYS)[figures].mean())
 
     def profile(self, figure: str) -> list[Point]:
         """Return the figure's mean over images at each strength, or at each frame of a path.
@@ -125,7 +146,7 @@ class Row:
         points = []
         for value in np.unique(place):
             here = place == value
-            found = _units(seed[here], image[here], values[here])
+            found = _known_units(seed[here], image[here], values[here])
             if found is not None:
                 points.append(_point(float(value), *found))
         return points
@@ -187,8 +208,8 @@ class Row:
         found: set[tuple[Any, ...]] = set()
         for seed, samples in zip(self.seeds, self.samples, strict=True):
             if samples is not None:
-                rows = samples if column is None else samples.loc[samples[column]]
-                found |= {(seed, *key) for key in rows.loc[:, KEYS[:2]].itertuples(index=False)}
+                rows = samples if column is None else samples[samples[column]]
+                found |= {(seed, *key) for key in zip(rows["id"], rows["group"], strict=True)}
         return frozenset(found)
 
     def _over_seeds(self, figure: str) -> ScoreEntry:
@@ -294,9 +315,8 @@ class Board:
         kept = {k for k, share in enumerate(coverage) if share == max(coverage)}
         entries = [row.scores.get(figure) if k in kept else None for k, row in enumerate(self.rows)]
         values = [None if entry is None else entry.value for entry in entries]
-        pairs = paired(self.rows, figure) | paired_sets(self.rows, figure)
-        counted = {pair: found for pair, found in pairs.items() if kept.issuperset(pair)}
-        return Ranking(values, counted, higher_is_better, self.smallest(figure))
+        pairs = paired(self.rows, figure, kept=kept) | paired_sets(self.rows, figure, kept)
+        return Ranking(values, pairs, higher_is_better, self.smallest(figure))
 
     def smallest(self, figure: str) -> float:
         """Return the smallest difference of a figure that matters.
@@ -352,7 +372,10 @@ def twin_of(figure: str) -> str:
 
 
 def paired(
-    rows: Sequence[Row], figure: str, group: str | None = None
+    rows: Sequence[Row],
+    figure: str,
+    group: str | None = None,
+    kept: Collection[int] | None = None,
 ) -> dict[tuple[int, int], Comparison]:
     """Return how rows differ by a figure that is a mean over rows of samples.
 
@@ -363,6 +386,7 @@ def paired(
         rows: the methods.
         figure: what they are compared by.
         group: rows of samples of this group alone; None: all.
+        kept: numbers of the methods that are compared with each other; None: all.
     """
     series = {k: s for k, row in enumerate(rows) if (s := row.values(figure)) is not None}
     if group is not None:
@@ -371,39 +395,90 @@ def paired(
     if len(series) < 2:
         return {}
     wide = pd.concat(series, axis=1)
-    seed, image = _places(wide.index)
-    values = {k: wide[k].to_numpy() for k in series}
-    found, least = {}, ROUNDING * float(wide.abs().max().max())
-    for i, j in combinations(series, 2):
-        gaps = values[i] - values[j]
-        units = _units(seed, image, np.where(np.abs(gaps) <= least, 0.0, gaps))
-        comparison = None if units is None else compare(*units)
-        if comparison is not None:
-            both = np.isfinite(gaps)
-            means = float(values[i][both].mean()), float(values[j][both].mean())
-            found[i, j] = replace(comparison, values=means)
-    return found
-
-
-def paired_sets(rows: Sequence[Row], figure: str) -> dict[tuple[int, int], Comparison]:
-    """Return how rows differ by a figure of whole sets, where their sets are the same images."""
+    values = np.ascontiguousarray(wide.to_numpy().T)  # a row per method
+    least = ROUNDING * float(wide.abs().max().max())
+    places, names = _places(wide.index), list(series)
+    among = [k for k, name in enumerate(names) if kept is None or name in kept]
+    if len(among) < 2:
+        return {}
+    pairs = np.array(list(combinations(among, 2)))
     found = {}
-    replicates = {k: r for k, row in enumerate(rows) if (r := row.replicates(figure)) is not None}
-    for i, j in combinations(replicates, 2):
-        images = rows[i].images(figure)
-        if not images or images != rows[j].images(figure):
+    for part in np.array_split(pairs, 1 + pairs.shape[0] * values.shape[1] // AT_ONCE):
+        for (i, j), comparison in _paired(values, part, places, least):
+            found[names[i], names[j]] = comparison
+    return dict(sorted(found.items()))
+
+
+def _paired(
+    values: Array, pairs: Numbers, places: tuple[Numbers, Numbers], least: float
+) -> Iterator[tuple[Sequence[int], Comparison]]:
+    """Yield the pairs with their comparisons, those together that have values for the same rows.
+
+    Args:
+        values: of each method and row; NaN where there is none.
+        pairs: two methods each.
+        places: number of each row's seed and of its image.
+        least: gaps no larger than this are none.
+    """
+    gaps = values[pairs[:, 0]] - values[pairs[:, 1]]
+    gaps[np.abs(gaps) <= least] = 0.0
+    for known, members in _alike(np.isfinite(gaps)):
+        units = _units(places[0][known], places[1][known], gaps[np.ix_(members, known)])
+        if units is None:
             continue
-        one, other = (np.array(list(rows[k].raw(figure).values())) for k in (i, j))
-        n = len({key[1] for key in images})
-        found[i, j] = compare_sets(one - other, replicates[i] - replicates[j], n)
-    return found
+        both = values[np.ix_(pairs[members].ravel(), known)].mean(-1).reshape(-1, 2)
+        yield from zip(pairs[members].tolist(), compare_all(*units, both), strict=False)
 
 
-def _point(place: float, table: Array, common: int) -> Point:
+def _alike(masks: npt.NDArray[np.bool_]) -> Iterator[tuple[Numbers, Numbers]]:
+    """Yield where a mask is true, and the numbers of all rows that have this mask."""
+    if masks.all():
+        yield np.arange(masks.shape[1]), np.arange(len(masks))
+        return
+    groups: dict[bytes, list[int]] = {}
+    for k, mask in enumerate(masks):
+        groups.setdefault(mask.tobytes(), []).append(k)
+    for members in groups.values():
+        yield np.flatnonzero(masks[members[0]]), np.array(members)
+
+
+def paired_sets(
+    rows: Sequence[Row], figure: str, kept: Collection[int] | None = None
+) -> dict[tuple[int, int], Comparison]:
+    """Return how rows differ by a figure of whole sets, where their sets are the same images.
+
+    Args:
+        rows: the methods.
+        figure: what they are compared by.
+        kept: numbers of the methods that are compared with each other; None: all.
+    """
+    same: dict[tuple[Any, ...], list[int]] = {}
+    all_replicates: dict[int, Array] = {}
+    for k, row in enumerate(rows):
+        if kept is not None and k not in kept:
+            continue
+        replicates = row.replicates(figure)
+        images = frozenset() if replicates is None else row.images(figure)
+        if replicates is not None and images:
+            same.setdefault((images, row.seeds, replicates.shape), []).append(k)
+            all_replicates[k] = replicates
+    found = {}
+    for (images, _, _), members in same.items():
+        pairs = list(combinations(members, 2))
+        if not pairs:
+            continue
+        figures = {k: np.array(list(rows[k].raw(figure).values())) for k in members}
+        gaps = np.stack([figures[i] - figures[j] for i, j in pairs])
+        without = np.stack([all_replicates[i] - all_replicates[j] for i, j in pairs])
+        n = np.full(len(pairs), len({key[1] for key in images}))
+        found |= dict(zip(pairs, compare_sets(gaps, without, n), strict=True))
+    return dict(sorted(found.items()))
+
+
+def _point(place: float, table: Array, common: Numbers | None) -> Point:
     units = Units(table.mean(0), common)
-    if units.why_no_interval():
-        return Point(place, float(table.mean()), None, None)
-    return Point(place, float(table.mean()), *crossed_mean(table).joined(units))
+    low, high = crossed_mean(table).joined(units) if units.have_interval else (None, None)
+    return Point(place, float(table.mean()), low, high)
 
 
 def _places(index: pd.Index) -> tuple[Numbers, Numbers]:
@@ -412,30 +487,43 @@ def _places(index: pd.Index) -> tuple[Numbers, Numbers]:
     return seed, image
 
 
-def _units(seed: Numbers, image: Numbers, values: Array) -> tuple[Array, int] | None:
-    """Return values ``[s, n]`` whose means are the means over rows of each seed, or None.
+def _known_units(
+    seed: Numbers, image: Numbers, values: Array
+) -> tuple[Array, Numbers | None] | None:
+    """Return the units of the values that are finite; see `_units`."""
+    known = np.isfinite(values)
+    return _units(seed[known], image[known], values[known])
+
+
+def _units(seed: Numbers, image: Numbers, values: Array) -> tuple[Array, Numbers | None] | None:
+    """Return values ``[..., s, n]`` whose means are the means over rows of each seed, or None.
 
     Images that all seeds have count. The second is the number of images that share the most
-    common value, or -1 with several seeds, where it is to be counted.
+    common value, or None with several seeds, where it is to be counted.
 
     Args:
         seed: number of each row's seed.
         image: number of each row's image.
-        values: one per row; NaN where there is none.
+        values: one per row ``[..., rows]``, all finite.
     """
-    known = np.isfinite(values)
-    if not known.any():
+    if not len(seed):
         return None
     shape = (int(seed.max()) + 1, int(image.max()) + 1)
-    cell, size = seed[known] * shape[1] + image[known], shape[0] * shape[1]
+    cell, size = seed * shape[1] + image, shape[0] * shape[1]
     counts = np.bincount(cell, minlength=size).astype(float).reshape(shape)
-    sums = np.bincount(cell, values[known], size).astype(float).reshape(shape)
-    seeds = counts.any(1)
-    complete = (counts[seeds] > 0).all(0)
-    if not complete.any():
+    many = values.reshape(-1, len(cell))
+    place = cell + size * np.arange(len(many))[:, None]
+    sums = np.bincount(place.ravel(), many.ravel(), size * len(many))
+    sums = sums.astype(float).reshape(*values.shape[:-1], *shape)
+    seeds = np.flatnonzero(counts.any(1))
+    complete = np.flatnonzero((counts[seeds] > 0).all(0))
+    if not len(complete):
         return None
-    units = [row_units(sums[s, complete], counts[s, complete]) for s in np.flatnonzero(seeds)]
-    return np.stack([u.values for u in units]), units[0].common if len(units) == 1 else -1
+    units = [
+        row_units(np.ascontiguousarray(sums[..., s, complete]), counts[s, complete]) for s in seeds
+    ]
+    common = units[0].common if len(units) == 1 else None
+    return np.stack([u.values for u in units], axis=-2), common
 
 
 def _by_all_but_seed(found: Sequence[Found]) -> list[list[Found]]:

@@ -1,18 +1,21 @@
 """Tests: which methods a figure tells apart, on the same images, and which it does not."""
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from latentbench.errors import BadInput
 from latentbench.intervals import FEWEST, LEVEL, Array, Units, jackknife_units
-from latentbench.means import crossed_mean, jackknife_mean
+from latentbench.means import Mean, crossed_mean, jackknife_mean
 
+Numbers = npt.NDArray[np.intp]
 POWER = 0.8  # at which a difference counts as detectable
 
 
@@ -72,7 +75,7 @@ class Comparison:
         return float(special.stdtr(self.freedom, abs(difference) / self.error - limit))
 
 
-def compare(gaps: Array, common: int = -1) -> Comparison | None:
+def compare(gaps: Array) -> Comparison | None:
     """Compare two methods by their paired differences, or return None below two images.
 
     The mean over images is tested as `latentbench.intervals.Units` does, whose p-value and interval
@@ -81,57 +84,85 @@ def compare(gaps: Array, common: int = -1) -> Comparison | None:
 
     Args:
         gaps: first minus second per seed and image ``[s, n]``, all finite.
-        common: number of images that share the most common difference; counted if not given.
 
     Example:
         >>> compare(np.ones((1, 10))).wins
         1.0
     """
-    s, n = gaps.shape
+    return next(iter(compare_all(gaps[None])), None)
+
+
+def compare_all(
+    gaps: Array, common: Numbers | None = None, values: Array | None = None
+) -> list[Comparison]:
+    """Compare many pairs of methods, each as `compare` does; none below two images.
+
+    Args:
+        gaps: first minus second per pair, seed and image ``[pairs, s, n]``, all finite.
+        common: number of images that share the most common difference of each pair ``[pairs]``;
+            counted if not given.
+        values: both figures of each pair ``[pairs, 2]``.
+    """
+    count, s, n = gaps.shape
     if n < 2:
-        return None
-    mean, units = crossed_mean(gaps), Units(gaps.mean(0), common)
-    wins = float(((units.values > 0) + 0.5 * (units.values == 0)).mean())
-    low, high, binary = None, None, bool(np.isin(gaps, (-1.0, 0.0, 1.0)).all())
-    p = mcnemar(units.values) if binary and s == 1 else units.p()
-    if s > 1:
-        p = max(p, mean.p())
-    if not units.why_no_interval():
-        low, high = mean.joined(units)
-    return Comparison(
-        mean.value, mean.error, mean.freedom, low, high, p, units.smallest_p(), n, wins, binary
-    )
+        return []
+    mean, units = crossed_mean(gaps), Units(gaps.mean(1), common)
+    wins = ((units.values > 0) + 0.5 * (units.values == 0)).mean(-1)
+    binary = np.isin(gaps, (-1.0, 0.0, 1.0)).reshape(count, -1).all(1)
+    p = np.where(binary, mcnemar(units.values), units.p()) if s == 1 else units.p()
+    p = p if s == 1 else np.maximum(p, mean.p())
+    ends = (np.where(units.have_interval, end, None) for end in mean.joined(units))
+    both = [None] * count if values is None else list(map(tuple, values.tolist()))
+    further: list[Any] = [units.smallest_p(), np.full(count, n), wins, binary]
+    return _comparisons(mean, ends, p, *further, both)
 
 
-def mcnemar(gaps: Array) -> float:
+def _comparisons(mean: Mean, ends: Iterable[Any], p: Array, *further: Any) -> list[Comparison]:
+    """Return a comparison per pair, of plain numbers.
+
+    Args:
+        mean: the difference of each pair.
+        ends: of its interval.
+        p: its p-value.
+        further: what follows in a comparison, one value per pair each.
+    """
+    freedom = np.broadcast_to(mean.freedom, p.shape)
+    columns = (mean.value, mean.error, freedom, *ends, p, *further)
+    plain = (c.tolist() if isinstance(c, np.ndarray) else c for c in columns)
+    return [Comparison(*row) for row in zip(*plain, strict=True)]
+
+
+def mcnemar(gaps: Array) -> Any:
     """Return the exact two-sided p-value of differences that are -1, 0 or 1.
 
     Source: McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions",
     with the binomial law for the normal one.
 
+    Args:
+        gaps: ``[..., n]``; the p-values have the leading axes.
+
     Example:
-        >>> mcnemar(np.array([1.0, 1.0, 1.0, 0.0]))
+        >>> float(mcnemar(np.array([1.0, 1.0, 1.0, 0.0])))
         0.25
     """
-    wins, losses = int((gaps > 0).sum()), int((gaps < 0).sum())
-    return min(1.0, 2 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))
+    wins, losses = (gaps > 0).sum(-1), (gaps < 0).sum(-1)
+    return np.minimum(1.0, 2 * special.bdtr(np.minimum(wins, losses), wins + losses, 0.5))
 
 
-def compare_sets(gaps: Array, replicates: Array, n: int) -> Comparison:
-    """Compare two methods by a figure of whole sets, from jackknife replicates of the difference.
+def compare_sets(gaps: Array, replicates: Array, n: Numbers) -> list[Comparison]:
+    """Compare pairs of methods by a figure of whole sets, from jackknife replicates.
 
     Both sets must consist of the same images in the same groups.
 
     Args:
-        gaps: first minus second per seed ``[s]``.
-        replicates: the same without each group of images ``[s, groups]``.
-        n: images.
+        gaps: first minus second per pair and seed ``[pairs, s]``.
+        replicates: the same without each group of images ``[pairs, s, groups]``.
+        n: images of each pair ``[pairs]``.
     """
     mean = jackknife_mean(gaps, replicates)
-    units = jackknife_units(float(gaps.mean()), replicates.mean(0))
-    low, high = mean.joined(units)
-    p = max(mean.p(), units.tail())
-    return Comparison(mean.value, mean.error, mean.freedom, low, high, p, 0.0, n)
+    units = jackknife_units(gaps.mean(-1), replicates.mean(-2))
+    p = np.maximum(mean.p(), units.tail())
+    return _comparisons(mean, mean.joined(units), p, np.zeros(len(gaps)), n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -190,20 +221,28 @@ class Ranking:
         The corrected p is below 5%, the interval leaves out 0, the difference is one that matters,
         and the shown figures, which may be of more images than both have, differ the same way.
         """
-        pair = (min(i, j), max(i, j))
-        if pair not in self.pairs or self.corrected[pair] >= LEVEL:
-            return False
-        found, (one, other) = self.pairs[pair], (self.values[k] for k in pair)
-        if one is None or other is None or (one - other) * found.difference <= 0:
-            return False
-        return found.leaves_out_zero and abs(found.difference) >= self.smallest
+        return (i, j) in self._better or (j, i) in self._better
 
     def better(self, i: int, j: int) -> bool:
         """Return whether row i is told apart from row j and is the better one."""
-        if not self.apart(i, j):
+        return (i, j) in self._better
+
+    @cached_property
+    def _better(self) -> frozenset[tuple[int, int]]:
+        """The pairs that are told apart, the better row first."""
+        return frozenset(
+            (i, j) if (found.difference > 0) == self.higher_is_better else (j, i)
+            for (i, j), found in self.pairs.items()
+            if self._is_apart((i, j), found)
+        )
+
+    def _is_apart(self, pair: tuple[int, int], found: Comparison) -> bool:
+        if self.corrected[pair] >= LEVEL:
             return False
-        first = self.pairs[min(i, j), max(i, j)].difference > 0
-        return (first == self.higher_is_better) == (i < j)
+        one, other = (self.values[k] for k in pair)
+        if one is None or other is None or (one - other) * found.difference <= 0:
+            return False
+        return found.leaves_out_zero and abs(found.difference) >= self.smallest
 
     @cached_property
     def ranks(self) -> dict[int, tuple[int, int]]:

@@ -5,7 +5,7 @@ import html
 import io
 import re
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -54,18 +54,32 @@ def write(made: Sequence[Board], folder: Path) -> list[Path]:
     return paths
 
 
-def show(made: Iterable[Board], console: Console) -> None:
-    """Print one table per board, with its notes; the sweep lists skipped cells."""
+def show(made: Iterable[Board], console: Console, cells: Collection[str] | None = None) -> None:
+    """Print one table per board, with its notes; the sweep lists skipped cells.
+
+    Args:
+        made: the boards.
+        console: where they are printed.
+        cells: ids of those whose rows are shown, with their places on the whole board; None: all.
+    """
     room = max(1, (console.width - NAMES_WIDTH) // FIGURE_WIDTH)
     for board in made:
-        if board.rows:
-            console.print(_terminal_table(board, board.columns[: min(SHOWN, room)]))
-        failed = [with_seed(r) for r in board.rest if r.status is Status.FAILED]
+        rows = [k for k, row in enumerate(board.rows) if _any_of(row.records, cells)]
+        rest = [record for record in board.rest if _any_of([record], cells)]
+        if not rows and not rest:
+            continue
+        if rows:
+            console.print(_terminal_table(board, board.columns[: min(SHOWN, room)], rows))
+        failed = [with_seed(r) for r in rest if r.status is Status.FAILED]
         lines = [(line, "yellow") for line in warnings(board)]
         lines += [(note, "dim") for note in notes(board)]
         lines += [(f"{board.title}: failed: {', '.join(failed)}", "red")] if failed else []
         for line, style in lines:
             console.print(line, style=style, highlight=False, markup=False)
+
+
+def _any_of(records: Iterable[Record], cells: Collection[str] | None) -> bool:
+    return cells is None or any(record.id in cells for record in records)
 
 
 def markdown(made: Iterable[Board]) -> str:
@@ -267,12 +281,12 @@ def evaluations(row: Row) -> str:
 # ---------------------------------------------------------------- formats
 
 
-def _terminal_table(board: Board, columns: Sequence[str]) -> Table:
+def _terminal_table(board: Board, columns: Sequence[str], rows: Iterable[int]) -> Table:
     table = Table(title=escape(board.title), title_justify="left", highlight=False)
     for k, head in enumerate(_heads(board, columns)):
         table.add_column(head, no_wrap=k < 2, justify="left" if k < 2 else "right")
-    for k, row in enumerate(board.rows):
-        cells = []
+    for k in rows:
+        row, cells = board.rows[k], []
         for figure in columns:
             which = mark(board, k, figure)
             text = escape(in_figures(row.scores.get(figure))) + MARKS[which]

@@ -66,7 +66,7 @@ def ended(tmp_path):
             names = dict.fromkeys(GROUPS, "acme") | {"method": method}
             if status is not None:
                 records.write(Record(method, status, names, 0, {}), folder)
-            note = {"folder": str(folder), "status": status or Status.OK}
+            note = {"id": method, "folder": str(folder), "status": status or Status.OK}
             store.write(runs / str(k) / NOTE, json.dumps(note).encode())
         hydra = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(runs)}}
         given = {"hydra": hydra, "results": {"dir": str(tmp_path)}, "tracker": None}

@@ -9,6 +9,7 @@ from latentbench.reports.comparison import (
     Comparison,
     Ranking,
     compare,
+    compare_all,
     compare_sets,
     holm,
     images_for,
@@ -59,8 +60,17 @@ class TestCompare:
 
     def test_sets_are_compared_by_their_replicates(self):
         reps = draw((1, 10)) * 0.01 + 1
-        assert compare_sets(np.array([1.0]), reps, 40).p < 0.001
-        assert compare_sets(np.array([0.0]), reps - 1, 40).p == 1
+        gaps, without = np.array([[1.0], [0.0]]), np.stack([reps, reps - 1])
+        far, near = compare_sets(gaps, without, np.array([40, 40]))
+        assert far.p < 0.001 and near.p == 1 and far.n == 40
+
+    @pytest.mark.parametrize("shape", [(1, 20), (3, 12), (1, 7)])
+    def test_pairs_together_are_the_same_to_the_last_digit(self, shape):
+        gaps = draw((6, *shape)).round(1)
+        gaps[1] = 0.0
+        gaps[2, :, 3:] = 0.5
+        gaps[3] = np.sign(gaps[3])
+        assert compare_all(gaps) == [compare(gap) for gap in gaps]
 
 
 class TestManyPairs:

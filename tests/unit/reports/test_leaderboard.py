@@ -392,3 +392,13 @@ class TestNotes:
         line = leaderboard.notes(planted.board)[0]
         assert "28 pairs of methods on 9 images; so few images can tell nothing apart" in line
         assert "at least 11 can" in line
+
+
+def test_a_command_shows_its_own_cells_with_their_places_on_the_whole_board():
+    board = boards(ALL)[0]
+    own, other = board.rows[1].first, board.rows[0].first
+    console = Console(width=140, record=True, file=io.StringIO())
+    leaderboard.show([board], console, {own.id})
+    shown = console.export_text()
+    assert own.label("method") in shown and leaderboard.places(board, 1) in shown
+    assert f"{other.label('method')} " not in shown
