@@ -52,7 +52,7 @@ class Units:
 
     Example:
         >>> low, high = Units(np.arange(9.0)).interval()
-        >>> round(low, 2), round(high, 2)
+        >>> round(float(low), 2), round(float(high), 2)
         (1.89, 6.11)
         >>> Units(np.arange(18.0).reshape(2, 9)).value.tolist()
         [4.0, 13.0]

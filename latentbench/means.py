@@ -61,7 +61,7 @@ def crossed_mean(table: Array) -> Mean:
         table: one value per seed and image ``[..., s, n]``, all finite; two images or more.
 
     Example:
-        >>> crossed_mean(np.array([[1.0, 2.0], [1.0, 2.0]])).seed_share
+        >>> float(crossed_mean(np.array([[1.0, 2.0], [1.0, 2.0]])).seed_share)
         0.0
     """
     s, n = table.shape[-2:]
@@ -92,7 +92,7 @@ def jackknife_mean(values: Array, replicates: Array) -> Mean:
         replicates: the figure without each group of images ``[..., s, groups]``.
 
     Example:
-        >>> jackknife_mean(np.array([2.0]), np.array([[1.0, 3.0]])).error
+        >>> float(jackknife_mean(np.array([2.0]), np.array([[1.0, 3.0]])).error)
         1.0
     """
     s, count = replicates.shape[-2:]
