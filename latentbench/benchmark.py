@@ -73,6 +73,7 @@ class Benchmark(ABC):
         verbs: editor verbs that it calls.
         needs: what data, model or another part must give.
         gives: what its edits carry besides a name: target prompts, masks, references.
+        must_read: what of this a method must need: one that takes no notice of it is skipped.
         others: setting -> group of conf/ ("model", "method", "scorer", "classifier") of which it
             names an option; `Bench.parts` holds the loaded part under the setting's name.
         main_score: the column that its table is sorted by.
@@ -85,6 +86,7 @@ class Benchmark(ABC):
     verbs: frozenset[str]
     needs: frozenset[Capability] = frozenset()  # a setting may decide
     gives: frozenset[Capability] = frozenset()  # a setting may decide
+    must_read: ClassVar[frozenset[Capability]] = frozenset()
     others: ClassVar[Mapping[str, str]] = {}
     main_score: ClassVar[str]
     fixed_networks: ClassVar[frozenset[str]] = frozenset()

@@ -94,10 +94,17 @@ class Parts:
         _, needs = self.editor.required(self.benchmark.verbs, self.settings)
         lacking = (needs | self.benchmark.needs) - self.given()
         if not lacking:
-            return None
+            return self._unread(needs)
         who = self.editor.__name__ if lacking & needs else _name(self.benchmark)
         where = f"{_name(self.dataset)} with {self.model.__name__} in {_name(self.benchmark)}"
         return f"{who} needs {_words(lacking)}, which {where} does not give"
+
+    def _unread(self, needs: frozenset[Capability]) -> str | None:
+        ignored = self.benchmark.must_read - needs
+        if not ignored:
+            return None
+        who, what = self.editor.__name__, _name(self.benchmark)
+        return f"{who} takes no notice of {_words(ignored)}, by which {what} asks"
 
     def _others(self) -> str | None:
         own = others.named_by(self.editor, self.settings)

@@ -55,6 +55,7 @@ class CelebAHQ(ImageFolder):
     """
 
     gives = frozenset({Capability.LABELS})
+    parts = PARTS
 
     def __init__(
         self,

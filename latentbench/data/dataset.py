@@ -29,6 +29,7 @@ class Dataset(ABC):
     things: tuple[
         str, ...
     ] = ()  # factors that say whether something is there; half of it is not an aim
+    parts: tuple[str, ...] = ()  # names of its masks
     edit_kinds: tuple[str, ...] = ()  # kinds of the edits that it asks for itself
 
     @abstractmethod

@@ -27,6 +27,7 @@ class FacesDataset(Dataset):
     """
 
     version = faces.Faces.version
+    parts = faces.PARTS
     gives = frozenset(
         {Capability.LABELS, Capability.PROMPTS, Capability.PART_MASKS, Capability.COUNTERFACTUALS}
     )

@@ -77,6 +77,7 @@ class PIEBench(ImageFolder):
     """
 
     gives = frozenset({Capability.PROMPTS, Capability.PART_MASKS, Capability.EDITS})
+    parts = (MASK,)
 
     def __init__(
         self,

@@ -1,6 +1,5 @@
 """`inner_projection_<judge>`: are the inner frames of a path faces at all?"""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
 from latentbench.zoo.answers import PROJECTORS
 from latentbench.zoo.judges import JudgeName
-from metrics.networks.reader import Reader
+from metrics.networks.projection import Projector
 from metrics.networks.readings import FactorMetric
 from metrics.paths.frames import require_path
 from metrics.paths.path_error import undrawn
@@ -68,7 +67,7 @@ class InnerProjection(FactorMetric):
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judges, and measure real images."""
         super().prepare(surroundings)
-        self.projectors = [Reader(name, surroundings) for name in PROJECTORS]
+        self.projected = Projector(surroundings)
         self.floor = self._floor()
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
@@ -84,16 +83,14 @@ class InnerProjection(FactorMetric):
 
     def distance(self, images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n"]:
         """Return the root of the distance of images to their projections."""
-        read = torch.stack([reader.factors(images) for reader in self.projectors]).mean(0)
-        faces = self.surroundings.dataset.render(read.flatten(0, -2)).unflatten(0, read.shape[:-1])
-        return self.reader.distance(images, faces).clamp_min(0).sqrt().double()
+        return self.reader.distance(images, self.projected(images)).clamp_min(0).sqrt().double()
 
     def _floor(self) -> float:
         """Return the mean distance of the last real images of the test split."""
         data = self.surroundings.dataset
         size = data.size("test")
         images = data.batch("test", range(max(0, size - FLOOR_N), size)).images
-        networks = [self.reader.digest, *(reader.digest for reader in self.projectors)]
+        networks = [self.reader.digest, *(reader.digest for reader in self.projected.readers)]
         key = content_hash("projection", networks, images)
 
         def make() -> dict[str, Tensor]:
