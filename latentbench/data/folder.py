@@ -1,24 +1,35 @@
 """`dataset=folder`: a user's own images, with labels, prompts or splits from a table."""
 
+import hashlib
 import logging
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
 
 from latentbench.bounds import Count, Name, Size
+from latentbench.content import content_hash
+from latentbench.data.decoding import decode, decode_mask
 from latentbench.data.faults import refuse
 from latentbench.data.image_files import image_files
-from latentbench.data.sources import Files, stamp
+from latentbench.data.sources import Files, read_again, stamp
 from latentbench.data.table import PLACE, PROMPT, SPLIT, ImageTable
 from latentbench.data.tabular import READERS, Table, mostly_numbers, read_table
 from latentbench.errors import BadInput
 from latentbench.paths import escape, user_path
+from latentbench.types import Batch, Capability
 
 log = logging.getLogger(__name__)
 FILE = "file"
+MASK = "edit"  # name of the masks: 1 where an image is to change
 
 
 class ImageFolder(ImageTable):
@@ -60,13 +71,15 @@ class Folder(ImageFolder):
         path: the folder; sub-folders are searched as well. Relative paths start from where the
             command was typed, `~` is the user's home.
         table: csv, tsv, jsonl or parquet file; by default the only one in the folder.
+        masks: another folder, with a mask for each image under the image's path, as a PNG: white
+            where the image is to change. They are the part mask "edit".
         size: pixels per side; None until a model gives its own.
         limit: only the first images of each split, by name; None for all.
         links: follow links that lead out of the folder.
 
     Raises:
-        BadInput: at once, before any work: no folder, no image, images that cannot be read (by
-            name), a table that does not match them.
+        BadInput: at once, before any work: no folder, no image, images or masks that cannot be read
+            (by name), a table that does not match them.
 
     Example:
         ``Folder(path="/data/photos", size=64)``
@@ -77,6 +90,7 @@ class Folder(ImageFolder):
         *,
         path: Name,
         table: Name | None = None,
+        masks: Name | None = None,
         size: Size | None = None,
         limit: Count | None = None,
         links: bool = False,
@@ -88,6 +102,54 @@ class Folder(ImageFolder):
         if found is not None:
             rows = _rows(read_table(found), folder, names)
         super().__init__(folder, rows, size, limit, links)
+        self._masks: Mapping[str, str] = {}  # sha256 by name
+        if masks is not None:
+            place = user_path(masks, "dataset.masks").resolve()
+            paths = tuple(_mask_name(name) for name in self._rows.index)
+            self._mask_files = Files(place, stamp(place, paths, links))
+            self._masks = self._checked_masks()
+            self.gives, self.parts = self.gives | {Capability.PART_MASKS}, (MASK,)
+
+    def batch(self, split: str, indices: Sequence[int]) -> Batch:
+        """Return images with what the table says, and their masks under the name "edit"."""
+        batch = super().batch(split, indices)
+        if not self._masks:
+            return batch
+        return replace(batch, masks={MASK: torch.stack([self._mask(i) for i in batch.ids])})
+
+    def fingerprint(self) -> str:
+        """Return a hash of all images in use, of their masks and of what the table says of them."""
+        own = super().fingerprint()
+        return content_hash(own, sorted(self._masks.items())) if self._masks else own
+
+    def _mask(self, image: str) -> Float[Tensor, "h w"]:
+        name = _mask_name(image)
+        mask = read_again(self._mask_files, name, self._masks[name], decode_mask)
+        fitted = self.fitted(mask, Image.Resampling.NEAREST)
+        return torch.from_numpy(np.array(fitted) > 127).float()
+
+    def _checked_masks(self) -> dict[str, str]:
+        """Return the sha256 of each mask, having decoded all of them."""
+        found, faults = {}, []
+        for image in self._rows.index:
+            name = _mask_name(image)
+            try:
+                data = self._mask_files.read(name)
+                size = decode_mask(data).size
+                wanted = decode(self._source.read(image)).image.size
+                if size != wanted:
+                    raise BadInput(f"{size} pixels, its image has {wanted}")
+                found[name] = hashlib.sha256(data).hexdigest()
+            except BadInput as error:
+                faults.append(f"{name}: {error}")
+        what = f"masks below {self._mask_files.folder} cannot be used"
+        refuse(faults, what, "give each image a mask of its own size", len(self._rows))
+        return found
+
+
+def _mask_name(image: str) -> str:
+    """Return the path of an image's mask within the folder of masks."""
+    return PurePosixPath(image).with_suffix(".png").as_posix()
 
 
 def _find_table(folder: Path) -> Path | None:

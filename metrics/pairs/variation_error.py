@@ -123,12 +123,14 @@ class VariationError(FactorMetric):
         data = self.surroundings.dataset
         size = data.size("calibration")
         held = data.batch("calibration", range(max(0, size - PEOPLE), size))
-        assert held.factors is not None
+        people = held.factors
+        assert people is not None
+        others = people.roll(1, 0)
         networks = [self.reader.digest, *(reader.digest for reader in self.projected.readers)]
-        key = content_hash("variation", networks, held.images, held.factors)
+        key = content_hash("variation", networks, held.images, people)
 
         def make() -> dict[str, Tensor]:
-            images, people, others = held.images[:, None], held.factors, held.factors.roll(1, 0)
+            images = held.images[:, None]
             another = self.projected.draw(torch.where(self.free, others, people))
             found = {
                 "own": self._distance(images, self._photos(images, people)),

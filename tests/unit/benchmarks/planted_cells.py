@@ -19,6 +19,7 @@ def run(
     metrics: Sequence[str],
     settings: Sequence[str] = (),
     model: str = "planted_editors.Blank",
+    dataset: str = "faces",
 ) -> Record:
     """Return the record of one cell.
 
@@ -27,20 +28,21 @@ def run(
         benchmark: option of conf/benchmark.
         method: class and settings, such as "planted_editors.Leaky k=2".
         metrics: options of conf/metric.
-        settings: of the benchmark, as on the command line.
+        settings: of the benchmark and the data, as on the command line.
         model: class of the model.
+        dataset: option of conf/dataset.
     """
     import cells
 
     from latentbench.cells.cell import run_cell
 
-    chosen = [f"benchmark={benchmark}", "dataset=faces", f"metric=[{','.join(metrics)}]"]
+    chosen = [f"benchmark={benchmark}", f"dataset={dataset}", f"metric=[{','.join(metrics)}]"]
     config = cells.composed(folder, *chosen, *settings, "runtime.batch_size=8", "results.images=0")
     target, *given = method.split()
     values: Any = OmegaConf.to_container(OmegaConf.from_dotlist(given))
     OmegaConf.set_struct(config, False)
     config.method = {"_target_": target, **values}
     config.model = {"_target_": model}
-    names = {"benchmark": benchmark, "method": method, "model": model, "dataset": "faces"}
+    names = {"benchmark": benchmark, "method": method, "model": model, "dataset": dataset}
     record, _ = run_cell(config, names)
     return record

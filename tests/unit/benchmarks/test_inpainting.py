@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from PIL import Image
 from planted_cells import run
 from planted_editors import SIZE, Blank
 
@@ -183,6 +184,32 @@ def test_the_true_image_is_0_and_the_hole_as_it_was_is_1(scores):
 def test_a_hole_that_is_returned_unchanged_is_refused(tmp_path):
     record = run(tmp_path, "inpainting", "planted_inpainting.Copy", QUICK[0], QUICK[1:])
     assert record.status is Status.FAILED and "NoEffect" in record.reason
+
+
+def test_a_folder_with_masks_is_scored_outside_them_and_has_no_main_score(tmp_path):
+    photos, masks = tmp_path / "photos", tmp_path / "masks"
+    photos.mkdir(), masks.mkdir()
+    rows = ["file,split,prompt"]
+    for k, image in enumerate(DATA.batch("test", range(3)).images):
+        pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+        Image.fromarray(pixels).save(photos / f"{k}.png")
+        mask = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+        mask[:, 10:18] = 255
+        Image.fromarray(mask.numpy()).save(masks / f"{k}.png")
+        rows.append(f"{k}.png,test,a face")
+    (photos / "labels.csv").write_text("\n".join(rows))
+    record = run(
+        tmp_path / "results", "inpainting", "planted_inpainting.Idle", ("background", "seam"),
+        (
+            "benchmark.n=3", "benchmark.holes=[edit]", f"dataset.path={photos}",
+            f"dataset.masks={masks}", f"dataset.size={SIZE}",
+        ),
+        dataset="folder",
+    )  # fmt: skip
+    assert record.status is Status.OK, record.reason
+    assert record.scores["bg_psnr"].value == 100 and record.scores["bg_psnr"].n == 3
+    assert record.scores["seam"].n == 3 and "true images" not in record.scores["seam"].note
+    assert record.main_score not in record.scores
 
 
 @pytest.mark.slow

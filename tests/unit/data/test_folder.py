@@ -158,3 +158,51 @@ def test_no_folder_no_image_and_too_few_images_say_so(photos, tmp_path):
         Folder(path=str(photos), size=8).batch("test", [100])
     with pytest.raises(BadInput, match="unknown split 'tset'; did you mean test"):
         Folder(path=str(photos), size=8).size("tset")
+
+
+# ---------------------------------------------------------------- masks
+
+
+@pytest.fixture
+def masks(photos, tmp_path_factory):
+    """A mask for each of the photos: the left third is white."""
+    folder = tmp_path_factory.mktemp("masks")
+    (folder / "sub").mkdir()
+    for name in files(photos):
+        with Image.open(photos / name) as image:
+            mask = np.zeros(image.size[::-1], np.uint8)
+        mask[:, : mask.shape[1] // 3] = 255
+        Image.fromarray(mask).save(folder / name)
+    return folder
+
+
+def test_masks_are_read_and_cropped_as_their_images(photos, masks):
+    data = Folder(path=str(photos), masks=str(masks), size=16)
+    batch = data.batch("generator", range(data.size("generator")))
+    assert "part_masks" in data.gives and data.parts == ("edit",)
+    found = batch.masks["edit"]
+    assert found.shape == (len(batch), 16, 16) and set(found.unique().tolist()) == {0.0, 1.0}
+    assert bool((found[..., 0] == 1).all()) and bool((found[..., 8:] == 0).all())
+
+
+def test_the_fingerprint_follows_the_masks(photos, masks):
+    plain = Folder(path=str(photos)).fingerprint()
+    before = Folder(path=str(photos), masks=str(masks)).fingerprint()
+    Image.new("L", (30, 20), 255).save(masks / "0.png")
+    after = Folder(path=str(photos), masks=str(masks)).fingerprint()
+    assert len({plain, before, after}) == 3
+
+
+def test_masks_that_cannot_be_used_are_named_before_any_work(photos, masks):
+    (masks / "0.png").write_bytes(b"no image")
+    Image.new("L", (5, 5), 255).save(masks / "1.png")
+    Image.new("L", (30, 22), 40).save(masks / "2.png")
+    with pytest.raises(BadInput) as error:
+        Folder(path=str(photos), masks=str(masks))
+    said = str(error.value)
+    assert "3 of 8 masks below" in said and "0.png: " in said
+    assert "1.png: (5, 5) pixels, its image has (30, 21)" in said
+    assert "2.png: its brightest value is 40 of 255; the inside must be white" in said
+    (masks / "3.png").unlink()
+    with pytest.raises(BadInput, match=r"3\.png: no such file"):
+        Folder(path=str(photos), masks=str(masks))
