@@ -83,9 +83,10 @@ def filled(
     while max(sums[-1].shape[-2:]) > 1:
         sums.append(avg_pool2d(sums[-1], 2, ceil_mode=True))
         weights.append(avg_pool2d(weights[-1], 2, ceil_mode=True))
-    guess = torch.zeros_like(sums[-1])
+    guess = sums[-1] / weights[-1].clamp_min(1e-12)  # the mean of what is known
     for total, weight in zip(reversed(sums), reversed(weights), strict=True):
-        guess = interpolate(guess, size=total.shape[-2:], mode="bilinear", align_corners=False)
-        colour = total / weight.clamp_min(1e-12)
+        h, w = total.shape[-2:]
+        guess = interpolate(guess, scale_factor=2, mode="bilinear", align_corners=False)
+        guess, colour = guess[..., :h, :w], total / weight.clamp_min(1e-12)
         guess = torch.where(weight > 0, weight * colour + (1 - weight) * guess, guess)
     return torch.where(known > 0, images, guess)

@@ -18,6 +18,7 @@ from latentbench.errors import BadInput, unknown
 from latentbench.types import Batch, Capability, Edit, Samples
 
 DRAWN = {"box": box, "stroke": stroke}
+LOOKED_AT = 16  # images at once, of which those are taken that show a part
 OWN = "edit"  # mask of data that say where an image is to change, and not what would be there
 HOLES = ("box", "stroke", "eyes", "mouth", "hair", "glasses+", "hat+")
 Holes = Annotated[Sequence[Name | Attribute], not_empty, distinct]
@@ -67,7 +68,7 @@ class Inpainting(Benchmark):
 
     Raises:
         BadInput: a part or attribute that the data do not have, or "edit" beside other holes
-            (raised by `check`).
+            (raised by `check`); fewer than n images that show a part (raised by `setup`).
     """
 
     question = "Is a hole in an image filled with what belongs there?"
@@ -113,9 +114,16 @@ class Inpainting(Benchmark):
         """Return the holes."""
         return self.holes
 
+    def setup(self, bench: Bench) -> dict[str, Any]:
+        """Return, for each part, the images that show it."""
+        parts = [hole for hole in self.holes if hole not in DRAWN and not _is_edit(hole)]
+        return {part: self._showing(bench.dataset, part) for part in parts}
+
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return one image per hole."""
-        whole = self._whole(bench, work.group, work.indices)
+        shown = setup.get(work.group)
+        index = work.indices if shown is None else [shown[k] for k in work.indices]
+        whole = self._whole(bench, work.group, index)
         given = filled(whole.images, whole.masks)
         batch = Batch(whole.ids, given, whole.prompts)
         edit = Edit(
@@ -139,11 +147,33 @@ class Inpainting(Benchmark):
             prompts=whole.prompts,
         )
 
-    def _whole(self, bench: Bench, hole: str, places: Sequence[int]) -> _Whole:
+    def _showing(self, data: Dataset, part: str) -> list[int]:
+        """Return the first n indices whose mask of a part is not empty.
+
+        Raises:
+            BadInput: the split has fewer.
+        """
+        found, size = [], data.size(self.split)
+        for start in range(0, size, LOOKED_AT):
+            if len(found) >= self.n:
+                break
+            index = range(start, min(start + LOOKED_AT, size))
+            masks = data.batch(self.split, index).masks
+            assert masks is not None
+            shown = masks[part].flatten(1).amax(1) > 0
+            found += [k for k, take in zip(index, shown.tolist(), strict=True) if take]
+        if len(found) < self.n:
+            raise BadInput(
+                f"inpainting asks for {self.n} images that show {part!r}, the split "
+                f"{self.split!r} has {len(found)} among its {size}; lower benchmark.n"
+            )
+        return found[: self.n]
+
+    def _whole(self, bench: Bench, hole: str, index: Sequence[int]) -> _Whole:
         data = bench.dataset
         if _is_edit(hole):
-            return self._edited(data, hole, places)
-        batch = data.batch(self.split, places)
+            return self._edited(data, hole, index)
+        batch = data.batch(self.split, index)
         prompts, size = batch.prompts, batch.images.shape[-1]
         if hole in DRAWN:
             drawn = [
@@ -154,7 +184,7 @@ class Inpainting(Benchmark):
         assert batch.masks is not None
         masks = grown(batch.masks[hole], self.dilate)
         if hole == OWN and Capability.EDITS in data.gives:
-            prompts = data.edit(self.split, places).target_prompts
+            prompts = data.edit(self.split, index).target_prompts
         return _Whole(batch.ids, batch.images, masks, prompts)
 
     def _edited(self, data: Dataset, hole: str, places: Sequence[int]) -> _Whole:
