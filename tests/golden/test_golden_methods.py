@@ -20,10 +20,14 @@ from latentbench.types import SUBJECT, Capability, Concept, Edit, Endpoint
 CONF = Path(__file__).parents[2] / "conf"
 FILE = Path(__file__).with_name("methods.json")
 NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
-SMALL = {"images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3}
+SMALL = {
+    "images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3, "rounds": 5,
+    "trials": 2,
+}  # fmt: skip
 HOMES = {  # else "latent"
     "autoencode": "diffae",
     "autoencode_fresh": "diffae",
+    "delta_edit": "gan",
     "lerp_style": "gan",
     "consistency": "lcm",
     "features_style": "gan",
@@ -40,7 +44,8 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
     toys = {"scorer": toy.PatternScorer, "model": lambda: model}
     parts = {k: toys[group]() for k, group in editor.others.items() if config.get(k)}
     editor.attach(model, Streams(0), cache, parts)
-    editor.fit(data, [Edit("hat+", "hat"), Edit("smile+", "smile")])
+    with torch.enable_grad():
+        editor.fit(data, [Edit("hat+", "hat"), Edit("smile+", "smile")])
     if "edit" in editor.verbs():
         masked = Capability.EDIT_MASKS in editor.required(["edit"], config)[1]
         masks = torch.ones(2, 16, 16).tril() if masked else None

@@ -12,7 +12,7 @@ from latentbench.errors import BadInput, Incompatible
 from latentbench.records import Status
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
-from methods.inversion.cycle_diffusion import CycleDiffusion
+from methods.inversion.cycle_diffusion import CycleDiffusion, SelectedCycleDiffusion
 
 SOURCE, TARGET = "a face with hat", "a face with smile"
 
@@ -160,3 +160,28 @@ def test_a_target_model_without_noise_maps_is_told_before_anything_is_loaded(tmp
     record, _ = cells.run(tmp_path, *ask, "model=acme_planted")
     assert record.status is Status.SKIPPED
     assert "target_model=acme (Waves) lacks the space noise_maps" in record.reason
+
+
+# ---------------------------------------------------------------- the best of several codes
+
+
+def selected(model, trials) -> SelectedCycleDiffusion:
+    editor = SelectedCycleDiffusion(trials=trials, eta=1.0, skip=0.0)
+    editor.attach(model, Streams(0), Cache(None), {"scorer": toy.PatternScorer()})
+    return editor
+
+
+def test_one_code_is_cyclediffusion_and_more_fit_no_worse(latent):
+    batch = toy.ToyData().batch("test", range(3))
+    edit = Edit("hat", target_prompts=("a face with hat glasses",) * 3)
+    strengths = torch.tensor([0.0, 1.0])
+    plain = attached(latent, eta=1.0, skip=0.0).edit(batch, edit, strengths)
+    fits = []
+    for trials in (1, 2, 5):
+        editor = selected(latent, trials)
+        found = editor.edit(batch, edit, strengths)
+        assert torch.equal(found[:, 0], plain[:, 0])
+        assert trials > 1 or torch.equal(found, plain)
+        fits.append(editor.fit_of(found, batch, edit)[:, 1])
+    assert bool((fits[0] <= fits[1]).all()) and bool((fits[1] <= fits[2]).all())
+    assert bool((fits[0] < fits[2]).any())
