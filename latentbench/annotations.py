@@ -61,7 +61,8 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, member) for member in get_args(base))
     if origin is Literal:
-        return any(type(value) is type(word) and value == word for word in get_args(base))
+        words = _of_literal(base, limits)
+        return any(type(value) is type(word) and value == word for word in words)
     if origin in LISTS or base in LISTS:
         return _is_list_of(value, _entry(base)) and all(limit.holds(value) for limit in limits)
     if isinstance(base, type) and issubclass(base, Enum):
@@ -103,7 +104,7 @@ def allowed(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return ", or ".join(allowed(member) for member in get_args(base))
     if origin is Literal:
-        return _either(get_args(base))
+        return _either(_of_literal(base, limits))
     if origin in LISTS or base in LISTS:
         filled = "non-empty " if not_empty in limits else ""
         entries = " of distinct entries" if distinct in limits else ""
@@ -135,6 +136,11 @@ def _parted(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     intervals = [limit for limit in extra if isinstance(limit, Interval)]
     others = [limit for limit in extra if isinstance(limit, Limit) and limit not in intervals]
     return base, (*([functools.reduce(Interval.__and__, intervals)] if intervals else []), *others)
+
+
+def _of_literal(base: Any, limits: Sequence[Any]) -> list[Any]:
+    """Return the words of a Literal that keep to its limits."""
+    return [word for word in get_args(base) if all(limit.holds(word) for limit in limits)]
 
 
 def _is_number(value: Any, base: type, limits: Sequence[Any]) -> bool:
@@ -189,9 +195,9 @@ def _hint(value: Any, annotation: Any) -> str:
 
 def _words(annotation: Any) -> list[str]:
     """Return all words that an annotation names."""
-    base, _ = _parted(annotation)
+    base, limits = _parted(annotation)
     if get_origin(base) is Literal:
-        return [word for word in get_args(base) if isinstance(word, str)]
+        return [word for word in _of_literal(base, limits) if isinstance(word, str)]
     if isinstance(base, type) and issubclass(base, Enum):
         return list(base.__members__)
     return [word for member in get_args(base) for word in _words(member)]

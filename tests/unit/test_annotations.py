@@ -134,3 +134,9 @@ def test_whole_numbers_become_numbers_where_those_are_asked_for():
     assert repr(as_annotated(3, int | float)) == "3"
     assert repr(as_annotated(True, bool)) == "True"
     assert repr(as_annotated([1, 2.5], Sequence[float])) == "[1.0, 2.5]"
+
+
+def test_limits_hold_for_words_too():
+    either = Annotated[Literal["zoo1", "zoo2", "zoo3"], matches("(?!zoo1$).+", "other than zoo1")]
+    assert fits("zoo2", either) and not fits("zoo1", either)
+    assert fault("judge", "zoo1", either).startswith("judge must be zoo2 or zoo3; got 'zoo1'")
