@@ -1,7 +1,7 @@
 """The interface of every benchmark: a protocol that turns an editor and data into samples."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -33,6 +33,8 @@ class Bench:
             built, not attached.
         kept: the cell's own store: what is put there is not made again after a kill; it goes when
             the cell is finished.
+        refit: seed -> the method as a cell of that seed would fit it; fits are cached.
+        imported: sha256 of the file that the method's fit was imported from, or "".
     """
 
     editor: Editor
@@ -44,6 +46,12 @@ class Bench:
     batch_size: int
     parts: Mapping[str, Any] = field(default_factory=dict)
     kept: Cache = field(default_factory=lambda: Cache(None))
+    refit: Callable[[int], Editor] = field(default=lambda seed: _cannot_refit(), repr=False)
+    imported: str = ""
+
+
+def _cannot_refit() -> Editor:
+    raise BadInput("this Bench has no refit; let the runner make it, or give one")
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Benchmark(ABC):
     version: ClassVar[int] = 1
     verbs: frozenset[str]
     needs: frozenset[Capability] = frozenset()  # a setting may decide
+    directions: int = 0  # that the method must have found by itself; a setting may decide
     gives: frozenset[Capability] = frozenset()  # a setting may decide
     must_read: ClassVar[frozenset[Capability]] = frozenset()
     others: ClassVar[Mapping[str, str]] = {}

@@ -1,6 +1,6 @@
 """A content-addressed store of tensors: what a hash says is known is never computed again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -62,14 +62,30 @@ class Cache:
         found = self.find(kind, key)
         if found is not None:
             return found
-        path, sealed_as = self._place(self.folder, kind, key)
         before = self.cost()
         made = {name: value.detach().cpu().contiguous() for name, value in make().items()}
         try:
-            store.write_sealed(path, sealed_as, save({**made, COST: self.cost() - before}))
+            self.put(kind, key, made, (self.cost() - before).tolist())
         except OSError as error:
             store.report_once(self.folder, error, store.NOT_KEPT)
         return made
+
+    def put(self, kind: str, key: str, tensors: Mapping[str, Tensor], cost: Sequence[int]) -> None:
+        """Write an entry.
+
+        Args:
+            kind: see `get_or_make`.
+            key: see `get_or_make`.
+            tensors: on the CPU, contiguous.
+            cost: (forward, backward) evaluations that it took.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        assert self.folder is not None
+        path, sealed_as = self._place(self.folder, kind, key)
+        entry = {**tensors, COST: torch.tensor(cost, dtype=torch.int64)}
+        store.write_sealed(path, sealed_as, save(entry))
 
     def find(self, kind: str, key: str) -> dict[str, Tensor] | None:
         """Return the entry, or None where it is missing or damaged; see `get_or_make`."""

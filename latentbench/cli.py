@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from latentbench.zoo.published_weights import PublishedWeights
 
 ROOT = Path(__file__).resolve().parents[1]
+FITS = "what methods have learned: fits in the cache, and their exchange as safetensors"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +93,27 @@ def _parser() -> argparse.ArgumentParser:
 
     status = add("status", _status, "what running sweeps do")
     status.add_argument("--results", **results)
+
+    cache = {"type": results_place, "default": ROOT / ".cache" / "latentbench"}
+    fits = commands.add_parser("fits", help="what methods have learned", description=FITS)
+    fits = fits.add_subparsers(required=True, metavar="command")
+
+    def add_fits(
+        name: str, run: Callable[[argparse.Namespace], Answer], what: str
+    ) -> argparse.ArgumentParser:
+        command = fits.add_parser(name, help=what, description=what, parents=[JSON])
+        command.add_argument("--cache", **cache, help="results.cache of the cells")
+        command.set_defaults(run=run)
+        return command
+
+    add_fits("list", _fits_list, "every fit in the cache")
+    shown = add_fits("show", _fits_show, "one fit: what it depends on, its tensors, its cost")
+    shown.add_argument("fit", help="its key, or the beginning of it")
+    out = add_fits("export", _fits_export, "write a fit as one safetensors file")
+    out.add_argument("fit", help="its key, or the beginning of it")
+    out.add_argument("--out", type=path, required=True, help="the file")
+    given = add_fits("import", _fits_import, "take an exported fit into the cache")
+    given.add_argument("file", type=path, help="what export has written")
 
     new = add("new", _new, "write the file, the yaml and the test to start from")
     new.add_argument("kind", help="method, metric, benchmark or model")
@@ -283,6 +305,46 @@ def _weights(arguments: argparse.Namespace) -> Answer:
             "no weights_dir: set LATENTBENCH_WEIGHTS, or pass --dir and results.weights_dir"
         )
     return _lines({"folder": folder and str(folder), "files": files}, lines)
+
+
+def _fits_list(arguments: argparse.Namespace) -> Answer:
+    from latentbench.cells import fits
+
+    found = list(fits.every(arguments.cache))
+    nothing = [f"no fit in {arguments.cache}; run a cell of a method that learns"]
+    documents = [{**fit.card, "evaluations": list(fit.cost)} for fit in found]
+    return _lines({"fits": documents}, [fit.line for fit in found] or nothing)
+
+
+def _fits_show(arguments: argparse.Namespace) -> Answer:
+    from rich.console import Console
+
+    from latentbench.cells import fits
+
+    document = fits.find(arguments.cache, arguments.fit).document()
+    return Answer(document, lambda: Console().print_json(data=document))
+
+
+def _fits_export(arguments: argparse.Namespace) -> Answer:
+    from latentbench.cells import fits
+
+    fit = fits.find(arguments.cache, arguments.fit)
+    folder_to_write(arguments.out.parent, "--out")
+    digest = fits.write(fit, arguments.out)
+    return _lines(
+        {"key": fit.key, "file": str(arguments.out), "sha256": digest},
+        [f"wrote {arguments.out}, sha256 {digest}", fit.line],
+    )
+
+
+def _fits_import(arguments: argparse.Namespace) -> Answer:
+    from latentbench.cells import fits
+
+    fit = fits.take(arguments.file, arguments.cache)
+    return _lines(
+        {"key": fit.key, "sha256": fit.card[fits.IMPORTED]},
+        [f"cells that depend on the same take it, and say so: {fit.line}"],
+    )
 
 
 def _new(arguments: argparse.Namespace) -> Answer:

@@ -90,6 +90,15 @@ class Editor(ABC, Generic[Model]):
         return spaces, frozenset(n for verb in verbs for n in cls.needs.get(verb, ()))
 
     @classmethod
+    def directions(cls, config: Mapping[str, Any]) -> int:
+        """Return how many directions it finds by itself, for an instance with this config.
+
+        They are asked for by number (`Edit.component`), 0 and up; 0 where it finds none.
+        """
+        del config
+        return 0
+
+    @classmethod
     def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
         """Return why its other parts do not go with the model or with each other, or None.
 
@@ -158,6 +167,20 @@ class Editor(ABC, Generic[Model]):
         """Take back what `state` returned; edits are then equal."""
         del state
 
+    def randomise(self, streams: Streams) -> None:
+        """Put noise in the place of what was learned: the control that a method must beat.
+
+        Each slice of a tensor along its first axis keeps its norm. Override it where that is not
+        how large a direction is.
+
+        Raises:
+            Incompatible: nothing was learned.
+        """
+        learned = self.state()
+        if not learned:
+            raise Incompatible(f"{type(self).__name__} has learned nothing that noise can replace")
+        self.load_state({name: _noise(v, name, streams) for name, v in learned.items()})
+
     def generate(
         self, ids: Sequence[str], prompts: Sequence[str] | None, noise: Tensor | None = None
     ) -> Float[Tensor, "b 3 h w"]:
@@ -222,3 +245,13 @@ class Editor(ABC, Generic[Model]):
     def _cannot(self, verb: str) -> Incompatible:
         has = ", ".join(sorted(self.verbs())) or "none"
         return Incompatible(f"{type(self).__name__} has no verb {verb!r}; it has: {has}")
+
+
+def _noise(value: Tensor, name: str, streams: Streams) -> Tensor:
+    """Return noise of the shape of a tensor, whose slices along the first axis have its norms."""
+    if not value.is_floating_point() or value.dim() == 0:
+        return value
+    rows = [str(k) for k in range(len(value))]
+    noise = streams.normal(f"random/{name}", rows, value.shape[1:], value.device).to(value)
+    sizes = value.reshape(len(value), -1).norm(dim=1) / noise.reshape(len(value), -1).norm(dim=1)
+    return noise * sizes.reshape(-1, *[1] * (value.dim() - 1))

@@ -111,6 +111,8 @@ class Record:
         scores: figure -> value with interval; "psnr/glasses+" is the figure of one group.
         main_score: the figure that the benchmark's table is sorted by.
         setup: what the benchmark found before the first image, such as matched strengths.
+        imported_fit: sha256 of the file that the method's fit was imported from; "" where the
+            method learned in a cell of this cache.
         switched_off: metric -> why it gave no figure.
         failed_samples: samples left out, each with group, index and cause.
         asked: samples that were asked for, those left out included; 0 where that is not known.
@@ -142,6 +144,7 @@ class Record:
     scores: Mapping[str, ScoreEntry] = field(default_factory=dict)
     main_score: str = ""
     setup: Mapping[str, Any] = field(default_factory=dict)
+    imported_fit: str = ""
     switched_off: Mapping[str, str] = field(default_factory=dict)
     failed_samples: tuple[Mapping[str, str], ...] = ()
     asked: int = 0

@@ -2,7 +2,7 @@
 
 import os
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from latentbench.benchmark import Bench, Work
 from latentbench.cells.batch_runner import BatchRunner, work_list
 from latentbench.cells.costs import Cost
-from latentbench.cells.learning import fit
+from latentbench.cells.learning import fit, refitted
 from latentbench.cells.plan import Cell
 from latentbench.cells.progress import display
 from latentbench.config import Order
@@ -25,7 +25,9 @@ def begin(cell: Cell, bench: Bench) -> tuple[BatchRunner, list[Work], dict[str, 
     """
     costs = {"fit": Cost()}
     with costs["fit"].measure(bench.cache):
-        fit(cell, bench)
+        imported = fit(cell, bench)
+    fitted = replace(bench, imported=imported)
+    bench = replace(fitted, refit=lambda seed: refitted(cell, fitted, seed))
     works = _works(cell, bench)
     setup = cell.store.once("setup", lambda: _setup(cell, bench, len(works)))
     costs["setup"] = Cost(**setup["cost"])

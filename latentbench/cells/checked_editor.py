@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentbench.editor import Editor
 from latentbench.errors import BadOutput, NotFinite
+from latentbench.streams import Streams
 from latentbench.types import Batch, Concept, Edit, Endpoint, Latent
 
 LIMIT = 16.0  # images may overshoot [-1, 1], but this is not an image: 0..255, or a broken sampler
@@ -73,6 +74,10 @@ class CheckedEditor(Editor[Any]):
             self._check_strength_0(batch, edit)
         found = self.editor.edit(_copy(batch), _copy(edit), strengths.clone())
         return self._images("edit", found, batch.ids, len(strengths), batch.images)
+
+    def randomise(self, streams: Streams) -> None:
+        """Put noise in the place of what the editor has learned."""
+        self.editor.randomise(streams)
 
     def effective_strength(self, strength: float) -> float:
         """Return the editor's."""

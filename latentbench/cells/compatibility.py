@@ -44,8 +44,15 @@ class Parts:
 
     def misfit(self) -> str | None:
         """Return why these parts do not go together, or None when they do."""
-        reasons = (self._verbs(), self._family(), self._spaces(), self._needs(), self._others())
-        return next(filter(None, reasons), None)
+        reasons = (
+            self._verbs,
+            self._family,
+            self._spaces,
+            self._needs,
+            self._directions,
+            self._others,
+        )
+        return next(filter(None, (reason() for reason in reasons)), None)
 
     def fits(self) -> bool:
         """Return whether these parts go together; parts that cannot even say so do not."""
@@ -105,6 +112,14 @@ class Parts:
             return None
         who, what = self.editor.__name__, _name(self.benchmark)
         return f"{who} takes no notice of {_words(ignored)}, by which {what} asks"
+
+    def _directions(self) -> str | None:
+        asked = self.benchmark.directions
+        found = self.editor.directions(self.settings) if asked else 0
+        if found >= asked:
+            return None
+        who, what = self.editor.__name__, _name(self.benchmark)
+        return f"{who} finds {found or 'no'} directions by itself, {what} asks for {asked}"
 
     def _others(self) -> str | None:
         own = others.named_by(self.editor, self.settings)

@@ -146,6 +146,11 @@ class HSpaceDirections(Editor[DiffusionModel]):
         _, needs = super().required(verbs, config)
         return spaces, frozenset() if config.get("variant") == "pca" else needs
 
+    @classmethod
+    def directions(cls, config: Mapping[str, Any]) -> int:
+        """Return the number of components; a class difference is no direction found by itself."""
+        return int(config.get("components", 16)) if config.get("variant") == "pca" else 0
+
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse a window without a step, more images than there are, and unknown attributes."""
         start, stop = self.window

@@ -18,12 +18,14 @@ WORDS = {  # command -> words that make it answer at once; RESULTS stands for a 
     "weights": "--dir RESULTS",
     "plan": "benchmark=acme method=acme model=acme dataset=acme results.dir=RESULTS",
     "status": "--results RESULTS",
+    "fits list": "--cache RESULTS/cache",
     "zoo list": "",
     "zoo show": "zoo1",
     "zoo verify": "zoo1 --hashes",
 }
 ELSEWHERE = {  # what other tests ask for an answer as JSON, or what trains and measures for minutes
     "reproduce", "compare", "export", "track", "check", "new",
+    "fits show", "fits export", "fits import",
     "zoo train", "zoo refine", "zoo measure",
 }  # fmt: skip
 

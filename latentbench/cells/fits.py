@@ -1,0 +1,152 @@
+"""What methods have learned: fits kept in the cache, and their exchange as plain safetensors.
+
+A fit is kept under the hash of all that it depends on, with a card that says what that is.
+Exported, it is one safetensors file whose metadata hold the card. Imported, it is what any cell
+takes that depends on the same; the record of such a cell names the hash of the file.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from latentbench import store
+from latentbench.cache import COST, Cache
+from latentbench.errors import BadInput, unknown
+from latentbench.metric_state import as_json, as_tensor
+
+KIND = "fit"
+CARD = "latentbench.fit"  # name under which an entry keeps its card
+IMPORTED = "imported"  # in a card: sha256 of the file that it came from
+METADATA = "latentbench"  # name of the card in an exported file
+FIELDS = ("key", "method", "model", "dataset", "seed", "edits")  # of a card, at least
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a method has learned.
+
+    Args:
+        card: method, model and data with their settings, seed, edits, and the key of all of it.
+        tensors: its state.
+        cost: forward and backward evaluations that it took.
+    """
+
+    card: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    cost: tuple[int, int]
+
+    @property
+    def key(self) -> str:
+        """The hash of all that it depends on."""
+        return str(self.card["key"])
+
+    @property
+    def line(self) -> str:
+        """What it is, in one line."""
+        words = [self.card[group]["name"] for group in ("method", "model", "dataset")]
+        edits = self.card["edits"]
+        shown = ", ".join(edits[:3]) + (f" and {len(edits) - 3} more" if len(edits) > 3 else "")
+        what = f"{words[0]} on {words[1]}, {words[2]}, seed {self.card['seed']}"
+        return f"{self.key[:12]}  {what}: {shown}"
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON values; of the tensors their names, shapes and norms."""
+        tensors = {
+            name: {"shape": list(v.shape), "norm": float(v.double().norm())}
+            for name, v in self.tensors.items()
+        }
+        return {**self.card, "evaluations": list(self.cost), "tensors": tensors}
+
+
+def with_card(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return a state with its card, as the cache keeps it."""
+    return {**state, CARD: as_tensor(card)}
+
+
+def without_card(entry: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return the state of an entry, and the hash of the file that it was imported from, or ""."""
+    state = dict(entry)
+    card = as_json(state.pop(CARD)) if CARD in state else {}
+    return state, str(card.get(IMPORTED, ""))
+
+
+def every(cache: Path) -> Iterator[Fit]:
+    """Yield the fits of a cache that have a card, by key."""
+    for path in sorted(cache.glob(f"{KIND}/*/*.sealed")):
+        body = store.read_sealed(path, f"{KIND}/{path.stem}")
+        entry = {} if body is None else load(body)
+        if CARD in entry:
+            cost = entry.pop(COST).tolist()
+            yield Fit(as_json(entry.pop(CARD)), entry, (cost[0], cost[1]))
+
+
+def find(cache: Path, prefix: str) -> Fit:
+    """Return the fit whose key begins so.
+
+    Raises:
+        BadInput: none does, or several do.
+    """
+    fits = list(every(cache))
+    found = [fit for fit in fits if fit.key.startswith(prefix)]
+    if len(found) > 1:
+        lines = "; ".join(fit.line for fit in found)
+        raise BadInput(
+            f"{prefix!r} is the beginning of {len(found)} fits: {lines}; give more of it"
+        )
+    if not found:
+        raise unknown("fit", prefix, [fit.key[:12] for fit in fits])
+    return found[0]
+
+
+def write(fit: Fit, path: Path) -> str:
+    """Write a fit as one safetensors file; return the file's sha256.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    card = {name: value for name, value in fit.card.items() if name != IMPORTED}
+    words = {METADATA: json.dumps({**card, "evaluations": list(fit.cost)})}
+    return store.write(path, save(dict(fit.tensors), words))
+
+
+def take(path: Path, cache: Path) -> Fit:
+    """Put an exported fit into a cache, and return it.
+
+    Raises:
+        BadInput: the file is no exported fit.
+        OSError: it cannot be read, or the cache cannot be written to.
+    """
+    data = path.read_bytes()
+    card, tensors = _read(data, path)
+    forward, backward = (int(n) for n in card.pop("evaluations", (0, 0)))
+    card[IMPORTED] = hashlib.sha256(data).hexdigest()
+    fit = Fit(card, tensors, (forward, backward))
+    Cache(cache).put(KIND, fit.key, with_card(tensors, card), fit.cost)
+    return fit
+
+
+def _read(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return card and tensors of an exported file."""
+    hint = "give a file that `latentbench fits export` has written"
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        card = json.loads(header["__metadata__"][METADATA])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise BadInput(f"{path} is no exported fit ({type(error).__name__}); {hint}") from error
+    lacking = [name for name in FIELDS if name not in card] if isinstance(card, dict) else FIELDS
+    if lacking or not _is_key(card["key"]):
+        raise BadInput(f"{path} is no exported fit: its card lacks {', '.join(lacking) or 'a key'}")
+    return card, tensors
+
+
+def _is_key(key: Any) -> bool:
+    """Return whether this is a sha256: it names a file of the cache."""
+    return isinstance(key, str) and len(key) == 64 and set(key) <= set("0123456789abcdef")
