@@ -97,8 +97,11 @@ class Trial:
         return self.editor.edit(batch, edit, torch.tensor([top, 0.0, top / 2]))
 
     def asked(self) -> list[Edit]:
-        """Return the edits that a fit receives."""
-        return [Edit(f"{n}+", n, words=(f"no {n}", n)) for n in self.data.attributes]
+        """Return the edits that a fit receives, with numbers where the method has them."""
+        return [
+            self._numbered(Edit(f"{n}+", n, words=(f"no {n}", n)), k)
+            for k, n in enumerate(self.data.attributes)
+        ]
 
     def edits(self, indices: Sequence[int]) -> tuple[Batch, Edit]:
         """Return images, and an edit whose captions add a word to the images' and lack one."""
@@ -113,7 +116,11 @@ class Trial:
         if Capability.EDIT_MASKS in needs:
             masks = torch.zeros(len(indices), *batch.images.shape[-2:])
             masks[..., : masks.shape[-1] // 2] = 1
-        return batch, Edit("hat+", "hat", 1, batch.prompts, targets, masks)
+        return batch, self._numbered(Edit("hat+", "hat", 1, batch.prompts, targets, masks), 0)
+
+    def _numbered(self, edit: Edit, k: int) -> Edit:
+        found = self.cls.directions(self.settings())
+        return replace(edit, component=k) if found else edit
 
     def ends(self, ids: Sequence[str]) -> tuple[Endpoint, Endpoint]:
         """Return both ends of a path per id."""

@@ -22,8 +22,10 @@ FILE = Path(__file__).with_name("methods.json")
 NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
 SMALL = {
     "images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3, "rounds": 5,
-    "trials": 2,
+    "trials": 2, "batch": 4,
 }  # fmt: skip
+TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
+NUMBERED = {"noiseclr"}  # whose directions have no names
 HOMES = {  # else "latent"
     "autoencode": "diffae",
     "autoencode_fresh": "diffae",
@@ -44,13 +46,16 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
     toys = {"scorer": toy.PatternScorer, "model": lambda: model}
     parts = {k: toys[group]() for k, group in editor.others.items() if config.get(k)}
     editor.attach(model, Streams(0), cache, parts)
+    words = {"words": ("face", "face hat")} if name in TOLD else {}
+    number = {"component": 0} if name in NUMBERED else {}
+    asked = [Edit(f"{n}+", n, **words, **number) for n in ("hat", "smile")]
     with torch.enable_grad():
-        editor.fit(data, [Edit("hat+", "hat"), Edit("smile+", "smile")])
+        editor.fit(data, asked)
     if "edit" in editor.verbs():
         masked = Capability.EDIT_MASKS in editor.required(["edit"], config)[1]
         masks = torch.ones(2, 16, 16).tril() if masked else None
         target = "hat" if name == "suppress_eot" else "a face with hat"  # which lacks no word
-        edit = Edit("hat+", "hat", target_prompts=(target,) * 2, masks=masks)
+        edit = Edit("hat+", "hat", target_prompts=(target,) * 2, masks=masks, **number)
         strengths = torch.tensor([editor.max_strength])
         return editor.edit(data.batch("test", [0, 1]), edit, strengths)
     if "interpolate" in editor.verbs():
