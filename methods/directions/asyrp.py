@@ -131,7 +131,7 @@ class Asyrp(Editor[DiffusionModel]):
         passes: Count = 4,
         batch: Count = 8,
         learning_rate: Positive = 0.001,
-        w_clip: NotNegative = 1.0,
+        w_clip: Positive = 1.0,
         w_l1: NotNegative = 3.0,
         t_edit: Annotated[Share, below(1)] = 0.5,
         t_boost: Share = 0.2,

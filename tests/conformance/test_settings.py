@@ -34,9 +34,9 @@ ZERO = {  # settings that mean something at zero
     "guidance_target", "guided_share", "hold", "inversion_guidance", "iterations", "k", "keep",
     "kept_words", "l2", "least", "local", "memory", "momentum", "moves", "noise_level",
     "optimised", "other_seed", "per_dimension", "reweight", "seed", "self_replace", "share",
-    "skip", "source_guidance", "start", "t5_tokens", "t_align", "t_early", "tau_attention",
-    "tau_f", "threshold", "tolerance", "types", "until", "updates", "warmup", "weight",
-    "window_start",
+    "skip", "source_guidance", "start", "t5_tokens", "t_align", "t_boost", "t_early", "t_edit",
+    "tau_attention", "tau_f", "threshold", "tolerance", "types", "until", "updates", "w_l1",
+    "warmup", "weight", "weight_decay", "window_start",
 }  # fmt: skip
 NEGATIVE = {"other_seed", "reweight"}
 ABOVE_ZERO = {
