@@ -36,12 +36,12 @@ def test_sources_are_the_method_s_samples_of_the_true_noise(latent):
 
 def test_inversion_finds_the_noise_that_a_draw_does_not():
     """On an exact model whose samples are inside the range of images."""
-    model = toy.GaussianModel(steps=100)
+    model = toy.GaussianModel(steps=50)
     distance = {}
-    for drawn in (0, 3, 100):
+    for drawn in (0, 50):
         samples = samples_of(model, DDIMInversion(forward_steps=drawn))
         distance[drawn] = NoiseTriangle().values(samples)["noise_distance"].mean()
-    assert distance[0] < 0.5 < 1.2 < distance[100]
+    assert distance[0] < 0.5 < 1.2 < distance[50]
 
 
 def test_a_code_that_starts_later_has_no_noise_to_compare(latent):

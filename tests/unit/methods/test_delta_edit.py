@@ -13,7 +13,7 @@ from methods.directions.delta_edit import DeltaEdit
 
 DATA = toy.ToyData()
 EDITS = [Edit(f"{name}+", name, words=("face", f"face {name}")) for name in toy.FACTORS]
-FEW = {"images": 128, "rounds": 300, "pairs": 64, "width": 64, "probes": 1}
+FEW = {"images": 128, "rounds": 150, "pairs": 64, "width": 64, "probes": 1}
 
 
 class PatternModel(LatentModel):
@@ -59,13 +59,13 @@ def moved(editor, name: str) -> torch.Tensor:
     return (codes[1] - codes[0]).mean(0)
 
 
-@pytest.mark.parametrize("name", toy.FACTORS)
-def test_text_moves_its_factor_most_though_none_was_seen(name):
-    change = moved(fitted(PatternModel(), keep=1.0), name)
-    k = toy.FACTORS.index(name)
-    others = [j for j in range(3) if j != k]
-    assert float(change[k]) > 0.2
-    assert float(change[others].abs().max()) < 0.7 * float(change[k])
+def test_text_moves_its_factor_most_though_none_was_seen():
+    editor = fitted(PatternModel(), keep=1.0)
+    for k, name in enumerate(toy.FACTORS):
+        change = moved(editor, name)
+        others = [j for j in range(3) if j != k]
+        assert float(change[k]) > 0.2
+        assert float(change[others].abs().max()) < 0.7 * float(change[k])
 
 
 def test_the_gate_leaves_other_channels_alone():

@@ -41,7 +41,7 @@ def batch_of(model, prompts=SOURCES) -> Batch:
     return Batch(tuple(map(str, range(len(prompts)))), images, prompts)
 
 
-@pytest.mark.parametrize("name", ["latent", "sd3", "flux"])
+@pytest.mark.parametrize("name", ["latent", "sd3", pytest.param("flux", marks=pytest.mark.slow)])
 def test_strength_0_is_the_reconstruction_and_both_parts_count(name, request):
     model = request.getfixturevalue(name)
     batch, editor = batch_of(model), attached(model)

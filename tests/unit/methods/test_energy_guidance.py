@@ -26,7 +26,7 @@ def asked(word: str, weight: float = 1.0) -> list[Concept]:
 
 
 def test_without_energy_the_chain_keeps_the_prior(gaussian):
-    editor = attached(gaussian, weight=0.0, iterations=60, step_size=0.2, keep="last")
+    editor = attached(gaussian, weight=0.0, iterations=40, step_size=0.2, keep="last")
     z = 3 * gaussian.prior(Streams(0), IDS).parts[Space.NOISE]
     found = editor.walk(IDS, asked("hat"), z)
     assert float(found.square().mean()) == pytest.approx(1, abs=0.1)
@@ -35,7 +35,7 @@ def test_without_energy_the_chain_keeps_the_prior(gaussian):
 def test_energy_falls_while_the_noise_stays_noise(gaussian):
     """And a negated concept does the opposite."""
     energies = {}
-    for name, weight, iterations in (("none", 1.0, 0), ("hat", 1.0, 30), ("not hat", -1.0, 30)):
+    for name, weight, iterations in (("none", 1.0, 0), ("hat", 1.0, 20), ("not hat", -1.0, 20)):
         editor = attached(gaussian, weight=60.0, iterations=iterations, keep="last")
         z = gaussian.prior(Streams(0), IDS).parts[Space.NOISE]
         found = editor.walk(IDS, asked("hat", weight), z)

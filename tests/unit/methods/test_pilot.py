@@ -50,7 +50,7 @@ def held(model, editor) -> HeldBackground:
     return HeldBackground(model, told, z, latent_mask(edit.masks, z), content, editor, noise, 0)
 
 
-@pytest.mark.parametrize("name", ["latent", "flow"])
+@pytest.mark.parametrize("name", ["latent", pytest.param("flow", marks=pytest.mark.slow)])
 def test_strength_0_is_the_image_and_moves_hold_the_background(name, request):
     model = request.getfixturevalue(name)
     batch, edit = asked(model)
@@ -134,16 +134,6 @@ def test_evaluations(latent):
     b, n, moved = 2, 4, 2 * 3
     assert latent.evaluations.forward - before.forward == b * (2 * n + moved)
     assert latent.evaluations.backward - before.backward == b * moved
-
-
-def test_a_row_does_not_see_another(latent):
-    batch, edit = asked(latent)
-    both = attached(latent).edit(batch, edit, torch.ones(1))
-    first = Batch(batch.ids[:1], batch.images[:1])
-    alone = Edit("hat", target_prompts=PROMPTS[:1], masks=edit.masks[:1])
-    torch.testing.assert_close(
-        attached(latent).edit(first, alone, torch.ones(1)), both[:1], rtol=1e-3, atol=1e-3
-    )
 
 
 def test_an_edit_without_masks_is_refused(latent):
