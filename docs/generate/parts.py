@@ -209,12 +209,14 @@ def _settings(group: str, same: Sequence[Option]) -> Iterator[str]:
     yield f"`{group}={first.name}`, with the defaults:"
     yield f"```yaml\n{_yaml(group, first)}\n```"
     if len(same) > 1:
+        heads, rest = ["name", "differs by", "what it is"], same[1:]
         rows = [
-            [f"`{group}={one.name}`", heading(group, one.name), _difference(one, first)]
-            for one in same[1:]
+            [f"`{group}={one.name}`", _difference(one, first), heading(group, one.name)]
+            for one in rest
         ]
+        shown = len(heads) if any(row[-1] for row in rows) else len(heads) - 1
         yield "Variants, each with its own name:"
-        yield _pipes(["name", "what it is", "differs by"], rows)
+        yield _pipes(heads[:shown], [row[:shown] for row in rows])
 
 
 def _difference(one: Option, first: Option) -> str:

@@ -1,9 +1,14 @@
 """Tracking, with the real wandb in offline mode: what a record's folder holds is what it shows."""
 
+import gzip
 import json
 import struct
+import subprocess
+import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import cells
 import numpy as np
@@ -242,3 +247,67 @@ def test_an_unfriendly_answer_is_one():
     server.server_close()
     with pytest.raises(OSError):
         tracking.answer(f"http://127.0.0.1:{server.server_port}")
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers what `wandb sync` asks of a server, and keeps what it was told."""
+
+    told: ClassVar[list[tuple[str, dict]]] = []
+    ANSWERS: ClassVar = {
+        "upsertBucket": {
+            "bucket": {
+                "id": "b", "name": "n", "displayName": "n", "config": "{}", "historyLineCount": 0,
+                "project": {"id": "p", "name": "test", "entity": {"id": "e", "name": "me"}},
+            },
+            "inserted": True,
+        },
+        "createArtifact": {
+            "artifact": {"id": "a", "state": "COMMITTED",
+                         "artifactSequence": {"id": "s", "latestArtifact": None}},
+        },
+        "createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []},
+        "serverInfo": {"features": []},
+    }  # fmt: skip
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        text = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
+        said = json.loads(text) if self.path.endswith(("/graphql", "/file_stream")) else {}
+        type(self).told.append((self.path, said))
+        query = said.get("query", "")
+        answer = json.dumps({"data": {k: v for k, v in self.ANSWERS.items() if f"{k}(" in query
+                                      or f"{k} {{" in query}}).encode()  # fmt: skip
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_wandb_sync_uploads_what_was_written_offline(cell, logged, tmp_path, monkeypatch):
+    *_, record = cell
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    (folder,) = (logged / "wandb").glob(f"offline-run-*-{record.id}")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("wandb"), "sync", "--yes", folder],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    server.shutdown()
+    assert done.returncode == 0, done.stderr
+    runs = [said["variables"] for _, said in Server.told if "upsertBucket" in said.get("query", "")]
+    assert (record.id, logged.name) in {(run["name"], run["groupName"]) for run in runs}
+    artifacts = [said["variables"]["input"] for _, said in Server.told
+                 if "createArtifact(" in said.get("query", "")]  # fmt: skip
+    assert f"cell-{record.id}" in {artifact["artifactCollectionName"] for artifact in artifacts}
+    streams = [said["files"] for path, said in Server.told if path.endswith("/file_stream")
+               and "files" in said]  # fmt: skip
+    summaries = [line for files in streams for name in files if "summary" in name
+                 for line in files[name]["content"]]  # fmt: skip
+    assert json.loads(summaries[-1])["acme_mae"] == record.scores["acme_mae"].value
