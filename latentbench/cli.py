@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    board = add("leaderboard", _leaderboard, "write Markdown, CSV and HTML from records")
+    board = add("leaderboard", _leaderboard, "write Markdown and CSV from records")
     board.add_argument("--results", **results)
     board.add_argument("--out", type=path, help="where to write; default: next to the records")
 

@@ -1,4 +1,4 @@
-"""The leaderboard: a pure function of records, as Markdown, CSV and one self-contained page."""
+"""The leaderboard: a pure function of records, as Markdown and CSV; the site is `reports/site`."""
 
 import csv
 import html
@@ -6,7 +6,6 @@ import io
 import re
 import string
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,8 +45,8 @@ NUMBERS = re.compile(r"[-+0-9.einfa ]+")  # figures of seeds, which may begin wi
 
 
 def write(made: Sequence[Board], folder: Path) -> list[Path]:
-    """Write leaderboard.html, .md and .csv, and return their paths."""
-    texts = {"html": page(made), "md": markdown(made), "csv": csv_text(made)}
+    """Write leaderboard.md and leaderboard.csv, and return their paths."""
+    texts = {"md": markdown(made), "csv": csv_text(made)}
     paths = [folder / f"leaderboard.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         store.write(path, text.encode())
@@ -117,22 +116,6 @@ def rows(made: Iterable[Board]) -> Iterator[dict[str, object]]:
             who = _csv_who(row.records)
             yield from (who | _csv_figure(board, k, figure) for figure in row.scores)
         yield from (_csv_who([record]) for record in board.rest)
-
-
-def page(made: Iterable[Board]) -> str:
-    """Return a page that needs no network: sortable tables with intervals, marks and notes."""
-    body = []
-    for board in made:
-        body.append(f"<h2>{html.escape(board.title)}</h2>")
-        body += [f'<p class="warning">⚠ {html.escape(line)}</p>' for line in warnings(board)]
-        if board.rows:
-            body.append(_html_table(board))
-        body += [f'<p class="note">{html.escape(note)}</p>' for note in notes(board)]
-        if board.rest:
-            body.append(_html_rest(board))
-    template = files("latentbench").joinpath("leaderboard.html").read_text(encoding="utf-8")
-    text = template.replace("{{legend}}", html.escape(LEGEND))
-    return text.replace("{{body}}", "\n".join(body))
 
 
 # ---------------------------------------------------------------- words
@@ -354,24 +337,6 @@ def _csv_figure(board: Board, k: int, figure: str) -> dict[str, object]:
     return found
 
 
-def _html_table(board: Board) -> str:
-    rows = []
-    for k, row in enumerate(board.rows):
-        name, rank = who(row, places(board, k))
-        cells = [_td(name, name, f"cell {' '.join(r.id for r in row.records)}"), _td(rank, k + 1)]
-        cells += [_html_cell(board, k, figure) for figure in board.columns]
-        cells.append(_td(evaluations(row), sum(r.total("forward") for r in row.records)))
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return _html(_heads(board), rows)
-
-
-def _html_cell(board: Board, k: int, figure: str) -> str:
-    entry, which = board.rows[k].scores.get(figure), mark(board, k, figure)
-    value = None if entry is None else entry.value
-    text = in_figures(entry) + MARKS[which]
-    return _td(text, "" if value is None else value, says(board, k, figure), which)
-
-
 def says(board: Board, k: int, figure: str) -> str:
     """Return all that is known of a figure besides its value, in words."""
     row, ranking = board.rows[k], board.rankings.get(figure)
@@ -386,22 +351,3 @@ def says(board: Board, k: int, figure: str) -> str:
     if twin is not None:
         parts.append(f"{twin_of(figure)}: {in_figures(twin)}")
     return f"{figure}: {'; '.join(filter(None, parts))}"
-
-
-def _td(text: str, key: object, note: str = "", which: str = "") -> str:
-    title = f' title="{html.escape(note)}"' if note else ""
-    kind = f' class="{which}"' if which else ""
-    return f'<td data-key="{html.escape(str(key))}"{kind}{title}>{html.escape(text)}</td>'
-
-
-def _html_rest(board: Board) -> str:
-    texts = [[with_seed(r), str(r.status), r.reason] for r in board.rest]
-    rows = [f"<tr>{''.join(_td(text, text) for text in line)}</tr>" for line in texts]
-    table = _html(["method", "status", "reason"], rows)
-    return f"<details><summary>{len(rows)} skipped or failed</summary>{table}</details>"
-
-
-def _html(heads: Sequence[str], rows: Sequence[str]) -> str:
-    top = "".join(f'<th scope="col"><button>{html.escape(h)}</button></th>' for h in heads)
-    body = "\n".join(rows)
-    return f"<div><table><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>"

@@ -204,12 +204,12 @@ def test_claims_without_records_are_answered_in_a_sentence(tmp_path, capsys):
 
 def test_a_folder_that_may_not_be_written_to(tmp_path, places, monkeypatch, capsys):
     def refused(*arguments):
-        raise PermissionError(13, "Permission denied", str(tmp_path / "leaderboard.html"))
+        raise PermissionError(13, "Permission denied", str(tmp_path / "leaderboard.md"))
 
     monkeypatch.setattr("latentbench.reports.leaderboard.write", refused)
     words = ["leaderboard", "--results", str(places["RESULTS"]), "--out", str(tmp_path)]
     assert run(CLI, words, monkeypatch) == 1
-    assert capsys.readouterr().err == f"{tmp_path}/leaderboard.html: Permission denied\n"
+    assert capsys.readouterr().err == f"{tmp_path}/leaderboard.md: Permission denied\n"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

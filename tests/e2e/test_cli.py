@@ -32,7 +32,7 @@ def test_a_failing_cell_does_not_stop_the_sweep_and_the_exit_code_tells(sweep):
 
 def test_the_sweep_ends_with_a_table_and_the_path_of_the_leaderboard(sweep):
     results, done, _ = sweep
-    assert f"leaderboard: {results}/leaderboard.html" in done.stderr
+    assert f"leaderboard: {results}/leaderboard.md" in done.stderr
     assert "5/6" in done.stderr  # the sixth is skipped
     assert "always breaks" in done.stderr
     assert "2 cells skipped:\n  acme: requires the space attention: acme_attending" in done.stderr
@@ -93,7 +93,7 @@ def test_a_sweep_killed_in_the_middle_goes_on_where_it_stopped(tmp_path):
     assert "setup" not in again
     assert done.items() <= cells(cut).items()
     assert scores(cut) == scores(whole)
-    for name in ("leaderboard.md", "leaderboard.csv", "leaderboard.html"):
+    for name in ("leaderboard.md", "leaderboard.csv"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -174,7 +174,7 @@ def test_two_sweeps_of_one_second_end_with_their_own_exit_codes(tmp_path):
 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
-    (tmp_path / "leaderboard.html").mkdir()
+    (tmp_path / "leaderboard.md").mkdir()
     done = run(tmp_path, *ACME, "model=acme", "method=acme")
     assert done.returncode == 1
     assert "the reports could not be made" in done.stderr

@@ -11,7 +11,7 @@ from commands import ACME, run, scores, start
 from latentbench.cells.activity import Run
 
 SWEEP = ("-m", *ACME, "model=acme,acme_double", "method=acme", "seed=0,1", "benchmark.n=8")
-PAGES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
+PAGES = ("leaderboard.md", "leaderboard.csv")
 CORES = ("launch=cores", "launch.workers=2")
 RAY = ("launch=ray", "launch.workers=2")
 SLURM = ("launch=slurm", "launch.cluster=local", "launch.cells_per_job=2", "launch.gpus=0")

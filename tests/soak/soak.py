@@ -49,7 +49,7 @@ CHOICES = [
         ("seed=0", "seed=1", "seed=2"),
     )
 ]
-PAGES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
+PAGES = ("leaderboard.md", "leaderboard.csv")
 ROOM = (0, 300, 3_000, 30_000)  # bytes that a file may have where the disk is "full"
 
 

@@ -11,7 +11,7 @@ def test_the_leaderboard_is_written_from_records_alone(tmp_path, capsys):
     cells.run(tmp_path)
     capsys.readouterr()
     assert cli.main(["leaderboard", "--results", str(tmp_path), "--out", str(tmp_path / "o")]) == 0
-    names = ["leaderboard.html", "leaderboard.md", "leaderboard.csv"]
+    names = ["leaderboard.md", "leaderboard.csv"]
     assert [line.rsplit("/")[-1] for line in capsys.readouterr().out.split()] == names
     assert "acme_mae" in (tmp_path / "o" / "leaderboard.md").read_text()
 
