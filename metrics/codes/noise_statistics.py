@@ -13,7 +13,7 @@ from latentbench.intervals import Kind
 from latentbench.metric import Figure, SampleMetric
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
-from metrics.jackknife import GROUPS, groups, replicated_score, too_few
+from metrics.jackknife import groups, of_pairs, replicated_score, too_few
 
 FEWEST = 8  # samples below which a correlation over samples says nothing
 SHAPIRO_MOST = 5000  # entries of one test
@@ -101,7 +101,7 @@ class NoiseStatistics(SampleMetric):
         if n < FEWEST:
             short = Score(None, n, note=f"{n} images, at least {FEWEST} needed")
             return {"noise_patch_correlation": short, "noise_neighbour_r2": short}
-        found = {"noise_neighbour_r2": _neighbour_score(noise, ids)}
+        found = {"noise_neighbour_r2": neighbour_score(noise, ids)}
         if min(noise.shape[2:]) < self.patch:
             size = tuple(noise.shape[2:])
             return found | {
@@ -159,14 +159,15 @@ def neighbour_r2(noise: Float[Tensor, "n c h w"]) -> float:
     return float(torch.cat([right, down]).mean() - 1 / (len(x) - 1))
 
 
-def _neighbour_score(noise: Float[Tensor, "n c h w"], ids: list[str]) -> Score:
+def neighbour_score(noise: Float[Tensor, "n c h w"], ids: list[str]) -> Score:
+    """Return `neighbour_r2` with its jackknife interval."""
     n, value, why_not = len(set(ids)), neighbour_r2(noise), too_few(ids)
     if not np.isfinite(value):
         return _constant(n)
     if why_not:
         return add_note(Score(value, n), why_not)
-    group = torch.from_numpy(groups(ids))
-    replicates = [neighbour_r2(noise[group != k]) for k in range(GROUPS)]
+    group = groups(ids)
+    replicates = of_pairs(lambda kept: neighbour_r2(noise[torch.from_numpy(np.isin(group, kept))]))
     return replicated_score(value, n, replicates)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from latentbench.batching import map_batches
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
+from latentbench.errors import NotFinite
 from latentbench.metric import Surroundings
 from latentbench.records import in_words
 
@@ -74,7 +75,26 @@ class Reader:
     def _read(self, read: Callable[[Tensor], Tensor], images: Tensor, axes: int = 3) -> Tensor:
         rows = images.flatten(0, -axes - 1)
         found = map_batches(lambda part: read(part.to(self.device)).cpu(), rows, BATCH)
-        return found.unflatten(0, images.shape[:-axes])
+        return finite(found, self.name).unflatten(0, images.shape[:-axes])
+
+
+def finite(found: Float[Tensor, "*n"], name: str) -> Float[Tensor, "*n"]:
+    """Return what a network reads on images; a distance of sets would count NaN as some image.
+
+    Raises:
+        NotFinite: it holds NaN or infinity.
+
+    Example:
+        >>> finite(torch.zeros(2, 1), "zoo1").shape
+        torch.Size([2, 1])
+    """
+    good = found.isfinite().flatten(1).all(1)
+    if not bool(good.all()):
+        raise NotFinite(
+            f"{name or 'a network'} reads NaN or infinity on {int((~good).sum())} of {len(good)} "
+            "images; its weights are damaged, or its precision too low for these images"
+        )
+    return found
 
 
 def read_once(
@@ -83,7 +103,9 @@ def read_once(
     """Return the features of images, known already where another metric has just read them."""
     key, recent = content_hash(extractor.digest, images), surroundings.recent
     if key not in recent:
-        recent[key] = extractor.features(images)
+        found = extractor.features(images)
+        finite(found.flatten(0, images.dim() - 4), extractor.name)
+        recent[key] = found
         for old in list(recent)[:-RECENT]:
             del recent[old]
     return recent[key]
@@ -111,7 +133,8 @@ def read_split(
     def make() -> dict[str, Tensor]:
         parts = [indices[k : k + LOADED] for k in range(0, len(indices), LOADED)]
         read = getattr(extractor, kind)
-        return {kind: torch.cat([read(data.batch(split, part).images) for part in parts])}
+        rows = torch.cat([read(data.batch(split, part).images) for part in parts])
+        return {kind: finite(rows, extractor.name)}
 
     return surroundings.cache.get_or_make("features", key, make)[kind]
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from latentbench.bounds import Count, SetSize
 from latentbench.data.dataset import Split
@@ -12,13 +11,13 @@ from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Score
 from latentbench.zoo.judges import JudgeName
-from metrics.jackknife import GROUPS, Array, groups, replicated_score, too_few
+from metrics.half_samples import Masks, half_replicates, halves, too_few_halves
+from metrics.jackknife import Array, replicated_score
 from metrics.sets.feature_sets import FeatureSets, Set
 from metrics.sets.neighbours import among_itself, squared_distances
 
 NAMES = ("precision", "recall", "density", "coverage")
 SEARCHED = 4  # times k: neighbours among which the k-th is sought first
-Masks = npt.NDArray[np.bool_]
 
 
 class PrecisionRecall(FeatureSets):
@@ -108,31 +107,31 @@ def prdc(a: Array, b: Array, k: int = 5) -> dict[str, float]:
 
 
 def prdc_scores(outputs: Set, real: Set, k: int) -> list[Score]:
-    """Return the four figures with their jackknife intervals, from one pass over all pairs."""
-    n, why_not = len(set(outputs[1])), too_few(outputs[1], real[1])
-    made, theirs = (_kept(ids, 0 if why_not else GROUPS) for _, ids in (outputs, real))
-    values, *replicates = _figures(outputs[0], real[0], made, theirs, k)
+    """Return the four figures with intervals by half-samples, from one pass over all pairs."""
+    n, why_not = len(set(outputs[1])), too_few_halves(outputs[1], real[1], k=k)
+    made, theirs = (_kept(ids, not why_not) for _, ids in (outputs, real))
+    values, *of_halves = _figures(outputs[0], real[0], made, theirs, k)
     if why_not:
         return [Score(float(value), n, note=why_not) for value in values]
-    columns = np.transpose(replicates)
     return [
-        _score(name, float(v), n, column)
-        for name, v, column in zip(NAMES, values.tolist(), columns.tolist(), strict=True)
+        _score(name, float(value), n, found)
+        for name, value, found in zip(NAMES, values, np.transpose(of_halves), strict=True)
     ]
 
 
-def _score(name: str, value: float, n: int, replicates: Sequence[float]) -> Score:
+def _score(name: str, value: float, n: int, of_halves: Array) -> Score:
     """Return the score of a figure: density is a mean, the others are shares."""
+    replicates = half_replicates(value, of_halves, is_share=name != "density")
     if name == "density":
         return replicated_score(value, n, replicates)
     low, high = jackknife_rate(value, replicates, n)
-    return Score(value, n, low, high, replicates=tuple(replicates))
+    return Score(value, n, low, high, replicates=replicates)
 
 
-def _kept(ids: Sequence[str], count: int) -> Masks:
-    """Return which rows stay: all, then all but each group in turn, ``[1 + count, n]``."""
-    group = groups(ids)
-    return np.stack([np.ones(len(ids), bool), *(group != k for k in range(count))])
+def _kept(ids: Sequence[str], with_halves: bool) -> Masks:
+    """Return which rows stay: all, then those of each half, ``[1 + 22, n]``."""
+    every = np.ones((1, len(ids)), bool)
+    return np.concatenate([every, halves(ids)]) if with_halves else every
 
 
 def _figures(a: Array, b: Array, a_kept: Masks, b_kept: Masks, k: int) -> Array:
@@ -164,7 +163,7 @@ def _balls(x: Array, kept: Masks, k: int) -> Array:
         for r, mask in enumerate(kept):
             stays = mask[near].cumsum(1)
             radius = gaps[each, near[each, (stays == k).argmax(1)]]
-            few = stays[:, -1] < k  # most neighbours are of the group that is left out
+            few = stays[:, -1] < k  # most neighbours are left out
             radius[few] = np.partition(gaps[few][:, mask], k - 1, axis=1)[:, k - 1]
             radii[r, rows] = radius
     return np.where(kept, radii, -1.0)

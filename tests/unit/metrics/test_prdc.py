@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from planted import PlantedData, outputs_of
 
-from metrics.jackknife import GROUPS, groups
-from metrics.sets.prdc import NAMES, PrecisionRecall, prdc, prdc_scores
+from latentbench.intervals import jackknife_units
+from metrics.half_samples import GROUPS, half_replicates, halves
+from metrics.sets.prdc import NAMES, PrecisionRecall, _figures, prdc, prdc_scores
 
 
 def normal(n, d=4, shift=0.0, seed=0):
@@ -45,16 +46,41 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-3])
-def test_groups_left_out_give_the_figures_of_what_stays(spread):
-    """Also where all near neighbours of an image are of the group that is left out."""
+def test_figures_of_halves_are_those_of_what_stays(spread):
+    """Also where all near neighbours of an image are in the other half."""
     a, b = normal(40), normal(300, seed=1, shift=0.3)
     b[::GROUPS] *= spread
     b[1] = 0
-    seen = [score.replicates for score in prdc_scores((a, names(40)), (b, names(300)), 3)]
-    for out in range(GROUPS):
-        rest = [x[groups(names(len(x))) != out] for x in (a, b)]
-        expected = prdc(*rest, 3)
-        assert [r[out] for r in seen] == pytest.approx([expected[n] for n in NAMES])
+    kept = [halves(names(len(x))) for x in (a, b)]
+    for found, *masks in zip(_figures(a, b, *kept, 3), *kept, strict=True):
+        expected = prdc(*(x[mask] for x, mask in zip((a, b), masks, strict=True)), 3)
+        assert found.tolist() == pytest.approx([expected[n] for n in NAMES])
+
+
+def test_halves_give_what_the_jackknife_gives_where_the_figure_is_a_mean():
+    values = normal(GROUPS, 1)[:, 0]
+    kept = halves(names(GROUPS))
+    found = half_replicates(values.mean(), np.array([values[mask].mean() for mask in kept]), False)
+    without = [np.delete(values, k).mean() for k in range(GROUPS)]
+    assert found == pytest.approx(without)
+
+
+def test_a_share_of_halves_that_are_nearer_to_an_end_has_the_variance_of_the_whole():
+    """Hits of halves are as many as of 100 independent rows, so those of the whole are of 200."""
+    draws = np.random.default_rng(0).binomial(100, 0.95, (2000, 22)) / 100
+    rows = [0.9 * 0.1 / jackknife_units(0.9, half_replicates(0.9, d, True)).values.var() * GROUPS
+            for d in draws]  # fmt: skip
+    assert np.median(rows) == pytest.approx(200, rel=0.15)
+
+
+def test_too_few_images_for_neighbours_within_a_half_give_no_interval():
+    few, enough = ((normal(n), names(n)) for n in (23, 24))
+    assert all(s.low is None and "at least 24" in s.note for s in prdc_scores(few, enough, 5))
+    assert all(s.low is not None for s in prdc_scores(enough, enough, 5))
+    wide = prdc_scores(enough, enough, 14)
+    assert all(s.low is None and "at least 36" in s.note for s in wide)
+    many = normal(36), names(36)
+    assert all(s.low is not None for s in prdc_scores(many, many, 14))
 
 
 def test_best_equal_sets():
