@@ -313,10 +313,15 @@ class Board:
             return None
         coverage = [row.coverage(figure) for row in self.rows]
         kept = {k for k, share in enumerate(coverage) if share == max(coverage)}
-        entries = [row.scores.get(figure) if k in kept else None for k, row in enumerate(self.rows)]
-        values = [None if entry is None else entry.value for entry in entries]
+        values, witness = (
+            [
+                entry.value if k in kept and (entry := row.scores.get(name)) else None
+                for k, row in enumerate(self.rows)
+            ]
+            for name in (figure, twin_of(figure))
+        )
         pairs = paired(self.rows, figure, kept=kept) | paired_sets(self.rows, figure, kept)
-        return Ranking(values, pairs, higher_is_better, self.smallest(figure))
+        return Ranking(values, pairs, higher_is_better, self.smallest(figure), witness)
 
     def smallest(self, figure: str) -> float:
         """Return the smallest difference of a figure that matters.
@@ -342,12 +347,12 @@ class Board:
             for ranking in (first, second)
         ]
         tau = kendall(*read)
-        told = [
-            (i, j) for i, j in combinations(both, 2) if first.apart(i, j) and second.apart(i, j)
-        ]
-        turned = sum(first.better(i, j) != second.better(i, j) for i, j in told)
+        alike, turned = (
+            len(first.differing.intersection(pairs))
+            for pairs in (second.differing, {pair[::-1] for pair in second.differing})
+        )
         order = tuple(self.rows[k].first.label("method") for k in second.order if k in both)
-        return Agreement(figure, twin_of(figure), tau, len(both), len(told), turned, order)
+        return Agreement(figure, twin_of(figure), tau, len(both), alike + turned, turned, order)
 
 
 def boards(found: Iterable[Found]) -> list[Board]:

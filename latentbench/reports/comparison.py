@@ -199,6 +199,8 @@ class Ranking:
             are absent and count as not told apart.
         higher_is_better: direction.
         smallest: the smallest difference that matters; smaller ones are not told apart.
+        witness: the figure as another judge reads it; rows that it does not order alike are not
+            told apart. Empty: none is asked.
     """
 
     def __init__(
@@ -207,19 +209,19 @@ class Ranking:
         pairs: Mapping[tuple[int, int], Comparison],
         higher_is_better: bool,
         smallest: float = 0.0,
+        witness: Sequence[float | None] = (),
     ) -> None:
         self.values, self.pairs, self.higher_is_better = values, pairs, higher_is_better
-        self.smallest = smallest
+        self.smallest, self.witness = smallest, witness or [None] * len(values)
         self.corrected = dict(zip(pairs, holm([c.p for c in pairs.values()]), strict=True))
         sign = -1 if higher_is_better else 1
         known = {k: sign * value for k, value in enumerate(values) if value is not None}
         self.order = sorted(known, key=known.__getitem__)
 
     def apart(self, i: int, j: int) -> bool:
-        """Return whether the two rows differ, in what is tested and in what is shown.
+        """Return whether the two rows differ, and the judge that bears witness orders them alike.
 
-        The corrected p is below 5%, the interval leaves out 0, the difference is one that matters,
-        and the shown figures, which may be of more images than both have, differ the same way.
+        What fools one judge is no better for that.
         """
         return (i, j) in self._better or (j, i) in self._better
 
@@ -230,13 +232,28 @@ class Ranking:
     @cached_property
     def _better(self) -> frozenset[tuple[int, int]]:
         """The pairs that are told apart, the better row first."""
+        return frozenset(pair for pair in self.differing if self._is_witnessed(*pair))
+
+    def _is_witnessed(self, better: int, worse: int) -> bool:
+        one, other = self.witness[better], self.witness[worse]
+        if one is None or other is None:
+            return True
+        return one > other if self.higher_is_better else one < other
+
+    @cached_property
+    def differing(self) -> frozenset[tuple[int, int]]:
+        """The pairs that differ by this judge, in what is tested and shown; the better row first.
+
+        The corrected p is below 5%, the interval leaves out 0, the difference is one that matters,
+        and the shown figures, which may be of more images than both have, differ the same way.
+        """
         return frozenset(
             (i, j) if (found.difference > 0) == self.higher_is_better else (j, i)
             for (i, j), found in self.pairs.items()
-            if self._is_apart((i, j), found)
+            if self._differs((i, j), found)
         )
 
-    def _is_apart(self, pair: tuple[int, int], found: Comparison) -> bool:
+    def _differs(self, pair: tuple[int, int], found: Comparison) -> bool:
         if self.corrected[pair] >= LEVEL:
             return False
         one, other = (self.values[k] for k in pair)

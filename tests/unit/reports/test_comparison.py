@@ -178,6 +178,16 @@ class TestRanking:
             for j in range(i + 1, n):
                 assert bool(set(letters[i]) & set(letters[j])) == ((i, j) not in apart)
 
+    def test_what_the_other_judge_does_not_order_alike_is_not_told_apart(self):
+        """A method that fools the judge that scores gains no place by it."""
+        pairs = {(0, 1): gap(-0.5, 1e-6)}
+        for witness, apart in (((), True), ((0.8, 0.9), True), ((0.95, 0.9), False),
+                               ((0.9, 0.9), False), ((None, 0.9), True)):  # fmt: skip
+            found = Ranking([0.3, 0.8], pairs, False, witness=witness)
+            assert found.apart(0, 1) == found.better(0, 1) == apart, witness
+            assert found.differing == {(0, 1)}
+            assert found.ranks[0] == ((1, 1) if apart else (1, 2))
+
     def test_p_alone_or_interval_alone_is_not_enough(self):
         wide = Comparison(1.0, 1.0, 30, -1.0, 3.0, 1e-6, 1e-4, 31)
         assert not Ranking([2.0, 1.0], {(0, 1): wide}, True).apart(0, 1)
