@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from latentbench.data import faces
 from latentbench.editor import Editor
@@ -161,6 +162,36 @@ class BrightnessShift(Perfect):
         return batch.images + 0.5 * strength
 
 
+class Mirrored(Perfect):
+    """The answer, left and right exchanged."""
+
+    def edited(self, batch, edit, strength):
+        return super().edited(batch, edit, strength).flip(-1)
+
+
+class Neighbour(Perfect):
+    """Gives each image the answer of another."""
+
+    def edited(self, batch, edit, strength):
+        return super().edited(batch, edit, strength).roll(1, 0)
+
+
+class Overfit(Perfect):
+    """Knows the answer of the images on which strengths are chosen, and of no other."""
+
+    def edited(self, batch, edit, strength):
+        unknown = torch.tensor([name.startswith("test") for name in batch.ids])
+        answer = super().edited(batch, edit, strength)
+        return torch.where(unknown[:, None, None, None], seen(batch.images), answer)
+
+
+class Compressed(Perfect):
+    """The source as a JPEG file has it, the smaller the larger the strength."""
+
+    def edited(self, batch, edit, strength):
+        return compressed(batch.images, max(5, round(95 - 80 * strength)))
+
+
 class OneFace(Perfect):
     """Turns everybody into one person with the attribute."""
 
@@ -268,6 +299,13 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     kernel = (kernel / kernel.sum()).expand(3, 1, -1)
     rows = F.conv2d(F.pad(images, (4, 4, 0, 0), "replicate"), kernel[:, :, None], groups=3)
     return F.conv2d(F.pad(rows, (0, 0, 4, 4), "replicate"), kernel[..., None], groups=3)
+
+
+def compressed(images: Tensor, quality: int) -> Tensor:
+    """Return images as JPEG files of this quality have them."""
+    levels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    files = (encode_jpeg(image, quality) for image in levels)
+    return torch.stack([decode_jpeg(file, ImageReadMode.RGB) for file in files]) / 127.5 - 1
 
 
 def noise(ids: Sequence[str], size: float) -> Tensor:

@@ -54,6 +54,44 @@ class Eased(Even):
         return mixed(a, b, times.square() * (3 - 2 * times))
 
 
+class SlowFast(Even):
+    """Small steps first, larger ones later."""
+
+    def factors(self, a, b, times):
+        return mixed(a, b, times.square())
+
+
+class Wavering(Even):
+    """Goes forth and back on the way."""
+
+    def factors(self, a, b, times):
+        return mixed(a, b, (times + torch.sin(4 * torch.pi * times) / 4).clamp(0, 1))
+
+
+class Repeated(Even):
+    """One frame twice."""
+
+    def factors(self, a, b, times):
+        return mixed(a, b, torch.cat([times[:3], times[2:3], times[4:]]))
+
+
+class Stranger(Even):
+    """Another person in the middle frame."""
+
+    def factors(self, a, b, times):
+        found = mixed(a, b, times)
+        found[:, len(times) // 2] = faces.sample_factors("generator", torch.arange(len(a)))
+        return found
+
+
+class MeanFactors(Even):
+    """To the face of middling factors, and on to the other end: every frame is a face."""
+
+    def factors(self, a, b, times):
+        ends = mixed(a, b, (times > 0.5).float())
+        return ends.lerp(torch.full_like(ends, 0.5), self.middle[None, :, None])
+
+
 class Jump(Even):
     """One face, then the other."""
 
@@ -121,6 +159,14 @@ class ThroughMean(Even):
 
     def fading(self, images: Tensor, towards: Tensor) -> Tensor:
         return images.lerp(towards, self.middle.reshape(1, -1, 1, 1, 1))
+
+
+class Mirrored(Even):
+    """The even path, left and right exchanged between the ends."""
+
+    def frames(self, a, b, times):
+        images = super().frames(a, b, times)
+        return torch.cat([images[:, :1], images[:, 1:-1].flip(-1), images[:, -1:]], 1)
 
 
 class Blurred(ThroughMean):

@@ -1,7 +1,8 @@
 """Methods that know the answer, or cheat, at reconstructing faces and at drawing new ones."""
 
 import torch
-from planted_editors import SIZE, Inverting, blurred, moved, number
+from planted_editors import SIZE, Inverting, blurred, compressed, moved, number
+from planted_paths import mean_face
 
 from latentbench.data import faces
 from latentbench.editor import Editor
@@ -30,6 +31,34 @@ class OtherGlasses(Inverting):
         return faces.render(changed, SIZE)
 
 
+class Mirrored(Inverting):
+    """Gives it back with left and right exchanged."""
+
+    def reconstruction(self, batch):
+        return batch.images.flip(-1)
+
+
+class OnePixelOff(Inverting):
+    """Gives it back one pixel to the right."""
+
+    def reconstruction(self, batch):
+        return batch.images.roll(1, -1)
+
+
+class LowContrast(Inverting):
+    """Gives it back with 0.8 of its contrast."""
+
+    def reconstruction(self, batch):
+        return batch.images.mean((1, 2, 3), keepdim=True).lerp(batch.images, 0.8)
+
+
+class MeanFace(Inverting):
+    """Gives the mean of many faces back, whatever it got."""
+
+    def reconstruction(self, batch):
+        return mean_face().expand_as(batch.images)
+
+
 class NextFace(Inverting):
     """Gives another face back."""
 
@@ -55,6 +84,13 @@ class NewFaces(Editor[LatentModel]):
         return drawn(self.split, [number(name) for name in ids])
 
 
+class Compressed(NewFaces):
+    """The same, as JPEG files have them."""
+
+    def generate(self, ids, prompts, noise=None):
+        return compressed(super().generate(ids, prompts), 40)
+
+
 class BlurredFaces(NewFaces):
     """The same, blurred."""
 
@@ -77,6 +113,29 @@ class Smilers(NewFaces):
         for name, goal in (("smile", 1.0), ("glasses", 1.0), ("hat", 0.0)):
             found = moved(found, name, goal, 1.0)
         return faces.render(found, SIZE)
+
+
+class TenFaces(NewFaces):
+    """Ten of the images that generators are trained on."""
+
+    def generate(self, ids, prompts, noise=None):
+        return drawn("generator", [number(name) % 10 for name in ids])
+
+
+class Ghosts(NewFaces):
+    """Two faces at once, each half visible."""
+
+    def generate(self, ids, prompts, noise=None):
+        pairs = [[number(name) + start for name in ids] for start in (0, 5000)]
+        return torch.stack([drawn(self.split, index) for index in pairs]).mean(0)
+
+
+class Middling(NewFaces):
+    """Faces whose factors are half as far from the middle."""
+
+    def generate(self, ids, prompts, noise=None):
+        found = faces.sample_factors(self.split, torch.tensor([number(name) for name in ids]))
+        return faces.render(0.25 + found / 2, SIZE)
 
 
 class Copies(NewFaces):

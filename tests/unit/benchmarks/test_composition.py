@@ -16,6 +16,7 @@ from latentbench.errors import BadInput
 from latentbench.model import LatentModel
 from latentbench.records import Status
 from latentbench.types import Capability
+from metrics.edits.edit_error import SMALLEST
 
 DATA = FacesDataset(size=SIZE)
 METRICS = ("edit_error", "all_asked")
@@ -117,7 +118,7 @@ def test_one_face_that_has_it_all_is_worse_than_nothing(scores):
 @pytest.mark.slow
 def test_perfect_stands_alone_in_front(scores):
     errors = {m: scores(m)[0] for m in ("Blurry", "OneOfThem", "Ghosts", "Leaky", "OneFace")}
-    assert min(errors.values()) > 0.03
+    assert min(errors.values()) > SMALLEST
     assert errors["Blurry"] < errors["Leaky"] < errors["OneFace"]
     assert errors["OneOfThem"] < errors["Ghosts"]
     assert scores("OneOfThem")[1] == 0

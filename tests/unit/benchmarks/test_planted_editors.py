@@ -15,7 +15,7 @@ THING, GRADED = "glasses+", "smile+"
 METRICS = ("edit_error", "edit_error_image", "target_gain")
 SMALL = ("benchmark.n=8", "benchmark.calibration_n=6")
 HONEST = ("Leaky k=1", "Leaky k=2", "Leaky k=4")
-IDLE = ("Tiny", "GlobalBlur", "BrightnessShift", "TinyGarbage")
+IDLE = ("Tiny", "GlobalBlur", "BrightnessShift", "TinyGarbage", "Compressed")
 BLURRED = ("PerfectBlurred", "LossyInversion")  # by .4 pixels, which judges nearly read through
 OTHERS = ("OneFace", "OtherFace", "OtherFaceBoth")
 
@@ -100,6 +100,17 @@ class TestOrder:
         before = (*HONEST, *IDLE, "HalfMix", "PerfectBinary", "WrongAttribute", "Coarse")
         assert best > max(error(method, edit) for method in before)
         assert best > 1.2
+
+    def test_the_answer_of_another_image_and_the_mirrored_answer_are_harm(self, error, edit):
+        assert error("Neighbour", edit) > 1.5
+        assert error("Mirrored", edit) > 0.95
+        for method in ("Neighbour", "Mirrored"):
+            assert error(method, edit, "edit_error_image") > 1.5, method
+
+    def test_what_is_known_of_other_images_alone_is_as_good_as_nothing(self, error, edit):
+        """Strengths are chosen on images that are not scored: here, where the editor is perfect."""
+        for figure in ("edit_error_zoo1", "edit_error_image"):
+            assert error("Overfit", edit, figure) == pytest.approx(1, abs=0.01)
 
     def test_the_wrong_attribute_is_not_reached(self, error, verdict, edit):
         assert not verdict("WrongAttribute", edit)[1]["reached"]

@@ -9,6 +9,7 @@ import pytest
 from planted_cells import run
 
 from latentbench.records import Status
+from metrics.edits.edit_error import SMALLEST
 
 QUICK = ("path_error_image",)
 ALL = (*QUICK, "path_error", "projection", "istd", "path", "path_ends", "factor_path")
@@ -70,6 +71,21 @@ class TestOrder:
             assert found["istd_factor_zoo1"] > even["istd_factor_zoo1"] + 0.1, other
             assert found["istd_cv"] > even["istd_cv"] + 0.1, other
             assert found["smooth_gini_zoo1"] < even["smooth_gini_zoo1"] - 0.1, other
+
+    def test_what_goes_astray_by_a_little_is_behind_by_a_little(self, figures):
+        """And in evenness as well; only a wavering path takes steps of nearly the same size."""
+        even, late = figures("Even"), figures("Late")
+        for other in ("SlowFast", "Repeated", "Stranger", "Wavering"):
+            found = figures(other)
+            assert SMALLEST < found["path_error_image"] < late["path_error_image"], other
+            assert found["inner_projection_zoo1"] == pytest.approx(
+                even["inner_projection_zoo1"], abs=0.08
+            ), other
+            assert found["istd_cv"] > even["istd_cv"] + (0.3 if other != "Wavering" else 0.02)
+
+    def test_real_faces_that_are_not_between_the_ends_are_no_path(self, figures):
+        for other in ("MeanFactors", "Mirrored"):
+            assert figures(other)["path_error_image"] > 0.9, other
 
     def test_fades_win_evenness_in_pixels_and_lose_it_in_factors(self, figures):
         even, fade = figures("Even"), figures("CrossFade")

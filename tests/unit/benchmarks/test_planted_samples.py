@@ -52,6 +52,15 @@ class TestReconstruction:
         for name in ("NextFace", "Grey"):
             assert found(name)["id_zoo1"] < 0.3, name
 
+    def test_what_moves_or_mirrors_the_image_keeps_the_person_and_is_behind(self, found):
+        """The embedding hardly feels either; pixels and the learned distance do."""
+        best = found("LowContrast")
+        for name in ("OnePixelOff", "Mirrored"):
+            assert found(name)["psnr"] < best["psnr"] - 5 and found(name)["id_zoo1"] > 0.95
+            assert found(name)["lpd_zoo1"] > 2 * best["lpd_zoo1"], name
+        assert found("MeanFace")["psnr"] < found("Mirrored")["psnr"]
+        assert found("MeanFace")["lpd_zoo1"] > 2 and found("MeanFace")["id_zoo1"] < 0.3
+
     def test_the_learned_distance_orders_as_the_eye_does(self, found):
         names = ("SameFace", "BlurredFace", "OtherGlasses", "NextFace", "Grey")
         lost = [found(name)["lpd_zoo1"] for name in names]
@@ -70,6 +79,22 @@ class TestGeneration:
         for figure in ("kd_zoo1", "kd_zoo2"):
             lost = [found(name)[figure] for name in BEHIND]
             assert new[figure] < lost[0] < lost[1] < lost[2], figure
+
+    def test_ghosts_middling_faces_and_compression_are_behind_by_both_judges(self, found):
+        """Density and coverage rank the first two above new faces: no verdict is read off them."""
+        new = found("NewFaces")
+        for name in ("Ghosts", "Middling", "Compressed"):
+            assert found(name)["kd_zoo1"] > new["kd_zoo1"] + 15, name
+            assert found(name)["kd_zoo2"] > new["kd_zoo2"] + 0.05, name
+            assert found(name)["recall_zoo1"] < new["recall_zoo1"] - 0.1, name
+        for name in ("Ghosts", "Middling"):
+            assert found(name)["density_zoo1"] > 2 * new["density_zoo1"], name
+            assert found(name)["coverage_zoo1"] > new["coverage_zoo1"], name
+
+    def test_ten_training_images_are_behind_and_told_as_copies(self, found):
+        ten, new = found("TenFaces"), found("NewFaces")
+        assert ten["kd_zoo1"] > new["kd_zoo1"] + 15 and ten["recall_zoo1"] == 0
+        assert ten["authpct_zoo1"] == 0 and ten["ct_zoo1"] < -3
 
     def test_one_face_has_precision_and_covers_nothing(self, found):
         one = found("OneFace")
