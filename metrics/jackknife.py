@@ -64,7 +64,7 @@ def replicated_score(value: float, n: int, replicates: Sequence[float]) -> Score
     ends = jackknife(value, replicates)
     if ends is None:
         return add_note(score, "no interval: the same without any of the groups")
-    return replace(score, low=ends[0], high=ends[1])
+    return replace(score, low=float(ends[0]), high=float(ends[1]))
 
 
 def of_pairs(statistic: Callable[[Sequence[int]], float]) -> tuple[float, ...]:
