@@ -27,6 +27,7 @@ from latentbench.reports.finding import damaged, find
 from latentbench.reports.reproduce import Reproduction, compare
 
 LOCK = "uv.lock"
+OTHERS = ("UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV")  # would make uv install into another environment
 STDERR = 2  # where the output of other programs goes: stdout is for the answer
 
 
@@ -189,7 +190,8 @@ def _python(checkout: Path) -> Path:
     if uv is None:
         raise LatentbenchError(f"the commit's {LOCK} is another, and there is no uv to install it")
     words = [uv, "sync", "--frozen", "--python", sys.executable]
-    done = subprocess.run(words, cwd=checkout, stdout=STDERR, check=False)
+    given = {name: value for name, value in os.environ.items() if name not in OTHERS}
+    done = subprocess.run(words, cwd=checkout, env=given, stdout=STDERR, check=False)
     if done.returncode:
         raise LatentbenchError(f"the packages of the commit's {LOCK} could not be installed")
     return checkout / ".venv" / "bin" / "python"

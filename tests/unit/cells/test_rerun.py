@@ -11,7 +11,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from latentbench import cli, records
+from latentbench.cells import rerun
 from latentbench.conformance import toy
+from latentbench.errors import LatentbenchError
 from latentbench.paths import CHECKOUT
 from latentbench.records import Record, cell_id
 from latentbench.reports.reproduce import rule_between
@@ -200,6 +202,26 @@ def test_the_code_of_the_commit_computes_it_and_leaves_nothing_behind(
     code, (told,) = reproduce(capsys, planted(environment=clean), "--commit")
     assert (code, told["verdict"]) == (0, "identical"), told
     assert not [line for line in git("worktree", "list").splitlines() if "/latentbench-" in line]
+
+
+@pytest.mark.slow
+def test_another_lock_file_is_installed_into_an_environment_of_its_own(tmp_path, monkeypatch):
+    uv = shutil.which("uv") or str(CHECKOUT / ".uv" / "bin" / "uv")
+    monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", str(tmp_path / "callers"))
+    monkeypatch.setenv("UV_OFFLINE", "1")  # it has no packages to fetch
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    text = '[project]\nname = "other"\nversion = "0"\nrequires-python = ">=3.11"\n'
+    (checkout / "pyproject.toml").write_text(text)
+    subprocess.run([uv, "lock", "--quiet"], cwd=checkout, check=True)
+    python = rerun._python(checkout)
+    words = [python, "-c", "import sys; print(sys.prefix)"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert Path(said.strip()) == checkout / ".venv"
+    assert not (tmp_path / "callers").exists()
+    (checkout / "uv.lock").write_text("damaged")
+    with pytest.raises(LatentbenchError, match="could not be installed"):
+        rerun._python(checkout)
 
 
 def test_a_commit_that_is_not_here_cannot_be_asked(planted, capsys):
