@@ -2,16 +2,23 @@
 
 import doctest
 import os
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from hydra_plugins.workers import _jobs
 from hydra_plugins.workers._jobs import Job, WorkersLauncher
 from hydra_plugins.workers._queue import Queue
 from hydra_plugins.workers.slurm import SlurmLauncher
+from hydra_plugins.workers.sweeper import KeptRepository
+from latentbench import plugins
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -155,3 +162,36 @@ def test_a_job_that_no_card_holds_is_refused():
 
     with pytest.raises(NotEnough, match="needs 81 GiB on one card, and the smallest here has 80"):
         share(81, 80.0)
+
+
+def test_each_part_of_a_sweep_is_composed_once_beforehand():
+    Plugins.instance()  # imports Hydra's sweeper anew
+    from hydra_plugins.workers.sweeper import PartsSweeper
+
+    composed = []
+    loader = SimpleNamespace(
+        load_sweep_config=lambda master_config, sweep_overrides: composed.append(sweep_overrides)
+    )
+    sweeper: Any = PartsSweeper(["seed"], {"metric": "benchmark"}, max_batch_size=None)
+    sweeper.config, sweeper.hydra_context = {}, SimpleNamespace(config_loader=loader)
+    choices = {"model": "ab", "method": "xyz", "benchmark": "pq", "metric": "mn", "seed": "0123"}
+    batch = [
+        [f"{name}={value}" for name, value in zip(choices, job, strict=True)]
+        for job in product(*choices.values())
+    ]
+    sweeper.validate_batch_is_legal(batch)
+    assert {word for words in composed for word in words} >= {f"method={m}" for m in "xyz"}
+    assert {tuple(words[2:4]) for words in composed} == {
+        (f"benchmark={b}", f"metric={m}") for b, m in product("pq", "mn")
+    }
+    assert len(batch) == 96 and len(composed) <= 8
+
+
+def test_yamls_that_are_parsed_once_give_the_same_configs():
+    jobs = (["method=slerp", "benchmark=interpolation"], ["method=hspace", "seed=3"])
+    with plugins.conf():
+        loader: Any = GlobalHydra.instance().config_loader()
+        plain = [compose("config", job, return_hydra_config=True) for job in jobs]
+        loader.repository = KeptRepository(loader.repository)
+        for _ in range(2):
+            assert [compose("config", job, return_hydra_config=True) for job in jobs] == plain
