@@ -10,7 +10,6 @@ written; 2 when the command is wrong; 130 when it was interrupted.
 
 import os
 import sys
-import traceback
 from pathlib import Path
 
 HERE, TYPED_IN = Path(__file__).resolve().parent, Path.cwd()
@@ -34,26 +33,20 @@ def main(config: DictConfig) -> str:
 def run() -> int:
     """Run the command line and return the exit code."""
     command_line.begin(TYPED_IN)
-    broken = False
+    code = 0
     try:
         if command_line.check(sys.argv[1:]).dry:
             from latentbench.cells.forecast import tell_cells  # late: it needs torch
 
             return tell_cells(sys.argv[1:])
         main()
-    except KeyboardInterrupt:
-        print("interrupted; finished cells and batches are kept: run it again", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if command_line.is_refusal(error):
-            return command_line.refuse(error)
-        traceback.print_exc()
-        broken = True
-    if command_line.progress.started is None:
-        return int(broken)
+    except (Exception, KeyboardInterrupt) as error:
+        code = command_line.ended_by(error)
+    if code > 1 or command_line.progress.started is None:
+        return code
     from latentbench.cells.ending import finish  # outside Hydra, where errors become warnings
 
-    return max(int(broken), finish(command_line.progress.started))
+    return max(code, finish(command_line.progress.started))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ def content_hash(*parts: Any) -> str:
     return digest.hexdigest()
 
 
+def id_of(*parts: Any) -> str:
+    """Return the first 16 digits of a content hash: the id of a cell."""
+    return content_hash(*parts)[:16]
+
+
 def encode(part: Any, write: Callable[[bytes | memoryview], object]) -> None:
     """Write a part's code in pieces: a letter for its kind, its length, a colon, its content.
 

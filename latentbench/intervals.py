@@ -240,7 +240,7 @@ def clustered_wilson(hits: Array, rows: Array) -> tuple[float, float]:
 
     Source: Rao and Scott, "A Simple Method for the Analysis of Clustered Binary Data": hits and
     rows are divided by the design effect, the variance of the rate over that of independent rows;
-    here between 1 and the mean number of rows of a cluster.
+    here between 1 and the mean number of rows of a cluster, which it is where nothing tells it.
 
     Args:
         hits: rows of each cluster that are 1 ``[n]``.
@@ -254,7 +254,7 @@ def clustered_wilson(hits: Array, rows: Array) -> tuple[float, float]:
     rate, most = float(hits.sum()) / total, total / n
     if most == 1:
         return wilson(float(hits.sum()), total)
-    variance = float(row_units(hits, rows).values.var(ddof=1)) / n if n > 1 else 0.0
+    variance = float(row_units(hits, rows).values.var(ddof=1)) / n if n > 1 else np.inf
     alone = rate * (1 - rate) / total
     effect = min(max(variance / alone, 1.0), most) if alone > 0 else most
     return wilson(rate * total / effect, total / effect)

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from latentbench import store
 from latentbench.config import Runtime
-from latentbench.content import content_hash
+from latentbench.content import id_of
 from latentbench.errors import BadInput
 from latentbench.intervals import Kind
 
@@ -241,11 +241,6 @@ class Record:
         return record
 
 
-def cell_id(identity: Mapping[str, Any]) -> str:
-    """Return the id of a cell: a hash of all that decides its scores."""
-    return content_hash(identity)[:16]
-
-
 def write(record: Record, folder: Path) -> Record:
     """Write `record.json` so that a reader sees all of it or none.
 
@@ -334,7 +329,7 @@ def _check_place(record: Record, folder: Path) -> None:
     if folder.name != record.id:
         raise BadInput(f"it is the record of cell {record.id}, copied or moved here")
     parts = {"config": record.config, "versions": record.versions, "weights": record.weights}
-    if record.identity and cell_id({**parts, **record.identity}) != record.id:
+    if record.identity and id_of({**parts, **record.identity}) != record.id:
         raise BadInput(f"its settings are not those of cell {record.id}")
     for name, digest in record.files.items():
         path = folder / Path(name).name

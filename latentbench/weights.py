@@ -76,7 +76,8 @@ def hash_of(path: str) -> str:
 def folder_hash(folder: Path) -> str:
     """Return a hash of all files below a folder, names included."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return content_hash([(str(p.relative_to(folder)), _file_hash(p, *_stamp(p))) for p in files])
+    hashed = [(str(p.relative_to(folder)), _file_hash(p, *_stamp(p))) for p in files]
+    return content_hash(hashed)
 
 
 @lru_cache(maxsize=4096)

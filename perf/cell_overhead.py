@@ -26,6 +26,7 @@ from latentbench.cells import batch_runner as batches
 from latentbench.cells import command_line
 from latentbench.cells.cell import run_cell
 from latentbench.cells.loading import hot_part
+from latentbench.cells.parts import Part
 from latentbench.command import answered
 from latentbench.config import Execution
 
@@ -75,7 +76,7 @@ def measure(benchmark: str, overrides: list[str], folder: str) -> torch.Tensor:
     with plugins.conf():
         config = compose("config", settings)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = hot_part(OmegaConf.to_yaml(config.model, resolve=True), device, Execution())
+    model = hot_part(OmegaConf.to_yaml(Part.of(config.model).given), device, Execution())
     finish, run = batches.BatchRunner.finish, torch.zeros(2, 2, dtype=torch.float64)
 
     with twins(model) as bare:

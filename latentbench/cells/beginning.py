@@ -31,8 +31,8 @@ def begin(cell: Cell, bench: Bench) -> tuple[BatchRunner, list[Work], dict[str, 
     works = _works(cell, bench)
     setup = cell.store.once("setup", lambda: _setup(cell, bench, len(works)))
     costs["setup"] = Cost(**setup["cost"])
-    failed_share = cell.config.runtime.max_failed_share
-    runner = BatchRunner(cell.benchmark, bench, setup["values"], cell.store, failed_share)
+    may_fail = cell.runtime.max_failed_share
+    runner = BatchRunner(cell.benchmark, bench, setup["values"], cell.store, may_fail)
     return runner, works, costs
 
 
@@ -52,7 +52,7 @@ def settle(seed: int, threads: int) -> None:
 
 def _setup(cell: Cell, bench: Bench, batches: int) -> dict[str, Any]:
     """Run the benchmark's setup, such as a calibration, and count what it cost."""
-    shards = cell.config.runtime.shards
+    shards = cell.runtime.shards
     if shards > batches:
         display.tell(
             f"{cell.blank.title}: runtime.shards={shards}, and it has {batches} batches of "
@@ -68,5 +68,5 @@ def _setup(cell: Cell, bench: Bench, batches: int) -> dict[str, Any]:
 def _works(cell: Cell, bench: Bench) -> list[Work]:
     benchmark, data = cell.benchmark, bench.dataset
     counts = {group: benchmark.count(group, data) for group in benchmark.groups(data)}
-    backwards = cell.config.runtime.order is Order.reversed
+    backwards = cell.runtime.order is Order.reversed
     return work_list(counts, cell.batch_size, backwards)

@@ -16,7 +16,7 @@ from latentbench.cells.beginning import begin, settle
 from latentbench.cells.checks import check, listed, why_skipped
 from latentbench.cells.costs import Cost
 from latentbench.cells.environment import peak_memory
-from latentbench.cells.failure import failed
+from latentbench.cells.failure import begun, failed
 from latentbench.cells.known import remember
 from latentbench.cells.loading import hot_part, load
 from latentbench.cells.lock import Busy
@@ -57,8 +57,7 @@ def run_cell(
         Busy: other processes compute what is left of it, and `wait` is false.
     """
     check_surroundings(config)
-    shelf = Shelf.of(config)
-    blank = Record("", Status.FAILED, dict(names), config.seed, {}, overrides=tuple(overrides))
+    shelf, blank = Shelf.of(config), begun(config, names, overrides)
     try:
         cell = plan(config, shelf, blank)
         reason = why_skipped(cell)
@@ -69,25 +68,25 @@ def run_cell(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a part may raise what it likes
-        return shelf.save(failed(blank, config, error)), True
+        return shelf.save(failed(blank, error, config.runtime.fail_fast)), True
     if reason is not None:
         skipped = replace(cell.blank, status=Status.SKIPPED, reason=reason)
         if old is not None and (old.status, old.reason) == (skipped.status, reason):
             return old, False
         return shelf.save(skipped), True
-    if not shelf.is_due(old):
-        if old is not None:
-            shelf.tidy(old)
-        return old or _not_computed(cell.blank), False
-    ended = None
-    if config.runtime.shards > 1:
-        ended = _ended(cell, lambda: share(cell, shelf, wait))
-    with shelf.held(cell.id, wait):
-        old = shelf.read(cell.id)
-        if old is not None and not shelf.is_due(old):  # another process has made it meanwhile
-            cell.store.clear(old.status is Status.OK)
-            return old, False
-        return _saved(cell, shelf, ended or _ended(cell, lambda: compute(cell)))
+    if shelf.is_due(old):
+        ended = _ended(cell, lambda: share(cell, shelf, wait)) if cell.runtime.shards > 1 else None
+        with shelf.held(cell.id, wait):
+            old = shelf.read(cell.id)
+            if old is None or shelf.is_due(old):  # else another process has made it meanwhile
+                if shelf.overwrite is Overwrite.always:
+                    shelf.clear(cell.id)
+                record = ended or _ended(cell, lambda: compute(cell))
+                return _saved(shelf, record)
+    if old is None:
+        return _not_computed(cell.blank), False
+    shelf.tidy(old)
+    return old, False
 
 
 def lost(
@@ -104,8 +103,7 @@ def lost(
         reason: what is known of the death.
     """
     shelf = Shelf.of(config)
-    blank = Record("", Status.FAILED, dict(names), config.seed, {}, overrides=tuple(overrides))
-    cell = plan(config, shelf, blank)
+    cell = plan(config, shelf, begun(config, names, overrides))
     old = shelf.read(cell.id)
     if old is not None:
         return old, False
@@ -127,24 +125,21 @@ def _ended(cell: Cell, work: Callable[[], T]) -> T | Record:
         return replace(cell.blank, status=Status.SKIPPED, reason=str(error))
     except BaseException as error:
         hot_part.cache_clear()  # what the error left behind must not reach the next cell
-        return failed(cell.blank, cell.config, error)
+        return failed(cell.blank, error, cell.runtime.fail_fast)
 
 
-def _saved(cell: Cell, shelf: Shelf, record: Record) -> tuple[Record, bool]:
-    """Write the record of a cell, and remove its unfinished work where it is finished."""
+def _saved(shelf: Shelf, record: Record) -> tuple[Record, bool]:
+    """Write the record of a cell; one that failed does not replace one that is ok."""
     if record.status is Status.FAILED:
-        old = shelf.read(cell.id)
+        old = shelf.read(record.id)
         if old is not None and old.status is Status.OK and not shelf.is_due(old):
             return old, False  # made by a process that took over while this one was suspended
-    record = shelf.save(record)
-    cell.store.clear(record.status is Status.OK)
-    return record, True
+    return shelf.save(record), True
 
 
 def compute(cell: Cell) -> Record:
     """Load, fit, run and score; all but the record itself is on disk when this returns."""
-    cell.store.clear(cell.config.results.overwrite is Overwrite.always)
-    settle(cell.config.seed, cell.config.runtime.threads)
+    settle(cell.seed, cell.runtime.threads)
     load_cost, score_cost = Cost(), Cost()
     with torch.no_grad():
         with load_cost.measure():
@@ -189,7 +184,7 @@ def score(
     surroundings = Surroundings(bench.dataset, cell.device, bench.cache, load_judge, weights)
     scorer = Scorer(cell.metrics, surroundings)
     groups = cell.benchmark.groups(bench.dataset)
-    pictures = Pictures(cell.config.results.images, groups)
+    pictures = Pictures(cell.images, groups)
     for samples in in_order(get, works, groups, CHUNK):
         scorer.update(samples)
         pictures.update(samples)

@@ -29,7 +29,7 @@ class CheckedEditor(Editor[Any]):
     one check are not part of the cell's cost.
 
     Args:
-        editor: the method, attached.
+        editor: the method; it may be attached later.
 
     Raises:
         BadOutput: a result is not what the verb promises; names method, verb, what was expected
@@ -41,7 +41,6 @@ class CheckedEditor(Editor[Any]):
 
     def __init__(self, editor: Editor[Any]) -> None:
         self.editor, self.max_strength = editor, editor.max_strength
-        self._size = editor.model.image_size
         self._law_holds = False
 
     def generate(
@@ -130,7 +129,8 @@ class CheckedEditor(Editor[Any]):
     ) -> Tensor:
         """Return checked images, ``[ids, 3, size, size]`` or ``[ids, outputs, 3, size, size]``."""
         middle = () if outputs is None else (outputs,)
-        shape = (len(ids), *middle, 3, self._size, self._size)
+        size = self.editor.model.image_size
+        shape = (len(ids), *middle, 3, size, size)
         images = self._tensor(verb, found, shape, ids)
         low, high = float(images.min()), float(images.max())
         dark = 0.0 if sources is None else float((sources < 0).float().mean())

@@ -3,21 +3,19 @@
 from collections.abc import Mapping
 
 from latentbench.cells.compatibility import Parts, reason_to_skip
-from latentbench.cells.parts import part_class
 from latentbench.cells.plan import Cell
 from latentbench.errors import BadInput
 
 
 def why_skipped(cell: Cell) -> str | None:
     """Return why its parts do not go together or cannot be scored, or None where they do."""
-    own = cell.settings
     parts = Parts(
         type(cell.editor),
-        own["method"],
-        part_class(cell.config.model),
+        cell.parts["method"].settings,
+        cell.parts["model"].cls,
         cell.dataset,
         cell.benchmark,
-        own["benchmark"],
+        cell.parts["benchmark"].settings,
     )
     return reason_to_skip(parts) or _unscored(cell)
 
@@ -35,10 +33,10 @@ def check(cell: Cell) -> None:
             f"has an image there; raise dataset.limit, or take another data set"
         )
     benchmark.check(data)
-    own, steps = cell.settings["model"], getattr(editor, "steps", None)
-    part_class(cell.config.model).check(own, steps)
+    model, steps = cell.parts["model"], getattr(editor, "steps", None)
+    model.cls.check(model.settings, steps)
     strengths = [s for s in benchmark.curve(editor.max_strength) if s]
-    editor.check(data, steps or own.get("steps"), strengths)
+    editor.check(data, steps or model.settings.get("steps"), strengths)
 
 
 def listed(reasons: Mapping[str, str | None]) -> str:

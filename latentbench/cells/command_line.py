@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -76,15 +77,19 @@ def count_cells(hydra: DictConfig) -> int:
     return math.prod(len(list(o.sweep_string_iterator())) for o in parsed if o.is_sweep_override())
 
 
-def is_refusal(error: Exception) -> bool:
-    """Return whether an error says that the command is wrong: it came before any cell was begun."""
-    return not progress.begun and isinstance(error, REFUSALS)
+def ended_by(error: BaseException) -> int:
+    """Say what ended a command; return the exit code.
 
-
-def refuse(error: Exception) -> int:
-    """Say what is wrong with a command; return the exit code."""
-    print(explain(error), file=sys.stderr)
-    return 2
+    An error says that the command is wrong where it comes before any cell was begun.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; finished cells and batches are kept: run it again", file=sys.stderr)
+        return 130
+    if not progress.begun and isinstance(error, REFUSALS):
+        print(explain(error), file=sys.stderr)
+        return 2
+    traceback.print_exception(error)
+    return 1
 
 
 def explain(error: Exception) -> str:

@@ -75,18 +75,16 @@ def problems(part: str, given: Mapping[str, Any], parameters: Parameters) -> lis
 
 def _problems(part: str, given: Mapping[str, Any], parameters: Parameters) -> Iterator[str]:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    types = {**FACTS, **{name: p.annotation for name, p in parameters.items()}}
     for name, value in given.items():
-        if name == TARGET or (open_ended and name not in parameters):
-            continue
-        if name in FACTS and name not in parameters:
-            yield from filter(None, [fault(f"{part}.{name}", value, FACTS[name])])
+        if name == TARGET or value == MISSING or _comes_later(value):
             continue
         if name in ELSEWHERE and name in parameters:
             yield f"{part}.{name} is given by runtime.{name}; write runtime.{name}=VALUE"
-        elif name not in parameters:
+        elif name in types:
+            yield from filter(None, [fault(f"{part}.{name}", value, types[name])])
+        elif not open_ended:
             yield str(unknown(f"setting of {part}", str(name), parameters.keys() - {*ELSEWHERE}))
-        elif value != MISSING and not _comes_later(value):
-            yield from filter(None, [fault(f"{part}.{name}", value, parameters[name].annotation)])
     for name, parameter in parameters.items():
         unset = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         unset = unset and name not in ELSEWHERE

@@ -64,8 +64,9 @@ def remember(
         identity: what the id is a hash of.
         reason: why it is skipped, or None; a cell whose settings are refused is not kept.
     """
-    question, opened = _question(config), _index(config)
+    question = _question(config)
     packages = {target.partition(".")[0] for target in _targets(question)}
+    opened = _index(config)
     if identity["data"] == NO_CONTENT and packages <= opened.packages:
         outside = {k: v for k, v in identity["weights"].items() if k not in _embedded()}
         opened.keep(question, asdict(Known(cell, reason, outside)))

@@ -4,13 +4,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from latentbench.benchmark import Bench
 from latentbench.cache import Cache
 from latentbench.cells.checked_editor import CheckedEditor
-from latentbench.cells.others import named_by
-from latentbench.cells.parts import build, part_class
+from latentbench.cells.parts import Part
 from latentbench.cells.plan import Cell
 from latentbench.cells.progress import display
 from latentbench.config import Execution
@@ -29,19 +28,25 @@ def load(cell: Cell) -> Bench:
         BadInput: the data set has another image size than the model.
     """
     display.phase("loading the model")
-    model = _hot(cell, cell.config.model)
-    parts = {group: _other_parts(cell, group) for group in ("method", "benchmark")}
-    every = [model, *parts["method"].values(), *parts["benchmark"].values()]
-    counters = {id(e): e for one in every if (e := getattr(one, "evaluations", None)) is not None}
+    editor = CheckedEditor(cell.editor)
+    wanted = {"model": cell.parts["model"], **cell.others}
+    loaded = {name: _loaded(cell, part) for name, part in wanted.items()}
+    model = loaded["model"]
+    named: dict[str, dict[str, Any]] = {"method": {}, "benchmark": {}}
+    for name in cell.others:
+        group, _, setting = name.partition(".")
+        named[group][setting] = loaded[name]
+    found = (getattr(part, "evaluations", None) for part in loaded.values())
+    counters = {id(own): own for own in found if own is not None}
 
     def done() -> tuple[int, int]:
         own = counters.values()
         return sum(e.forward for e in own), sum(e.backward for e in own)
 
-    dataset, streams = cell.dataset, Streams(cell.config.seed)
-    size = cell.config.dataset.get("size", model.image_size)
+    dataset, streams = cell.dataset, Streams(cell.seed)
+    size = cell.parts["dataset"].given.get("size", model.image_size)
     if size is None:
-        dataset = build(cell.config.dataset, size=model.image_size)
+        dataset = cell.parts["dataset"].build(size=model.image_size)
     elif size != model.image_size:
         raise BadInput(
             f"dataset.size is {size}, and the model's images have {model.image_size} pixels a "
@@ -49,35 +54,26 @@ def load(cell: Cell) -> Bench:
         )
     cache = Cache(cell.places.cache, done)
     fitting = Fitting(cell.store.folder / "fit", report=display.step, cell=cell.id)
-    cell.editor.attach(model, streams, cache, parts["method"], fitting)
+    cell.editor.attach(model, streams, cache, named["method"], fitting)
     return Bench(
-        CheckedEditor(cell.editor),
+        editor,
         model,
         dataset,
         streams,
         cache,
         cell.device,
         cell.batch_size,
-        parts["benchmark"],
+        named["benchmark"],
         cache.beside(cell.store.folder / "kept", cell.id),
     )
 
 
-def _other_parts(cell: Cell, group: str) -> dict[str, Any]:
-    """Return the loaded parts that the settings of the method or of the benchmark name."""
-    named = named_by(part_class(cell.config[group]), cell.settings[group])
-    return {
-        name: other.build()
-        if issubclass(other.cls, Editor)
-        else _hot(cell, OmegaConf.create({"_target_": other.target, **other.config}))
-        for name, other in named.items()
-    }
-
-
-def _hot(cell: Cell, part: DictConfig) -> Any:
-    execution = Execution(**cell.config.runtime.execution)
-    found = hot_part(OmegaConf.to_yaml(part, resolve=True), str(cell.device), execution)
-    as_if_fresh(execution, found)
+def _loaded(cell: Cell, part: Part) -> Any:
+    """Return a part that holds weights, loaded; another method comes as it is."""
+    if issubclass(part.cls, Editor):
+        return part.build()
+    found = hot_part(OmegaConf.to_yaml(part.given), str(cell.device), cell.runtime.execution)
+    as_if_fresh(cell.runtime.execution, found)
     return found
 
 
@@ -85,6 +81,7 @@ def _hot(cell: Cell, part: DictConfig) -> Any:
 def hot_part(config: str, device: str, execution: Execution) -> Any:
     """Load a model, a scorer or a classifier, or return what an earlier cell has loaded."""
     chosen: Any = OmegaConf.create(config)
-    is_model = issubclass(part_class(chosen), LatentModel)
-    part = build(chosen, device="cpu" if is_model and execution.offload else device)
-    return apply(execution, part, torch.device(device)) if is_model else part
+    part = Part.of(chosen)
+    is_model = issubclass(part.cls, LatentModel)
+    loaded = part.build(device="cpu" if is_model and execution.offload else device)
+    return apply(execution, loaded, torch.device(device)) if is_model else loaded

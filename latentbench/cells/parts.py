@@ -1,62 +1,81 @@
-"""Building the parts of a cell from their settings."""
+"""The parts of a cell: a class and its settings, read from the config once."""
 
-import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from latentbench.annotations import as_annotated
-from latentbench.cells.constructors import ELSEWHERE, FACTS, of_class, problems
+from latentbench.cells.constructors import ELSEWHERE, FACTS, TARGET, of_class, problems
 from latentbench.errors import BadInput
+from latentbench.option import Option
 from latentbench.records import in_words
 
 
-def part_class(config: DictConfig) -> type[Any]:
-    """Return the class of a part, without building it."""
-    return get_class(config._target_)
-
-
-def build(config: DictConfig, **extra: Any) -> Any:
-    """Build a part from its settings, all of which are checked first.
+@dataclass(frozen=True)
+class Part:
+    """One part of a cell before it is built.
 
     Args:
-        config: the settings, with the class's name as `_target_`.
-        extra: settings that others decide.
+        name: what a user calls it, as in "method" or "metric.psnr".
+        cls: its class.
+        given: its settings as composed, with interpolations resolved and the class as `_target_`.
+    """
+
+    name: str
+    cls: type[Any]
+    given: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Part":
+        """Return the part that an entry of a config describes."""
+        made = get_class(config._target_)
+        given: Any = OmegaConf.to_container(config, resolve=True)
+        return cls(str(config._get_full_key(None)) or made.__name__, made, given)
+
+    @classmethod
+    def other(cls, option: Option) -> "Part":
+        """Return the part that a setting of another part names."""
+        return cls(option.cls.__name__, option.cls, {TARGET: option.target, **option.config})
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Its settings as JSON values, with its class's defaults filled in."""
+        parameters = of_class(self.cls)
+        defaults = {p.name: p.default for p in parameters.values() if p.default is not p.empty}
+        types = {name: p.annotation for name, p in parameters.items()}
+        merged = {**defaults, **self._without_facts()}
+        typed = {name: as_annotated(value, types.get(name, Any)) for name, value in merged.items()}
+        return {name: in_words(value) for name, value in typed.items() if name not in ELSEWHERE}
+
+    def build(self, **extra: Any) -> Any:
+        """Build it; what its class raises comes through as it is.
+
+        Args:
+            extra: settings that others decide.
+        """
+        try:
+            return instantiate(self._without_facts(), _convert_="all", **extra)
+        except InstantiationException as error:  # Hydra's words around the cause tell nothing more
+            raise error.__cause__ or error from None
+
+    def _without_facts(self) -> dict[str, Any]:
+        """Return what is given, without what a yaml says to launchers alone."""
+        takes = of_class(self.cls)
+        return {k: v for k, v in self.given.items() if k not in FACTS or k in takes}
+
+
+def check_settings(parts: Iterable[Part]) -> None:
+    """Refuse settings before anything is built.
 
     Raises:
-        BadInput: settings that its class does not know, that are missing, or that its annotations
-            refuse; one message names them all. What the class itself raises comes through as it is.
+        BadInput: settings that a class does not know, that are missing, or that its annotations
+            refuse; one message names all of all parts.
     """
-    cls = part_class(config)
-    given: Any = OmegaConf.to_container(config, resolve=True)
-    checked = given | {name: value for name, value in extra.items() if name not in ELSEWHERE}
-    found = problems(str(config._get_full_key(None)) or cls.__name__, checked, of_class(cls))
+    found = [text for p in parts for text in problems(p.name, p.given, of_class(p.cls))]
     if found:
         raise BadInput("; ".join(found))
-    try:
-        return instantiate(_without_facts(config), _convert_="all", **extra)
-    except InstantiationException as error:  # Hydra's words around the cause tell nothing more
-        raise error.__cause__ or error from None
-
-
-def settings(config: DictConfig) -> dict[str, Any]:
-    """Return a part's settings as JSON values, with its class's defaults filled in."""
-    given: Any = OmegaConf.to_container(_without_facts(config), resolve=True)
-    parameters = of_class(part_class(config))
-    defaults = {p.name: p.default for p in parameters.values() if p.default is not p.empty}
-    types = {name: p.annotation for name, p in parameters.items()}
-    merged = {k: as_annotated(v, types.get(k, Any)) for k, v in {**defaults, **given}.items()}
-    return {name: in_words(value) for name, value in merged.items() if name not in ELSEWHERE}
-
-
-def _without_facts(config: DictConfig) -> DictConfig:
-    """Return a part's settings without what its yaml says to launchers alone."""
-    facts = [name for name in FACTS if name in config and name not in of_class(part_class(config))]
-    if facts:
-        config = copy.deepcopy(config)
-        with open_dict(config):
-            for name in facts:
-                del config[name]
-    return config

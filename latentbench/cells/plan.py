@@ -1,25 +1,27 @@
-"""The plan of a cell: its parts built and its id known, before any weight is read."""
+"""The plan of a cell: its config read once, its parts built, its id known; no weight is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from latentbench import records
 from latentbench.benchmark import Benchmark
 from latentbench.cells.identity import identity
-from latentbench.cells.parts import build
+from latentbench.cells.others import named_by
+from latentbench.cells.parts import Part, check_settings
 from latentbench.cells.places import Places
 from latentbench.cells.scoring import refuse_clashes
 from latentbench.cells.shelf import Shelf
 from latentbench.cells.working_folder import Partial
+from latentbench.config import Runtime
+from latentbench.content import id_of
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.metric import Metric
-from latentbench.records import Record
+from latentbench.records import GROUPS, Record
 
 OWN_FIELDS = ("config", "versions", "weights")  # of an identity, that a record has fields for
 
@@ -29,19 +31,25 @@ class Cell:
     """What is known of a cell before any weight is read.
 
     Args:
-        config: the composed config.
+        parts: class and settings of benchmark, method, model and data set.
+        others: those of the parts that benchmark and method name, as "method.setting".
+        runtime: how to compute.
         places: where its files lie.
+        images: rows that are kept as images.
         store: its unfinished work.
         editor: the method, not attached yet.
         benchmark: the protocol.
         dataset: the images; of no size yet where the model decides it.
         metrics: metrics by name, not prepared yet.
         identity: everything that decides the scores; the id is its hash.
-        blank: a record with id, names and settings filled in.
+        blank: a record with id, names, seed and settings filled in.
     """
 
-    config: DictConfig
+    parts: Mapping[str, Part]
+    others: Mapping[str, Part]
+    runtime: Runtime
     places: Places
+    images: int
     store: Partial
     editor: Editor
     benchmark: Benchmark
@@ -56,26 +64,38 @@ class Cell:
         return self.blank.id
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings of each part as JSON values, defaults filled in."""
-        return self.identity["config"]
+    def seed(self) -> int:
+        """The seed of all its random streams."""
+        return self.blank.seed
 
     @property
     def device(self) -> torch.device:
         """Where its networks run."""
-        wanted, gpu = self.config.runtime.device, torch.cuda.is_available()
+        wanted, gpu = self.runtime.device, torch.cuda.is_available()
         return torch.device(("cuda" if gpu else "cpu") if wanted == "auto" else wanted)
 
     @property
     def batch_size(self) -> int:
         """Images of a call: no more than there are, since a batch is padded to its size."""
-        return min(self.config.runtime.batch_size, self.benchmark.n)
+        return min(self.runtime.batch_size, self.benchmark.n)
 
 
 def plan(config: DictConfig, shelf: Shelf, blank: Record) -> Cell:
-    """Build the light parts and find the id; no weight is read."""
-    editor, benchmark, dataset = (build(config[g]) for g in ("method", "benchmark", "dataset"))
-    metrics = {str(name): build(entry) for name, entry in config.metric.items()}
+    """Read the config, check all settings, build the light parts and find the id.
+
+    Raises:
+        BadInput: settings are wrong, no metric is chosen, or two of them give one figure.
+    """
+    parts = {group: Part.of(config[group]) for group in GROUPS}
+    scoring = {str(name): Part.of(config.metric[name]) for name in config.metric}
+    others = {
+        f"{group}.{name}": Part.other(option)
+        for group in ("benchmark", "method")
+        for name, option in named_by(parts[group].cls, parts[group].settings).items()
+    }
+    check_settings([*parts.values(), *scoring.values(), *others.values()])
+    editor, benchmark, dataset = (parts[g].build() for g in ("method", "benchmark", "dataset"))
+    metrics = {name: part.build() for name, part in scoring.items()}
     if not metrics:
         raise BadInput(
             "no metric is chosen, so there is nothing to measure; name one: metric=[psnr]"
@@ -83,13 +103,17 @@ def plan(config: DictConfig, shelf: Shelf, blank: Record) -> Cell:
     refuse_clashes(metrics)
     places = Places.of(config)
     on = [n for n, m in metrics.items() if not (m.missing(places.weights) or m.unfed(dataset))]
-    whole = identity(config, dataset, on)
+    scored = {name: scoring[name] for name in sorted(on)}
+    whole = identity(parts, others, scored, config.seed, dataset.fingerprint())
     blank = replace(
         blank,
-        id=records.cell_id(whole),
+        id=id_of(whole),
         **{name: whole[name] for name in OWN_FIELDS},
         identity={name: value for name, value in whole.items() if name not in OWN_FIELDS},
         main_score=benchmark.main_score,
     )
-    store = shelf.partial(blank.id)
-    return Cell(config, places, store, editor, benchmark, dataset, metrics, whole, blank)
+    runtime: Any = OmegaConf.to_object(config.runtime)
+    return Cell(
+        parts, others, runtime, places, config.results.images, shelf.partial(blank.id),
+        editor, benchmark, dataset, metrics, whole, blank,
+    )  # fmt: skip

@@ -57,11 +57,11 @@ class Scorer:
 
     def update(self, samples: Samples) -> None:
         """Give the metrics a chunk of samples, all of one group."""
-        if not self._chunks:
+        self._chunks.append(_light(samples))
+        if len(self._chunks) == 1:
             self.metrics = self._on(self.metrics, lambda m: _lacking(m, samples))
             self.metrics = self._on(self.metrics, self._prepare)
         self.metrics = self._on(self.metrics, lambda m: _update(m, samples))
-        self._chunks.append(_light(samples))
 
     def _prepare(self, metric: Metric) -> str | None:
         try:

@@ -36,7 +36,7 @@ def share(cell: Cell, shelf: Shelf, wait: bool) -> None:
     def over() -> bool:
         return not shelf.is_due(shelf.read(cell.id))
 
-    settle(cell.config.seed, cell.config.runtime.threads)
+    settle(cell.seed, cell.runtime.threads)
     with torch.no_grad():
         bench = load(cell)
         with shelf.held(cell.id, wait):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from latentbench import records
+from latentbench import records, store
 from latentbench.cells.environment import environment
 from latentbench.cells.lock import NAME as LOCK
 from latentbench.cells.lock import Busy, held
@@ -78,24 +78,35 @@ class Shelf:
         other = old.sealed and {**old.runtime, "fail_fast": fail_fast} != self.runtime
         return self.overwrite is Overwrite.failed or old.may_pass or other
 
+    def clear(self, cell: str) -> None:
+        """Remove a cell's unfinished work."""
+        store.remove_folder(self.folder(cell) / PARTIAL)
+
     def save(self, record: Record) -> Record:
-        """Write a new record; one that finds no room on disk is reported as failed, not raised."""
+        """Write a new record; of a cell that is ok, the unfinished work is removed then.
+
+        A record that finds no room on disk is reported as failed, not raised.
+        """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         runtime = dict(self.runtime)
         record = replace(record, environment=environment(), created=now, runtime=runtime)
         folder = self.folder(record.id)
         try:
-            return records.write(record, folder)
+            record = records.write(record, folder)
         except OSError as error:
             reason = (
                 f"the record cannot be written to {folder} ({error.strerror or error}); finished "
                 f"batches that are on disk are kept: make room, and run the same command again"
             )
             return replace(record, status=Status.FAILED, reason=reason, may_pass=True)
+        if record.status is Status.OK:
+            store.remove_folder(folder / PARTIAL)
+        return record
 
     def tidy(self, old: Record) -> None:
         """Remove what a process left that was killed right after it had written the record."""
         folder = self.folder(old.id)
         if any((folder / name).exists() for name in (PARTIAL, LOCK)):
             with suppress(Busy), held(folder, False, lambda words: None):
-                self.partial(old.id).clear(old.status is Status.OK)
+                if old.status is Status.OK:
+                    self.clear(old.id)

@@ -100,12 +100,6 @@ class Partial:
         self._kept.pop(_name(work), None)
         self._path(_name(work)).unlink(missing_ok=True)
 
-    def clear(self, really: bool = True) -> None:
-        """Remove the folder, if asked to."""
-        if really:
-            self._kept.clear()
-            store.remove_folder(self.folder)
-
     def _read(self, name: str) -> bytes | None:
         if name in self._kept:
             return self._kept[name]

@@ -4,11 +4,13 @@ A law raises `LawBroken` with what came and what is asked; whatever else a metho
 error. `check` runs them over all trials of a method, and the suite's tests over every method.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -98,14 +100,14 @@ class Observation:
     Args:
         result: what came out.
         wrote: whether the verb's arguments were changed.
-        drew: whether torch's global generator was used.
+        touched: what of the process's global state was used or changed.
         changed: what differs in the model's networks afterwards.
         undeclared: the first use of a space that is not required.
     """
 
     result: Tensor
     wrote: bool
-    drew: bool
+    touched: tuple[str, ...]
     changed: tuple[str, ...]
     undeclared: LawBroken | None
 
@@ -122,12 +124,11 @@ def _observe(trial: Trial) -> Observation:
     inputs, uses = trial.inputs(ALL), []
     given, before = _hash(inputs), _traces(trial.model)
     with _global_seed(1), _guarded(trial.model, spaces, uses):
-        state = torch.get_rng_state()
+        process = _process()
         result = trial.seen(trial.fresh().editor, inputs)
-        drew = not torch.equal(torch.get_rng_state(), state)
-    after = _traces(trial.model)
-    changed = tuple(name for name in before if before[name] != after[name])
-    return Observation(result, _hash(inputs) != given, drew, changed, uses[0] if uses else None)
+        touched = _changed(process, _process())
+    changed = _changed(before, _traces(trial.model))
+    return Observation(result, _hash(inputs) != given, touched, changed, uses[0] if uses else None)
 
 
 @law("the images, masks and captions that a method is given are not changed in place")
@@ -147,12 +148,14 @@ def reproducible(trial: Trial) -> None:
     )
 
 
-@law("torch's global random state is not touched")
+@law("the process's global state is not touched: random generators, gradient mode, threads")
 def global_state_untouched(trial: Trial) -> None:
-    """Look whether the global generator was used."""
+    """Look whether a global generator was used, or a global setting of torch changed."""
+    touched = observed(trial).touched
     _ask(
-        not observed(trial).drew,
-        "it drew from (or seeded) torch's global generator; draw from self.streams",
+        not touched,
+        f"it used or changed {', '.join(touched)}; draw from self.streams, and change settings of "
+        f"torch in a context manager that restores them",
     )
 
 
@@ -358,12 +361,22 @@ def _gap(a: Tensor, b: Tensor) -> float:
 
 @contextmanager
 def _global_seed(seed: int) -> Iterator[None]:
-    before = torch.get_rng_state()
+    """Run under another state of all global generators, and restore them and torch's settings."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    threads = torch.get_num_threads()
     torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(before)
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
 
 
 def _hash(value: Any) -> str:
@@ -377,6 +390,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def _process() -> dict[str, Any]:
+    """Return the global state that a method must leave alone."""
+    _, keys, *place = np.random.get_state(legacy=True)
+    return {
+        "torch's global generator": torch.get_rng_state().tolist(),
+        "numpy's global generator": (np.asarray(keys).tolist(), place),
+        "Python's global generator": random.getstate(),
+        "torch's gradient mode": torch.is_grad_enabled(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's number of threads": torch.get_num_threads(),
+    }
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in before if before[name] != after[name])
 
 
 def _traces(model: Any) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Methods with a planted mistake: each is found by the law that it breaks, and by its table."""
 
+import random
 from io import StringIO
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -64,10 +66,31 @@ class Shift(Editor[DiffusionModel]):
     def spoiled(self, found, batch, g):
         if self.mistake == "in place":
             batch.images.mul_(0.9)
+        if self.mistake == "strengths in place":
+            g.mul_(0.9)
+        if self.mistake == "forgets to undo":
+            self.model.network.train()
         if self.mistake == "unseeded noise":
             found = found + 0.1 * g * torch.randn_like(found)
         if self.mistake == "seeds the world":
             torch.manual_seed(0)
+        if self.mistake == "seeds numpy":
+            np.random.seed(0)
+        if self.mistake == "draws from Python":
+            random.random()
+        if self.mistake == "leaves gradients on":
+            torch.set_grad_enabled(True)
+        if self.mistake == "leaves double as default":
+            torch.set_default_dtype(torch.float64)
+        if self.mistake == "a generator of its own":
+            self.drawn = getattr(self, "drawn", None) or torch.Generator().manual_seed(0)
+            found = found + 0.1 * g * torch.randn(found.shape, generator=self.drawn)
+        if self.mistake == "rows reversed":
+            found = found.flip(0)
+        if self.mistake == "strengths sorted":
+            found = found[:, g.flatten().argsort()]
+        if self.mistake == "strengths added up":
+            found = found[:, :1] + (found - found[:, :1]).cumsum(1)
         if self.mistake == "batch statistics":
             found = found - found.mean(0, keepdim=True)
         if self.mistake == "nan":
@@ -84,6 +107,8 @@ class Shift(Editor[DiffusionModel]):
             return found + 0.1
         if self.mistake == "leaves a mark":
             next(self.model.network.parameters()).data.add_(1e-3)
+        if self.mistake == "not contiguous":
+            return found.transpose(-1, -2).contiguous().transpose(-1, -2)
         if self.mistake == "undeclared":
             self.peek(batch)
         return found
@@ -99,6 +124,16 @@ FOUND_BY = {
     "in place": "inputs_untouched",
     "unseeded noise": "reproducible",
     "seeds the world": "global_state_untouched",
+    "seeds numpy": "global_state_untouched",
+    "draws from Python": "global_state_untouched",
+    "leaves gradients on": "global_state_untouched",
+    "leaves double as default": "global_state_untouched",
+    "a generator of its own": "order",
+    "rows reversed": "order",
+    "strengths in place": "inputs_untouched",
+    "strengths sorted": "strength_0",
+    "strengths added up": "strength_0",
+    "forgets to undo": "no_trace",
     "batch statistics": "neighbours",
     "unit range": "image_range",
     "nan": "shape",
@@ -125,8 +160,9 @@ def broken(mistake: str) -> dict[str, Exception]:
     return {law: error for law, _, error in results(edits) if error is not None}
 
 
-def test_a_method_without_a_mistake_breaks_no_law():
-    assert broken("") == {}
+@pytest.mark.parametrize("harmless", ["", "not contiguous"])
+def test_a_method_without_a_mistake_breaks_no_law(harmless):
+    assert broken(harmless) == {}
 
 
 @pytest.mark.parametrize("mistake", FOUND_BY)

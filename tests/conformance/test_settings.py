@@ -21,7 +21,7 @@ from latentbench import plugins
 from latentbench.annotations import fits
 from latentbench.cells.catalogue import options
 from latentbench.cells.constructors import of_class
-from latentbench.cells.parts import build
+from latentbench.cells.parts import Part, check_settings
 from latentbench.errors import BadInput
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -67,10 +67,10 @@ def config(group: str, name: str) -> Any:
 
 
 def refusal(group: str, settings: dict[str, Any]) -> str | None:
-    """Return what `build` says before it builds, or None where it would build."""
+    """Return what is said of the settings before anything is built, or None."""
     built = OmegaConf.create({group: settings})[group]
     try:
-        build(built)
+        check_settings([Part.of(built)])
     except BadInput as error:
         return str(error)
     return None

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentbench import records
+from latentbench.content import id_of
 from latentbench.errors import BadInput
 from latentbench.records import Record, ScoreEntry, Status
 
@@ -180,7 +181,7 @@ def test_a_table_that_is_not_the_records_own_takes_it_off_the_board(folder, capl
 
 def test_settings_that_are_not_those_of_the_id_are_refused(tmp_path, caplog):
     parts = {"config": {"a": 1}, "versions": {}, "weights": {}, "data": "d"}
-    name = records.cell_id(parts)
+    name = id_of(parts)
     good = Record(name, Status.OK, NAMES, 0, {"a": 1}, identity={"data": "d"})
     records.write(good, tmp_path / name)
     assert records.read(tmp_path / name) == good

@@ -4,11 +4,12 @@ import cells
 import pandas as pd
 import pytest
 import torch
-from acme.parts import Brighten, Doubled, Mae, Waves
+from acme.parts import Brighten, Doubled, Mae
 
 from latentbench import weights
 from latentbench.benchmark import Work
 from latentbench.cells import batch_runner as batches
+from latentbench.cells import loading
 from latentbench.cells.batch_runner import check_effect, split, work_list
 from latentbench.cells.working_folder import Finished, Partial, in_order
 from latentbench.errors import NoEffect
@@ -221,7 +222,7 @@ def test_fail_fast_raises(tmp_path):
 
 
 def test_what_does_not_fit_is_skipped_before_loading_and_says_what_would(tmp_path, monkeypatch):
-    monkeypatch.setattr(Waves, "__init__", lambda *a, **k: pytest.fail("loaded the model"))
+    monkeypatch.setattr(loading, "hot_part", lambda *a: pytest.fail("loaded the model"))
     record, _ = cells.run(tmp_path, "method=acme_attending", "model.scale=7")
     assert record.status is Status.SKIPPED
     assert "requires the space attention" in record.reason
@@ -241,13 +242,16 @@ def test_an_unknown_setting_is_named_before_anything_is_loaded(tmp_path):
     assert "unknown setting of method 'gian'; did you mean gain?" in record.reason
 
 
-def test_all_wrong_settings_of_a_part_are_told_before_anything_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(Waves, "__init__", lambda *a, **k: pytest.fail("loaded the model"))
-    record, _ = cells.run(tmp_path, "method.gain=nan", "method.seconds=soon")
+def test_all_wrong_settings_of_all_parts_are_told_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "hot_part", lambda *a: pytest.fail("loaded the model"))
+    wrong = ("method.gain=nan", "method.seconds=soon", "model.scale=wide")
+    record, _ = cells.run(tmp_path, *wrong, "+metric.acme_mae.wdith=3")
     assert record.status is Status.FAILED
-    assert record.reason == (
+    assert record.reason.startswith(
         "BadInput: method.gain must be a number; got nan; "
-        "method.seconds must be a number; got 'soon'"
+        "method.seconds must be a number; got 'soon'; "
+        "model.scale must be a number; got 'wide'; "
+        "unknown setting of metric.acme_mae 'wdith'"
     )
 
 
@@ -392,7 +396,7 @@ def test_another_model_is_part_of_the_cell(tmp_path, monkeypatch):
 
 
 def test_an_unknown_other_model_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(Waves, "__init__", lambda *a, **k: pytest.fail("loaded the model"))
+    monkeypatch.setattr(loading, "hot_part", lambda *a: pytest.fail("loaded the model"))
     record, _ = cells.run(tmp_path, "benchmark=acme_two", "benchmark.other=acme_dubble")
     assert record.status is Status.FAILED
     assert "unknown model 'acme_dubble'; did you mean acme_double" in record.reason

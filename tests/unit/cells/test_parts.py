@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from latentbench.bounds import Count, Share, or_infinite
-from latentbench.cells.parts import build, settings
+from latentbench.cells.parts import Part as Read
+from latentbench.cells.parts import check_settings
 from latentbench.cells.sweep import changes_a_part
 from latentbench.errors import BadInput
 
@@ -47,12 +48,12 @@ def config(group: str = "", cls: type = Part, **values: Any):
 
 def refusal(built) -> str:
     with pytest.raises(BadInput) as error:
-        build(built)
+        check_settings([Read.of(built)])
     return str(error.value)
 
 
 def test_a_part_is_built():
-    part = build(config(path="a", shares=[0, 1]), device="cuda")
+    part = Read.of(config(path="a", shares=[0, 1])).build(device="cuda")
     assert part.given == dict(path="a", n=3, share=None, shares=[0, 1], device="cuda")
 
 
@@ -86,17 +87,17 @@ def test_interpolations_are_checked_as_their_values():
 
 
 def test_a_constructor_that_takes_any_name_is_left_to_itself():
-    assert build(config(cls=Open, m=4)).others == {"m": 4}
+    assert Read.of(config(cls=Open, m=4)).build().others == {"m": 4}
     assert "Open.n must be" in refusal(config(cls=Open, n=0))
 
 
 def test_an_object_inside_a_setting_is_built_by_hydra():
-    assert build(config(cls=Holder, part=config(path="a"))).part.given["path"] == "a"
+    assert Read.of(config(cls=Holder, part=config(path="a"))).build().part.given["path"] == "a"
     assert refusal(config(cls=Holder, part=3)) == "Holder.part must be Part; got 3"
 
 
 def test_settings_are_what_the_constructor_gets_as_json():
-    assert settings(config(path="a", share=1, shares=[0])) == {
+    assert Read.of(config(path="a", share=1, shares=[0])).settings == {
         "_target_": f"{HERE}.Part",
         "path": "a",
         "n": 3,
@@ -107,7 +108,7 @@ def test_settings_are_what_the_constructor_gets_as_json():
 
 
 def test_a_whole_number_and_the_same_number_are_one_setting():
-    one, other = (settings(config(path="a", share=v)) for v in (1, 1.0))
+    one, other = (Read.of(config(path="a", share=v)).settings for v in (1, 1.0))
     assert str(one) == str(other)
 
 
@@ -120,9 +121,10 @@ def test_the_device_is_not_a_setting_of_a_part():
 def test_what_a_yaml_says_to_launchers_is_no_part_of_a_cell(tmp_path):
     plain = cells.composed(tmp_path)
     told = cells.composed(tmp_path, "+model.gpu_gib=20")
-    assert settings(told.model) == settings(plain.model)
-    assert type(build(told.model)) is type(build(plain.model))
+    one, other = Read.of(told.model), Read.of(plain.model)
+    assert one.settings == other.settings
+    assert type(one.build()) is type(other.build())
     assert told.model.gpu_gib == 20
     assert not changes_a_part("+model.gpu_gib=20") and changes_a_part("model.steps=20")
     with pytest.raises(BadInput, match=r"gpu_gib must be a number above 0.*got -1"):
-        build(cells.composed(tmp_path, "+model.gpu_gib=-1").model)
+        check_settings([Read.of(cells.composed(tmp_path, "+model.gpu_gib=-1").model)])

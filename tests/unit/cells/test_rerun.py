@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from latentbench import cli, records
 from latentbench.cells import rerun
 from latentbench.conformance import toy
+from latentbench.content import id_of
 from latentbench.errors import LatentbenchError
 from latentbench.paths import CHECKOUT
-from latentbench.records import Record, cell_id
+from latentbench.records import Record
 from latentbench.reports.reproduce import rule_between
 
 
@@ -37,7 +38,7 @@ def planted(ran, tmp_path):
         clean = {**record.environment, "git_dirty": False, "git_commit": "f" * 40}
         changed = replace(record, **{"environment": clean, **changes})
         parts = {"config": changed.config, "versions": changed.versions, "weights": changed.weights}
-        changed = replace(changed, id=cell_id({**parts, **changed.identity}))
+        changed = replace(changed, id=id_of({**parts, **changed.identity}))
         folder = tmp_path / "cells" / changed.id
         shutil.copytree(results / "cells" / record.id, folder, dirs_exist_ok=True)
         records.write(changed, folder)

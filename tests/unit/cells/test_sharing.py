@@ -90,8 +90,9 @@ def test_workers_share_the_batches_and_leave_the_bytes_of_one(tmp_path, calls, s
 def begun(results, *words):
     """A cell that is set up, what runs its batches, and the batches."""
     config = cells.composed(results, "runtime.shards=2", *words)
-    cell = plan(config, Shelf.of(config), Record("", Status.FAILED, cells.NAMES, 0, {}))
-    return cell, *begin(cell, load(cell))[:2]
+    shelf = Shelf.of(config)
+    cell = plan(config, shelf, Record("", Status.FAILED, cells.NAMES, 0, {}))
+    return shelf, cell, *begin(cell, load(cell))[:2]
 
 
 @pytest.mark.slow
@@ -103,19 +104,19 @@ def test_shards_of_the_benchmarks_leave_the_bytes_of_one(tmp_path, benchmark):
     for shards in (1, 2, 3):
         results = tmp_path / str(shards)
         for worker in range(shards - 1):
-            cell, runner, works = begun(results, *words)
+            shelf, cell, runner, works = begun(results, *words)
             others = [work for k, work in enumerate(works) if k % shards != worker]
             with ExitStack() as stack, pytest.raises(Busy):
                 for work in others:
                     stack.enter_context(runner.store.held(work, False, print))
-                sharing.share(cell, Shelf.of(cell.config), wait=False)
+                sharing.share(cell, shelf, wait=False)
             assert all(runner.store.has(work) for work in works[worker::shards])
         together(results, 1, *words, names=names)
     assert left(tmp_path / "2") == left(tmp_path / "3") == left(tmp_path / "1")
 
 
 def test_a_killed_workers_batch_is_taken_over_and_its_finished_ones_stay(tmp_path, calls, capsys):
-    cell, runner, works = begun(tmp_path / "killed")
+    _, cell, runner, works = begun(tmp_path / "killed")
     runner.finished(works[0])
     gone = {"owner": asdict(Process(current().host, 2**22 + 1)), "beat": "0"}
     lock = cell.store.folder / "batches" / batch_name(works[1]) / NAME
@@ -129,9 +130,9 @@ def test_a_killed_workers_batch_is_taken_over_and_its_finished_ones_stay(tmp_pat
 
 
 def test_who_does_not_wait_leaves_the_batches_that_others_make(tmp_path, calls):
-    cell, runner, works = begun(tmp_path)
+    shelf, cell, runner, works = begun(tmp_path)
     with runner.store.held(works[2], False, print), pytest.raises(Busy):
-        sharing.share(cell, Shelf.of(cell.config), wait=False)
+        sharing.share(cell, shelf, wait=False)
     assert [runner.store.has(work) for work in works] == [True, True, False, True, True, True]
 
 

@@ -12,7 +12,7 @@ from latentbench import records, store
 from latentbench.cells import command_line, sweep
 from latentbench.cells.ending import finish
 from latentbench.cells.lock import Busy
-from latentbench.cells.parts import build
+from latentbench.cells.parts import Part, check_settings
 from latentbench.cells.progress import display, grouped
 from latentbench.cells.sweep import NOTE, without_foreign
 from latentbench.errors import BadInput
@@ -27,7 +27,7 @@ def test_a_setting_reaches_only_the_methods_that_have_it(tmp_path):
     assert kept == ["method.gain=2"]
     assert "images" not in kept_config.method
     assert "images" in config.method
-    build(kept_config.method)
+    check_settings([Part.of(kept_config.method)])
 
 
 def test_a_setting_that_no_method_has_stays_and_is_refused(tmp_path):
@@ -35,7 +35,7 @@ def test_a_setting_that_no_method_has_stays_and_is_refused(tmp_path):
     config, kept = without_foreign(cells.composed(tmp_path, *words), words)
     assert kept == ["method.imagse=64"]
     with pytest.raises(BadInput, match="unknown setting of method 'imagse'"):
-        build(config.method)
+        check_settings([Part.of(config.method)])
 
 
 def test_skipped_cells_are_told_by_benchmark_and_reason():

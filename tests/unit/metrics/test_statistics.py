@@ -5,7 +5,7 @@ from scipy import stats
 from sklearn.utils import shuffle
 
 from latentbench.errors import BadInput
-from latentbench.intervals import jackknife, wilson
+from latentbench.intervals import clustered_wilson, jackknife, wilson
 from latentbench.means import crossed_mean, jackknife_mean
 from latentbench.statistics import mean_score, rate_score
 
@@ -88,6 +88,32 @@ class TestRateScore:
         again = rate_score(values.repeat_interleave(4), [i for i in names(16) for _ in range(4)])
         assert again.high - again.low == pytest.approx(once.high - once.low, rel=0.05)
 
+    def test_share_and_count_of_images_are_those_of_the_known_values(self):
+        values = torch.tensor([[1.0, 1.0], [0.0, torch.nan], [torch.nan, torch.nan], [1.0, 0.0]])
+        score = rate_score(values, names(4))
+        assert (score.value, score.n) == (pytest.approx(3 / 5), 3)
+        assert score.note == "3 undefined values left out"
+
+    def test_nothing_is_no_figure(self):
+        score = rate_score(torch.full((2,), torch.nan), names(2))
+        assert (score.value, score.n, score.note) == (None, 0, "no defined value")
+
+    @pytest.mark.parametrize(
+        ("hits", "rows", "like"),
+        [
+            ([2, 0, 1, 1], 2, (3, 6)),  # variance 1/24, of eight independent rows 1/32: effect 4/3
+            ([2, 1], 2, (2.25, 3)),  # variance 1/16, of four independent rows 3/64: effect 4/3
+            ([1, 1, 1, 1], 2, (4, 8)),  # no variance: no less than that of independent rows
+            ([2, 0], 2, (1, 2)),  # rows of an image agree: one row an image
+            ([3, 3], 3, (2, 2)),  # no failure: as if they agreed
+            ([1], 2, (0.5, 1)),  # one image tells nothing of its rows
+            ([1, 0, 1], 1, (2, 3)),
+        ],
+    )
+    def test_interval_of_clusters_is_that_of_rows_over_the_design_effect(self, hits, rows, like):
+        found = clustered_wilson(np.array(hits, float), np.full(len(hits), float(rows)))
+        assert found == pytest.approx(wilson(*like))
+
     def test_what_is_neither_0_nor_1_is_refused(self):
         with pytest.raises(BadInput, match=r"rows of 0 and 1, got 0\.5"):
             rate_score(torch.tensor([0.5]), names(1))
@@ -164,7 +190,10 @@ class TestSeeds:
         groups = replicates.mean(0)
         jack = 9 / 10 * np.square(groups - groups.mean()).sum()
         found = jackknife_mean(values, replicates)
-        assert found.error**2 == pytest.approx(values.var(ddof=1) / 3 + jack)
+        seeds = values.var(ddof=1) / 3
+        assert found.error**2 == pytest.approx(seeds + jack)
+        assert found.freedom == pytest.approx((seeds + jack) ** 2 / (seeds**2 / 2 + jack**2 / 9))
         one = jackknife_mean(values[:1], replicates[:1])
+        assert one.freedom == 9
         low, high = jackknife(1.0, replicates[0])
         assert low <= one.interval()[0] < one.interval()[1] <= high

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from latentbench import weights
-from latentbench.cells.parts import build
+from latentbench.cells.parts import Part
 from latentbench.errors import Incompatible, MissingWeights
 from latentbench.models.dit import DiT
 from latentbench.models.edm import EDMStableDiffusionXL
@@ -335,4 +335,4 @@ def test_without_weights_or_network_it_says_what_to_run(name, monkeypatch, tmp_p
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = OmegaConf.load(CONF / f"{name}.yaml")
     with pytest.raises(MissingWeights, match=f"hf download {config.path}"):
-        build(config)
+        Part.of(config).build()

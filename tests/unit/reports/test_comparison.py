@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from latentbench.errors import BadInput
+from latentbench.intervals import jackknife_units
+from latentbench.means import jackknife_mean
 from latentbench.reports.comparison import (
     Comparison,
     Ranking,
@@ -71,6 +73,15 @@ class TestCompare:
         gaps[2, :, 3:] = 0.5
         gaps[3] = np.sign(gaps[3])
         assert compare_all(gaps) == [compare(gap) for gap in gaps]
+
+    def test_a_comparison_of_sets_holds_mean_error_and_interval(self):
+        gaps, reps = np.array([1.0, 2.0, 6.0]), draw((3, 10)) * 0.1 + 3
+        found, mean = compare_sets(gaps, reps, 40), jackknife_mean(gaps, reps)
+        assert (found.difference, found.n, found.wins, found.smallest_p) == (3, 40, None, 0)
+        assert (found.error, found.freedom) == (mean.error, mean.freedom)
+        units = jackknife_units(3.0, reps.mean(0))
+        assert (found.low, found.high) == mean.joined(units)
+        assert found.low < 3 < found.high
 
 
 class TestManyPairs:
