@@ -187,13 +187,6 @@ class Editor(ABC, Generic[Model]):
         """Return one fresh image per id, from the x_T of that id or from a given one."""
         raise self._cannot("generate")
 
-    def effective_strength(self, strength: float) -> float:
-        """Return the strength that `edit` works at, so that no image is made twice.
-
-        Override it where several strengths give one image, as shares of whole steps do.
-        """
-        return strength
-
     def invert(self, batch: Batch) -> Latent:
         """Return the latent code of each image; `decode` gives the images back."""
         raise self._cannot("invert")
@@ -207,6 +200,13 @@ class Editor(ABC, Generic[Model]):
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return the edited images; strength 0 is the method's own reconstruction."""
         raise self._cannot("edit")
+
+    def effective_strength(self, strength: float) -> float:
+        """Return the strength that `edit` works at, so that no image is made twice.
+
+        Override it where several strengths give one image, as shares of whole steps do.
+        """
+        return strength
 
     def interpolate(self, a: Endpoint, b: Endpoint, steps: int) -> Float[Tensor, "b t 3 h w"]:
         """Return `steps` frames from `a` to `b`, ends included."""

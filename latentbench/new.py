@@ -1,5 +1,6 @@
 """`latentbench new KIND NAME`: write the file, the yaml and the test to start from."""
 
+import importlib.util
 import keyword
 import re
 from collections.abc import Mapping
@@ -28,6 +29,12 @@ ROWS = {  # what docs/ must say of it, under the first table that has such rows
         "docs/metrics.md",
         "| `{name}` | mean absolute error | 0..1 | ↓ | truths | B | none | source |",
     ),
+}
+RUNS = {  # a quick cell with the new part, as the runner is told
+    "method": "method={name} model=faces_ldm benchmark=attribute_editing_quick",
+    "metric": "metric=[{name}] method=autoencode model=faces_vae benchmark=reconstruction_quick",
+    "benchmark": "benchmark={name} method=ddim_inversion model=faces_ldm metric=[psnr]",
+    "model": "model={name} method=lerp benchmark=interpolation_quick",
 }
 
 
@@ -59,11 +66,14 @@ def write(kind: str, name: str, root: Path, *, room: str = "", package: bool = F
     """
     if kind not in KINDS:
         raise unknown("kind of part", kind, KINDS)
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    reserved = keyword.iskeyword(name) or keyword.iskeyword(_class_name(name))
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or reserved:
         raise BadInput(
             f"{name!r} cannot be the name of a {kind}: use lower-case letters, digits and "
-            f"underscores, beginning with a letter, as in sdedit or aid_inner"
+            f"underscores, beginning with a letter, as in sdedit or aid_inner; no word of Python"
         )
+    if package and importlib.util.find_spec(name) is not None:
+        raise BadInput(f"a package {name!r} is installed, which the new one would hide; rename it")
     files = _package(kind, name, root) if package else _in_checkout(kind, name, root, room)
     for path in files:
         if path.exists():
@@ -114,15 +124,17 @@ def _room(kind: str, root: Path, room: str) -> str:
 
 
 def _words(kind: str, name: str, module: str) -> Mapping[str, str]:
-    words = name.split("_")
-    cls = "".join(word.capitalize() for word in words)
     return {
         "kind": kind,
         "name": name,
         "module": module,
-        "cls": cls,
-        "title": " ".join(words).capitalize(),
+        "cls": _class_name(name),
+        "title": name.replace("_", " ").capitalize(),
     }
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:
@@ -147,9 +159,5 @@ def _next_steps(
     test = next(path for path in files if path.name.startswith("test_"))
     steps = [f"pip install -e {root / name}"] if package else []
     steps += [f"python -m pytest {test}"]
-    if kind == "method":
-        steps += [
-            f"latentbench check {name}",
-            f"python runner.py method={name} benchmark=attribute_editing_quick",
-        ]
-    return tuple(steps)
+    steps += [f"latentbench check {name}"] if kind == "method" else []
+    return (*steps, f"python runner.py {RUNS[kind].format(name=name)}")

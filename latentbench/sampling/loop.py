@@ -334,7 +334,7 @@ class _Loop:
         self._check_layers()
 
     def _check_layers(self) -> None:
-        """Refuse feature layers that the model has not, before any evaluation."""
+        """Refuse feature layers that the model lacks, before any evaluation."""
         tapping = (v for v in self.interventions if v.overrides("features"))
         wanted = [layer for v in tapping for layer in v.layers]
         known = self.model.feature_layers() if wanted else ()
@@ -345,7 +345,7 @@ class _Loop:
     def begin(
         self, level: int, reaches: int, timestep: int | float, x: Tensor
     ) -> tuple[Step, list[Intervention], tuple[Term, ...], Tensor]:
-        """Return the step, the interventions that act in it, all its terms, and x as they want it.
+        """Return the step, the interventions active in it, its terms, and x after `before_step`.
 
         `before_step` knows the branches of the loop's own terms; later hooks know all.
         """
@@ -407,7 +407,7 @@ class _Loop:
             for hook in ("bottleneck", "attention", "context"):
                 if v.overrides(hook) and (key, hook) not in self.fired:
                     raise HookNeverFired(
-                        f"{type(v).__name__}.{hook} was active but fired no time on "
+                        f"{type(v).__name__}.{hook} was active but never fired on "
                         f"{type(self.model.network).__name__}, which has "
                         f"{len(self.model.attention_layers())} attention layers; check the layer "
                         f"names that it looks for against model.attention_layers()"

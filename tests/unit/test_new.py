@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from latentbench import cli, new
+from latentbench import cli, new, plugins
+from latentbench.cells import command_line
 from latentbench.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ def test_it_writes_file_yaml_and_test(kind, checkout):
         ("methd", "mine", "", "did you mean method"),
         ("method", "My Part", "", "lower-case letters"),
         ("method", "class", "", "lower-case letters"),
+        ("method", "none", "", "no word of Python"),  # its class would be None
         ("method", "../mine", "", "lower-case letters"),
         ("method", "mine", "editting", "did you mean editing"),
         ("model", "mine", "editing", "has no room"),
@@ -56,6 +58,12 @@ def test_what_cannot_be_written_is_refused_before_a_file_is_there(
     with pytest.raises(BadInput, match=words):
         new.write(kind, name, checkout, room=room)
     assert sorted(checkout.rglob("*")) == before
+
+
+def test_a_package_that_would_hide_an_installed_one_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="'torch' is installed"):
+        new.write("method", "torch", tmp_path, package=True)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_nothing_is_overwritten(checkout):
@@ -71,6 +79,23 @@ def test_the_command_says_what_is_next(tmp_path, monkeypatch, capsys):
     assert "pip install -e" in out and "latentbench check mine" in out
     assert 'mine = "mine.conf"' in (tmp_path / "mine" / "pyproject.toml").read_text()
     assert cli.main(["new", "method", "Mine"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("method", "sdedit"),
+        ("metric", "psnr"),
+        ("benchmark", "reconstruction"),
+        ("model", "faces_vae"),
+    ],
+)
+def test_the_last_next_step_is_a_command_of_the_runner(kind, name, tmp_path):
+    last = new.write(kind, name, tmp_path, package=True).next_steps[-1]
+    command, *words = last.split()[1:]
+    assert command == "runner.py" and any(name in word for word in words)
+    plugins.register()
+    assert command_line.check(words)
 
 
 # ---------------------------------------------------------------- what is written passes as it is

@@ -77,6 +77,10 @@ def test_jackknife_of_a_mean_holds_its_t_interval():
     assert (high - low) / 2 == pytest.approx(half, rel=0.15)
 
 
+def test_a_jackknife_without_spread_has_no_interval():
+    assert jackknife(1.0, [1.0] * 10) is None
+
+
 class TestRateScore:
     def test_no_success_has_an_upper_end(self):
         score = rate_score(torch.zeros(10), names(10))
@@ -191,7 +195,8 @@ class TestSeeds:
         jack = 9 / 10 * np.square(groups - groups.mean()).sum()
         found = jackknife_mean(values, replicates)
         seeds = values.var(ddof=1) / 3
-        assert found.error**2 == pytest.approx(seeds + jack)
+        assert found.value == 3 and found.error**2 == pytest.approx(seeds + jack)
+        assert found.seed_share == pytest.approx(seeds / (seeds + jack))
         assert found.freedom == pytest.approx((seeds + jack) ** 2 / (seeds**2 / 2 + jack**2 / 9))
         one = jackknife_mean(values[:1], replicates[:1])
         assert one.freedom == 9

@@ -7,12 +7,15 @@ from hydra import compose
 
 from latentbench import plugins
 from latentbench.cells.cell import run_cell
+from latentbench.cells.plan import plan
+from latentbench.cells.shelf import Shelf
 from latentbench.config import Attention, Execution
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.models.execution import apply, use_attention
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
+from latentbench.records import Record, Status
 from latentbench.sampling.loop import Recorder, generate, guided
 
 CPU = torch.device("cpu")
@@ -92,33 +95,34 @@ def test_options_reach_the_model_and_are_no_part_of_a_cells_id(tmp_path):
 # ---------------------------------------------------------------- dtype, a setting of the model
 
 
-@pytest.fixture(scope="module")
-def by_dtype(tmp_path_factory):
-    """Records of one cell on a shipped model, in float32 and in bfloat16."""
-    folder = tmp_path_factory.mktemp("dtype")
+def config_in(dtype, folder):
+    """Return names and config of a cell on a shipped model."""
     names = {"benchmark": "reconstruction", "method": "ddim_inversion", "model": "faces_ddpm",
              "dataset": "faces"}  # fmt: skip
     choices = [f"{group}={name}" for group, name in names.items()]
     settings = ["benchmark.n=4", "method.steps=3", "metric=[psnr,ssim,identity_preservation]"]
     places = [f"results.dir={folder}", "results.cache=null", "tracker=none"]
     runtime = ["runtime.threads=1", "runtime.batch_size=4", "runtime.device=cpu"]
-    found = {}
-    for dtype in ("float32", "bfloat16"):
-        with plugins.conf():
-            own = [*choices, *settings, *places, *runtime, f"model.dtype={dtype}"]
-            found[dtype], _ = run_cell(compose("config", own), names)
-    return found
+    with plugins.conf():
+        own = [*choices, *settings, *places, *runtime, f"model.dtype={dtype}"]
+        return names, compose("config", own)
 
 
 @pytest.mark.slow
-def test_scores_in_bfloat16_stay_near_those_in_float32(by_dtype):
+def test_scores_in_bfloat16_stay_near_those_in_float32(tmp_path):
     """Tolerances: PSNR 1 dB, SSIM .03, identity cosine .03; and they do differ."""
-    full, half = by_dtype["float32"].scores, by_dtype["bfloat16"].scores
+    planned = [config_in(dtype, tmp_path) for dtype in ("float32", "bfloat16")]
+    full, half = (run_cell(config, names)[0].scores for names, config in planned)
     tolerances = {"psnr": 1.0, "ssim": 0.03, "id_zoo1": 0.03}
     assert full.keys() >= tolerances.keys()
     for name, tolerance in tolerances.items():
         assert 0 < abs(full[name].value - half[name].value) < tolerance
 
 
-def test_dtype_is_part_of_a_cells_id(by_dtype):
-    assert by_dtype["float32"].id != by_dtype["bfloat16"].id
+def test_dtype_is_part_of_a_cells_id(tmp_path):
+    planned = [config_in(dtype, tmp_path) for dtype in ("float32", "bfloat16")]
+    full, half = (
+        plan(config, Shelf.of(config), Record("", Status.FAILED, names, 0, {})).id
+        for names, config in planned
+    )
+    assert full != half
