@@ -76,7 +76,8 @@ class TestCompare:
 
     def test_a_comparison_of_sets_holds_mean_error_and_interval(self):
         gaps, reps = np.array([1.0, 2.0, 6.0]), draw((3, 10)) * 0.1 + 3
-        found, mean = compare_sets(gaps, reps, 40), jackknife_mean(gaps, reps)
+        (found,) = compare_sets(gaps[None], reps[None], np.array([40]))
+        mean = jackknife_mean(gaps, reps)
         assert (found.difference, found.n, found.wins, found.smallest_p) == (3, 40, None, 0)
         assert (found.error, found.freedom) == (mean.error, mean.freedom)
         units = jackknife_units(3.0, reps.mean(0))
