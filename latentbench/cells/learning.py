@@ -40,7 +40,7 @@ def refitted(cell: Cell, bench: Bench, seed: int) -> Editor:
 def _learn(editor: Editor, cell: Cell, bench: Bench, seed: int) -> str:
     edits = cell.benchmark.edits(bench.dataset)
     parts = {
-        group: {"name": cell.blank.label(group), **cell.settings[group]}
+        group: {"name": cell.blank.label(group), **cell.parts[group].settings}
         for group in ("method", "model", "dataset")
     }
     own = {key: cell.identity["config"][key] for key in ("method", "dataset")} | {"seed": seed}
