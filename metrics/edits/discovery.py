@@ -78,10 +78,10 @@ class Discovery(FactorMetric):
             self._column(name): Figure(f"mean effect of a direction on {name}, {by}", "sd")
             for name in FACTOR_NAMES
         }
-        return columns | {
+        return {
             self._named(name): Figure(f"{what}, {by}", "", low, 1, better)
             for name, (what, low, better) in FIGURES.items()
-        }
+        } | columns
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge, and read how factors vary and what moving them alone does."""
@@ -116,7 +116,7 @@ class Discovery(FactorMetric):
             ]
             return {self._named(k): v for k, v in figures(tables, self.ceiling).items()}
 
-        found = super().compute() | jackknifed(statistic, ids)
+        found = jackknifed(statistic, ids) | super().compute()
         name = self._named("stability")
         if name in found:
             tables = [Effects.of(change[:, k], number, half) for k in (0, 1)]
