@@ -20,6 +20,7 @@ from latentbench import records
 from latentbench.content import content_hash
 from latentbench.errors import BadInput, WrongCommand, unknown
 from latentbench.records import Record, Status
+from latentbench.reports import wandb_report
 
 Mode = Literal["auto", "online", "offline"]
 LONGEST = 128  # characters of a project's, a run's or a group's name that the server takes
@@ -139,7 +140,9 @@ class WandbTracker:
             run.finish()
 
     def log_leaderboard(self, rows: Iterable[Mapping[str, Any]], results: Path) -> None:
-        """Write the group's run: the leaderboard as a table, replaced each time.
+        """Write the group's run, the leaderboard as a table, and online the group's report.
+
+        Both are replaced each time.
 
         Args:
             rows: a row per method and figure; see `latentbench.reports.leaderboard.rows`.
@@ -168,6 +171,8 @@ class WandbTracker:
             run.summary.update({"cells": len({row["cells"] for row in table.to_dict("records")})})
         finally:
             run.finish()
+        if not run.offline:
+            log.info("W&B report: %s", wandb_report.write(run.entity, self.project, group))
 
     def _group(self, results: Path) -> str:
         return cut(self.group or results.resolve().name)
