@@ -26,7 +26,8 @@ class PrecisionRecall(FeatureSets):
     precision: share of outputs in at least one ball of a real image (are they real?). recall:
     share of real images in at least one ball of an output (is all there?). density: mean number
     of real balls that hold an output, / k; may exceed 1, and one far outlier does not lift it.
-    coverage: share of real balls that hold an output.
+    coverage: share of real balls that hold an output. Images nearer to the middle than real ones
+    lie in more balls, so a higher density or coverage is not always better: neither has a direction.
 
     Source: Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative
     Models", section 3; Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative
@@ -70,7 +71,7 @@ class PrecisionRecall(FeatureSets):
                 f"{name} of outputs against real images, k = {self.k}, {self.extractor}",
                 low=0.0,
                 high=None if name == "density" else 1.0,
-                higher_is_better=True,
+                higher_is_better=True if name in ("precision", "recall") else None,
             )
             for name in NAMES
         }
