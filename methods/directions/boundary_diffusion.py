@@ -263,7 +263,8 @@ def linear_boundary(rows: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, fl
         >>> linear_boundary(rows, shown)[0].tolist()
         [1.0, 0.0]
     """
-    machine = SVC(C=1.0, kernel="precomputed").fit(rows @ rows.T, shown)
+    svm = SVC(C=1.0, kernel="precomputed", random_state=0)  # None draws from numpy's generator
+    machine = svm.fit(rows @ rows.T, shown)
     weight = machine.dual_coef_[0] @ rows[machine.support_]
     size = np.linalg.norm(weight)
     return weight / size, float(machine.intercept_[0] / size)
