@@ -74,9 +74,9 @@ def moved(images: Float[Tensor, "*b h w"], by: int) -> Float[Tensor, "*b h w"]:
     """Return maps flipped (0), or shifted to the right; the first column fills what enters.
 
     Example:
-        >>> row = torch.tensor([[1, 2, 3]])
+        >>> row = torch.tensor([[1.0, 2.0, 3.0]])
         >>> moved(row, 0).tolist(), moved(row, 1).tolist()
-        ([[3, 2, 1]], [[1, 1, 2]])
+        ([[3.0, 2.0, 1.0]], [[1.0, 1.0, 2.0]])
     """
     if by == 0:
         return images.flip(-1)

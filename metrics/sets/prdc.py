@@ -27,7 +27,7 @@ class PrecisionRecall(FeatureSets):
     share of real images in at least one ball of an output (is all there?). density: mean number
     of real balls that hold an output, / k; may exceed 1, and one far outlier does not lift it.
     coverage: share of real balls that hold an output. Images nearer to the middle than real ones
-    lie in more balls, so a higher density or coverage is not always better: neither has a direction.
+    lie in more balls, so more density or coverage is not always better: neither has a direction.
 
     Source: Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative
     Models", section 3; Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative
