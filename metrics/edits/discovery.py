@@ -43,11 +43,12 @@ class Discovery(FactorMetric):
       as if the renderer's own factors were moved, as the judge reads them; below 0: worse than
       noise. `found_factors` reads the factors moved from end to end on 16 other images, and takes
       as many as there are directions, the best-read ones.
-    * `selectivity`: share of the main factor, mean over directions; none has to be another.
-    * `coverage`: distinct factors that some direction has found, over the smaller number of
-      directions and factors. Found: its main factor by both halves, with at least half of the
+    * `direction_selectivity`: share of the main factor, mean over directions; two directions may
+      have the same.
+    * `direction_coverage`: distinct factors that some direction has found, over the smaller number
+      of directions and factors. Found: its main factor by both halves, with at least half of the
       share that the factor has where it is moved alone.
-    * `diversity`: 1 - mean |cosine| of the rows of M.
+    * `direction_diversity`: 1 - mean |cosine| of the rows of M.
     * `dci_d`, `dci_c`: disentanglement of directions and completeness of factors with |M| as the
       importances; `dci_i`: share of the squared effects on one half that M of the other explains.
     * `transfer`: share of images on which a direction's main factor by the other half moves with
@@ -159,9 +160,9 @@ FIGURES = {
     "found": ("share of matched factors in what directions do", -1, True),
     "found_noise": ("the same of noise in the place of what was learned", -1, None),
     "found_factors": ("the same of the factors themselves", -1, None),
-    "selectivity": ("share of the main factor in what a direction does", -1, True),
-    "coverage": ("distinct main factors / as many as there could be", 0, True),
-    "diversity": ("1 - |cosine| of what two directions do", 0, True),
+    "direction_selectivity": ("share of the main factor in what a direction does", -1, True),
+    "direction_coverage": ("distinct main factors / as many as there could be", 0, True),
+    "direction_diversity": ("1 - |cosine| of what two directions do", 0, True),
     "dci_d": ("disentanglement of directions", 0, True),
     "dci_c": ("completeness of factors", 0, True),
     "dci_i": ("share of effects that the mean on other images explains", None, True),
@@ -244,14 +245,16 @@ def figures(tables: Sequence[Effects], ceiling: Array) -> dict[str, float]:
         "found": found,
         "found_noise": found_noise,
         "found_factors": best,
-        "selectivity": _both(lambda fit: float(_taken(own.shares(fit), own.main(fit)).mean())),
-        "coverage": len(_found(own, ceiling)) / most,
+        "direction_selectivity": _both(
+            lambda fit: float(_taken(own.shares(fit), own.main(fit)).mean())
+        ),
+        "direction_coverage": len(_found(own, ceiling)) / most,
         "dci_i": _both(lambda fit: _explained(own, fit)),
         "transfer": _both(lambda fit: _transfer(own, fit)),
     }
     if len(own.mean) > 1:
         scores |= {
-            "diversity": diversity(own.mean),
+            "direction_diversity": diversity(own.mean),
             "dci_d": disentanglement(np.abs(own.mean)),
             "dci_c": completeness(np.abs(own.mean)),
         }

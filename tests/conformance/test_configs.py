@@ -136,7 +136,7 @@ def test_nothing_is_unset_but_what_the_user_must_say():
 
 
 def test_every_file_in_conf_belongs_to_a_group():
-    groups = {*BASES, "launch", "sweep", "tracker", "scorer", "classifier"}
+    groups = {*BASES, "launch", "sweep", "tracker", "scorer", "classifier", "hydra"}
     assert {p.name for p in CONF.iterdir() if p.is_dir()} == groups
 
 

@@ -201,7 +201,7 @@ def test_a_documented_command_runs(command, tmp_path):
     )
     words = [*program, *words[1:]]
     if "perf.cell_overhead" in words:
-        words += ["benchmark.n=2", "model.steps=1"]
+        words += ["model=faces_ddpm", "model.steps=1"]
     if "runner.py" in words:
         given = {word.partition("=")[0] for word in words}
         words += [word for word in FEW if word.partition("=")[0] not in given]

@@ -31,8 +31,8 @@ EACH = np.eye(K, F)
 def test_each_direction_one_factor_of_its_own_is_the_best():
     best = found(EACH, spread=1e-6)
     assert best["found"] == pytest.approx(1, abs=1e-4)
-    assert best["coverage"] == best["transfer"] == 1
-    assert best["dci_d"] == pytest.approx(1, abs=1e-4) and best["diversity"] > 0.999
+    assert best["direction_coverage"] == best["transfer"] == 1
+    assert best["dci_d"] == pytest.approx(1, abs=1e-4) and best["direction_diversity"] > 0.999
 
 
 def test_the_score_is_one_at_the_ceiling_and_nought_at_noise():
@@ -45,8 +45,10 @@ def test_the_score_is_one_at_the_ceiling_and_nought_at_noise():
 
 def test_one_direction_four_times_counts_once():
     again = found(np.repeat(EACH[:1], K, 0), spread=1e-6)
-    assert again["found"] < 1 / K + 0.01 and again["selectivity"] > 0.99
-    assert again["coverage"] == 1 / K and again["diversity"] == pytest.approx(0, abs=1e-6)
+    assert again["found"] < 1 / K + 0.01 and again["direction_selectivity"] > 0.99
+    assert again["direction_coverage"] == 1 / K and again["direction_diversity"] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_a_sign_does_not_matter_and_an_order_does_not():
@@ -78,4 +80,4 @@ def test_two_fits_are_compared_whatever_their_order_and_sign():
 
 
 def test_one_direction_alone_has_no_diversity():
-    assert "diversity" not in found(EACH[:1])
+    assert "direction_diversity" not in found(EACH[:1])
