@@ -11,7 +11,7 @@ SOURCES := latentbench hydra_plugins methods metrics benchmarks agreement calibr
 SHAPED := $(addprefix tests/unit/,benchmarks methods sampling) benchmarks metrics methods
 UNSHAPED := tests latentbench agreement calibration $(patsubst tests/%,--ignore=tests/%,$(filter tests/%,$(SHAPED)))
 
-.PHONY: setup launchers extras docs demo reference test test-slow browser soak calibration agreement check format lock clean
+.PHONY: setup launchers extras docs demo reference test test-slow browser soak calibration perf agreement check format lock clean
 
 setup: .venv/installed ## install everything from the lock file into .venv
 
@@ -55,6 +55,10 @@ browser: setup ## the report site in Chromium (Debian: chromium, chromium-driver
 
 calibration: setup ## simulate intervals and tests; writes the tables of docs/statistics.md
 	OMP_NUM_THREADS=1 $(RUN) -m calibration
+
+perf: setup ## measure speed, as ratios within one run; docs/performance.md explains the rows
+	for name in startup cell_overhead metric_speed; do $(RUN) -m perf.$$name || exit 1; done
+	$(RUN) -m perf.denoiser_speed $$($(RUN) -c "import torch; torch.cuda.is_available() or print('--small --batches 1 16')")
 
 agreement: setup ## compare figures with reference implementations; writes docs/agreement.md
 	$(UV) sync --frozen --inexact --group agreement

@@ -1,10 +1,10 @@
-"""What one evaluation of a denoiser costs, by batch size and dtype, and what the sampling loop adds.
+"""What one evaluation of a denoiser costs, by batch and dtype, and what the sampling loop adds.
 
     python -m perf.denoiser_speed [--batches 1 4 16 64 256] [--steps 5] [--seconds 400] [--small]
 
-Two denoisers: the embedded faces_ldm, and one of Stable Diffusion 1.5's shape at 512 px, with random
-weights (`--small` shrinks it, to try the script without a GPU). Each row shows the time of one
-evaluation of one image by the bare network, that as a share of what a large matrix product reaches
+Two denoisers: the embedded faces_ldm, and one of Stable Diffusion 1.5's shape at 512 px, with
+random weights (`--small` shrinks it, to try the script without a GPU). Each row shows the time of
+one evaluation of one image by the bare network, the share of what a large matrix product reaches
 on the same device in the same dtype, and the time of the suite's loop over that of a bare loop: the
 network and DDIM's update, nothing else. Both loops take turns; shown are the fastest of three. A
 batch that does not fit is told, and so is what `--seconds` leaves no time for.
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -25,7 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from latentbench.command import answered, count
 from latentbench.conformance import toy
-from latentbench.model import Condition, DiffusionModel
+from latentbench.model import Condition
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.sampling.loop import generate, plain
 
@@ -50,27 +51,34 @@ def save_sd15(folder: Path, small: bool) -> str:
         num_attention_heads=4, max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end, pad_token_id=end,
     )  # fmt: skip
+    unet: dict[str, Any] = {
+        "sample_size": 64,
+        "cross_attention_dim": WIDTH,
+        **(SMALL if small else {}),
+    }
+    vae: dict[str, Any] = {
+        "block_out_channels": (8,) * 4,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "norm_num_groups": 4,
+    }
+    schedule = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
     parts = {
-        "unet": UNet2DConditionModel(
-            **{"sample_size": 64, "cross_attention_dim": WIDTH, **(SMALL if small else {})}
-        ),
-        "vae": AutoencoderKL(
-            block_out_channels=(8,) * 4, norm_num_groups=4, latent_channels=4,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        ),
+        "unet": UNet2DConditionModel(**unet),
+        "vae": AutoencoderKL(latent_channels=4, **vae),
         "text_encoder": CLIPTextModel(text),
         "tokenizer": tokenizer,
-        "scheduler": DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-            set_alpha_to_one=False, steps_offset=1,
-        ),
-    }  # fmt: skip
+        "scheduler": schedule,
+    }
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     return str(folder)
 
 
-def bare_loop(model: DiffusionModel, x: Tensor, condition: Condition) -> Tensor:
+def bare_loop(model: LatentDiffusion, x: Tensor, condition: Condition) -> Tensor:
     """Sample by the network and DDIM's update alone."""
     grid = model.grid()
     for i in range(grid.n):
@@ -99,10 +107,11 @@ def rate(device: str, dtype: torch.dtype) -> float:
     return 2 * side**3 / min(seconds(lambda: a @ a) for _ in range(TURNS + 1))
 
 
-def measure(model: DiffusionModel, batch: int, peak: float) -> str:
+def measure(model: LatentDiffusion, batch: int, peak: float) -> str:
     """Return a row: milliseconds an image, share of the peak, loop over bare loop."""
     x = torch.randn(batch, *model.latent_shape, device=model.device, dtype=model.dtype)
-    condition = model.condition(["a face"] * batch, batch)
+    told = model.condition(["a face"] * batch, batch)
+    condition = told.map(lambda v: v.to(model.dtype) if v.is_floating_point() else v)
     counter = FlopCounterMode(display=False)
     with counter:
         model.network(x, torch.zeros(batch, device=x.device), **condition.tensors)
