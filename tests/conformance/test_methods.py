@@ -48,10 +48,21 @@ def first_of_its_class(name: str) -> bool:
     return name == [*plain, *kin][0] or name in plain
 
 
+DEAR = {  # further trials of methods that learn or optimise for seconds in each
+    ("asyrp", "edit on pixel"), ("asyrp", "invert on pixel"), ("asyrp", "invert on latent"),
+    ("selfdiscovery", "invert on latent"), ("suppress_eot", "invert on latent"),
+    ("null_text", "invert on latent"), ("noiseclr", "invert on latent"),
+}  # fmt: skip
 BY_METHOD = [  # variants of a class that is tried anyway take their time with the slow tests
-    pytest.param(*pair, marks=() if first_of_its_class(pair[0]) else pytest.mark.slow)
+    pytest.param(
+        *pair, marks=() if first_of_its_class(pair[0]) and pair not in DEAR else pytest.mark.slow
+    )
     for pair in TRIALS
 ]
+
+
+def test_dear_trials_are_trials():
+    assert set(TRIALS) >= DEAR
 
 
 @pytest.fixture(scope="session")

@@ -212,7 +212,8 @@ def test_a_hole_that_is_returned_unchanged_is_refused(tmp_path):
 
 def test_a_folder_with_masks_is_scored_outside_them_and_has_no_main_score(tmp_path):
     photos, masks = tmp_path / "photos", tmp_path / "masks"
-    photos.mkdir(), masks.mkdir()
+    photos.mkdir()
+    masks.mkdir()
     rows = ["file,split,prompt"]
     for k, image in enumerate(DATA.batch("test", range(3)).images):
         pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()

@@ -85,6 +85,7 @@ def test_ends_are_plain_generation(latent, mode, fused):
         torch.testing.assert_close(frames[:, frame], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_every_setting_changes_the_inner_frames(latent):
     a, b = ends(latent)
     settings = [

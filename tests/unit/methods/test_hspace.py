@@ -94,7 +94,10 @@ def test_orthogonal_undoes_a_confounder(pixel, cache):
     assert before > 0.3 and after < 0.5 * before
 
 
-@pytest.mark.parametrize("planted", toy.FACTORS)
+@pytest.mark.parametrize(
+    "planted",
+    [toy.FACTORS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in toy.FACTORS[1:])],
+)
 def test_pca_picks_the_planted_component(pixel, cache, planted):
     """What makes most of the variance is found: new images' h along it is their label."""
 
@@ -228,6 +231,7 @@ def test_attributes_to_project_off_may_be_named(pixel, cache):
         fitted(pixel, cache, orthogonal=["hatt"])
 
 
+@pytest.mark.slow
 def test_balanced_classes_undo_a_confounder(pixel, cache):
     """Glasses go with hats in this data; with as many hats on either side they do not leak."""
 

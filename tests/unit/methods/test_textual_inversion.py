@@ -25,6 +25,7 @@ def loss(editor, word):
     return float(torch.stack(draws).mean())
 
 
+@pytest.mark.slow
 def test_the_loss_falls(latent):
     first, learned = (attached(latent, iterations=n) for n in (1, 60))
     before, after = (loss(editor, editor.learn(REFERENCES)) for editor in (first, learned))

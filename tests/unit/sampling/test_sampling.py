@@ -210,7 +210,7 @@ def test_weights_that_miss_one_are_refused_where_there_is_no_signal(gaussian):
     predict(gaussian, noise(gaussian), without_signal(), 1, [Term("hat", hat, 1.5)])
 
 
-@pytest.mark.parametrize("convention", ["next", "matched"])
+@pytest.mark.parametrize("convention", [pytest.param("next", marks=pytest.mark.slow), "matched"])
 def test_inversion_error_falls_with_steps(gaussian, convention):
     images = gaussian.draw(("hat",) * 8)
     terms = guided(gaussian.condition(("hat",) * 8, 8), Condition(), 1.0)

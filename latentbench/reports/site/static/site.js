@@ -72,7 +72,7 @@
 
   for (const table of document.querySelectorAll("table.samples")) {
     const details = table.closest("details");
-    details.addEventListener("toggle", () => {
+    const fill = () => {
       if (!details.open || made.has(table)) return;
       const { columns, rows } = JSON.parse(details.querySelector("script").textContent);
       const text = DataTable.render.text(); // ids and groups are words of users
@@ -82,7 +82,9 @@
         columnDefs: [{ targets: "_all", className: "number" }],
         layout: { topStart: "search", topEnd: null, bottomStart: "info", bottomEnd: "paging" },
       }));
-    });
+    };
+    details.addEventListener("toggle", fill);
+    fill(); // opened before this script ran
   }
 
   // ---------------------------------------------------------------- words on hover
