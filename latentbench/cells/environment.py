@@ -43,7 +43,9 @@ def peak_memory() -> dict[str, float]:
 
 
 def _packages() -> dict[str, str]:
-    wanted = [re.split(r"[^\w.-]", r)[0] for r in importlib.metadata.requires("latentbench") or ()]
+    """Return the versions of what the suite requires; engines of launchers (extras) left out."""
+    every = importlib.metadata.requires("latentbench") or ()
+    wanted = [re.split(r"[^\w.-]", r)[0] for r in every if "extra ==" not in r]
     return {name: importlib.metadata.version(name) for name in sorted({*wanted, "latentbench"})}
 
 

@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 
 import pytest
@@ -40,3 +41,9 @@ def test_a_checkout_is_dirty_when_what_can_change_a_figure_was_changed(checkout,
 def test_outside_a_repository_nothing_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     assert environment._git() == {"git_commit": None, "git_dirty": None}
+
+
+def test_an_engine_that_is_not_installed_is_left_out(monkeypatch):
+    required = ["torch>=2", "no-such-engine>=1; extra == 'engine'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: required)
+    assert environment._packages().keys() == {"torch", "latentbench"}
