@@ -18,6 +18,7 @@ from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import Intervention, Recorder, Step, denoise, generate, plain
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.directions.fit_images import refuse_too_few
 
 TIME = 128  # numbers that a timestep is told in
 GROUPS = 32  # of the norm; fewer where the channels are not divisible
@@ -151,11 +152,7 @@ class Asyrp(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more images than there are."""
-        if self.images > (there := data.size("generator")):
-            raise BadInput(
-                f"method.images={self.images} is more than the {there} images of the split "
-                f"'generator'; give {there} or fewer"
-            )
+        refuse_too_few(self.images, data)
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn a shift for each edit.

@@ -18,6 +18,7 @@ from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Intervention, Recorder, Step, denoise, generate, plain
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.directions.fit_images import refuse_too_few
 
 FIT_BATCH = 32
 HELD_OUT = 4  # one image in so many tells how well a boundary separates others
@@ -106,11 +107,7 @@ class BoundaryDiffusion(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more images than there are, and a mixing step at either end."""
-        if self.images > (there := data.size("generator")):
-            raise BadInput(
-                f"method.images={self.images} is more than the {there} images of the split "
-                f"'generator'; give {there} or fewer"
-            )
+        refuse_too_few(self.images, data)
         if steps is not None and not 0 < round((1 - self.mixing) * steps) < steps:
             raise BadInput(
                 f"method.mixing={self.mixing:g} is an end of the {steps} sampling steps; give a "

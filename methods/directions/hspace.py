@@ -18,6 +18,7 @@ from latentbench.sampling.linear import orthogonalise, pca
 from latentbench.sampling.loop import Intervention, Recorder, Step, generate, plain
 from latentbench.types import Batch, Capability, Direction, Edit, Latent, Space
 from methods.directions.extremes import extreme_rows
+from methods.directions.fit_images import refuse_too_few
 from methods.directions.matching import match_components
 
 FIT_BATCH = 32
@@ -159,11 +160,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
                 f"none of the {steps} sampling steps lies between method.start={start:g} and "
                 f"method.stop={stop:g}; widen the window or raise method.steps"
             )
-        if self.images > (there := data.size("generator")):
-            raise BadInput(
-                f"method.images={self.images} is more than the {there} images of the split "
-                f"'generator'; give {there} or fewer, or add images"
-            )
+        refuse_too_few(self.images, data)
         for name in (*self.balance, *self._off(())):
             if name not in data.factor_names:
                 raise unknown("attribute", name, data.factor_names)

@@ -16,6 +16,7 @@ from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.loop import Intervention, Step, Term, noise_to_level, plain, predict
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.directions.fit_images import refuse_too_few
 
 WORD = "<direction>"
 ENCODED = 16  # images that the encoder sees at once
@@ -125,11 +126,7 @@ class NoiseCLR(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more images than there are, and a window without a step."""
-        if self.images > (there := data.size("generator")):
-            raise BadInput(
-                f"method.images={self.images} is more than the {there} images of the split "
-                f"'generator'; give {there} or fewer"
-            )
+        refuse_too_few(self.images, data)
         start, stop = self.window
         if steps is not None and not any(start <= i / steps < stop for i in range(steps)):
             raise BadInput(

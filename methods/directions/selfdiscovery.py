@@ -24,6 +24,7 @@ from latentbench.sampling.loop import (
     plain,
 )
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.directions.fit_images import refuse_too_few
 
 SAMPLED = 32  # images that are sampled at once
 
@@ -104,11 +105,7 @@ class SelfDiscovery(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more captions than there are."""
-        if self.images > (there := data.size("generator")):
-            raise BadInput(
-                f"method.images={self.images} is more than the {there} captions of the split "
-                f"'generator'; give {there} or fewer"
-            )
+        refuse_too_few(self.images, data)
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn a concept for each edit.

@@ -9,15 +9,11 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from latentbench.bounds import Count, Guidance, Positive, Steps, above, at_most
-from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
 from latentbench.errors import BadInput
-from latentbench.model import DiffusionModel
-from latentbench.parameterization import whole_steps
 from latentbench.sampling.blending import latent_mask
 from latentbench.sampling.loop import Intervention, Step, generate, guided, noise_to_level
 from latentbench.types import Batch, Capability, Edit, Space
-from methods.editing.sdedit import steps_back
+from methods.editing.steps_back import StepsBackEditor, steps_back
 
 WIDTHS = (7, 5, 3, 1)  # of the squares that masks are dilated with while they shrink
 
@@ -53,7 +49,7 @@ class Blend(Intervention):
         return torch.where(self.masks[-1] > 0, x, self.z_init) if step.reaches == step.n else x
 
 
-class BlendedLatentDiffusion(Editor[DiffusionModel]):
+class BlendedLatentDiffusion(StepsBackEditor):
     """Denoises inside a mask under the target prompt; the decoder may be fitted to the background.
 
     Source: "Blended Latent Diffusion", section 4: before each step, what is outside the mask is
@@ -113,17 +109,6 @@ class BlendedLatentDiffusion(Editor[DiffusionModel]):
         self.shrinking, self.background = shrinking, background
         self.iterations, self.learning_rate, self.preserve = iterations, learning_rate, preserve
         self.max_strength = max_strength
-
-    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
-        """Refuse strengths of less than a step."""
-        if steps is not None:
-            for strength in strengths:
-                steps_back(strength, steps)
-
-    def effective_strength(self, strength: float) -> float:
-        """Return the share of the sampling steps that is made."""
-        n = self.model.grid(self.steps).n
-        return whole_steps(strength, n) / n
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]

@@ -20,8 +20,6 @@ from latentbench.bounds import (
     below,
     between,
 )
-from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import AttentionCall, Condition, DiffusionModel
 from latentbench.parameterization import whole_steps
@@ -30,7 +28,7 @@ from latentbench.sampling.loop import Intervention, Step, denoise, generate, gui
 from latentbench.sampling.loop import plain as unguided
 from latentbench.types import Batch, Capability, Edit, Space
 from methods.editing.prompt_to_prompt import maps_of
-from methods.editing.sdedit import steps_back
+from methods.editing.steps_back import StepsBackEditor, steps_back
 
 GROWTH = 1.002**1000  # of the rate, from noise to image
 EARLY, LATE = 2 / 16, 13 / 16  # attention layers between these shares of all enter the loss
@@ -151,7 +149,7 @@ class HeldBackground(Intervention):
         return losses.detach(), slope
 
 
-class Pilot(Editor[DiffusionModel]):
+class Pilot(StepsBackEditor):
     """Inpaints from noise; in some steps x_t moves down the gradient of two losses.
 
     Source: "Coherent and Multi-modality Image Inpainting via Latent Space Optimization" and the
@@ -226,17 +224,6 @@ class Pilot(Editor[DiffusionModel]):
         self.rate, self.first_rate = rate, first_rate
         self.attention, self.masked, self.optimised = attention, masked, optimised
         self.background, self.max_strength = background, max_strength
-
-    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
-        """Refuse strengths of less than a step."""
-        if steps is not None:
-            for strength in strengths:
-                steps_back(strength, steps)
-
-    def effective_strength(self, strength: float) -> float:
-        """Return the share of the sampling steps that is made."""
-        n = self.model.grid(self.steps).n
-        return whole_steps(strength, n) / n
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]

@@ -1,6 +1,6 @@
 """SDEdit: noise the image part of the way, denoise under the target condition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -8,17 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Count, Guidance, Share, Steps, above, at_most
-from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
-from latentbench.errors import BadInput
-from latentbench.model import DiffusionModel
-from latentbench.parameterization import whole_steps
 from latentbench.sampling.blending import KeepOutside, latent_mask
 from latentbench.sampling.loop import generate, guided, noise_to_level
 from latentbench.types import Batch, Capability, Edit, Space
+from methods.editing.steps_back import StepsBackEditor, steps_back
 
 
-class SDEdit(Editor[DiffusionModel]):
+class SDEdit(StepsBackEditor):
     """x = alpha_k x_0 + sigma_k n at k = floor(strength x steps) steps from the end, then denoise.
 
     Source: "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
@@ -63,12 +59,6 @@ class SDEdit(Editor[DiffusionModel]):
         self.negative = negative
         self.repeats, self.max_strength = repeats, max_strength
 
-    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
-        """Refuse strengths of less than a step."""
-        if steps is not None:
-            for strength in strengths:
-                steps_back(strength, steps)
-
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
@@ -77,11 +67,6 @@ class SDEdit(Editor[DiffusionModel]):
         back = [steps_back(strength, n) for strength in strengths.tolist()]
         made = {k: self.model.decode(self._repeat(x0, batch, edit, n, k)) for k in {*back}}
         return torch.stack([made[k] for k in back], 1)
-
-    def effective_strength(self, strength: float) -> float:
-        """Return the share of the sampling steps that is made again."""
-        n = self.model.grid(self.steps).n
-        return whole_steps(strength, n) / n
 
     def _repeat(self, x0: Tensor, batch: Batch, edit: Edit, n: int, k: int) -> Tensor:
         """Return the clean latents after all passes, each over the last k of n steps."""
@@ -124,18 +109,3 @@ class SDEdit(Editor[DiffusionModel]):
         shape = (n + 1 if self.eta > 0 else 1, *x0.shape[1:])
         stream = "sdedit" if number == 0 else f"sdedit/{number}"
         return self.streams.normal(stream, batch.ids, shape, x0.device)
-
-
-def steps_back(strength: float, n: int) -> int:
-    """Return how many of n steps a strength goes back.
-
-    Raises:
-        BadInput: less than a step, and not 0.
-    """
-    k = whole_steps(strength, n)
-    if k == 0 and strength > 0:
-        raise BadInput(
-            f"strength {strength:g} is 0 of {n} sampling steps, strengths start at {1 / n:g}; "
-            f"raise method.steps or method.max_strength, or lower benchmark.strengths"
-        )
-    return k
