@@ -61,6 +61,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": colours})
         self.driver.get("about:blank")  # a hash alone would not load the page anew
         self.driver.get(f"file://{self.site}/{page}")
+        ready = "document.readyState === 'complete' && location.pathname === arguments[0]"
+        self.until(ready, (self.site / page.partition("#")[0]).as_posix())
 
     def run(self, script: str, *values: Any) -> Any:
         """Return what a script returns."""
