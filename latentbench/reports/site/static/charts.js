@@ -9,7 +9,7 @@
     background: "transparent",
     font: getComputedStyle(document.body).fontFamily, // by name: Vega measures words before it draws them
     axis: { ...lines, ...words, labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal",
-      tickCount: 6, labelOverlap: true },
+      tickCount: 6, labelOverlap: true, labelSeparation: 6 },
     view: { stroke: "transparent" },
     header: words,
     line: { strokeWidth: 2 },
