@@ -138,6 +138,7 @@ class Metric(torchmetrics.Metric):
         at: which output of a row counts: "main" for a main score, "effect" (the default) for what
             explains it at matched effect; the same where a benchmark matches no effect.
         needs: fields of `Samples` besides `outputs` that must be present; a setting may decide.
+        fewest: images below which none of its figures has a value; a setting may decide.
         figures: name -> what that column is. A metric trained in this suite carries its
             extractor's id in each name; a bare published name means published weights.
         source: title and section of the definition.
@@ -149,6 +150,7 @@ class Metric(torchmetrics.Metric):
     version: ClassVar[int] = 2
     at: ClassVar[At] = "effect"
     needs: frozenset[str] = frozenset()
+    fewest: int = 1
     source: ClassVar[str] = ""
     fixed_networks: ClassVar[frozenset[str]] = frozenset()
     weights: tuple[PublishedWeights, ...] = ()

@@ -27,10 +27,18 @@ def check(cell: Cell) -> None:
         BadInput: says what came, what is allowed and what to do.
     """
     benchmark, editor, data = cell.benchmark, cell.editor, cell.dataset
-    if not any(benchmark.count(group, data) for group in benchmark.groups(data)):
+    rows = sum(benchmark.count(group, data) for group in benchmark.groups(data))
+    if not rows:
         raise BadInput(
             f"{type(benchmark).__name__} has no row on {type(data).__name__}: none of its groups "
             f"has an image there; raise dataset.limit, or take another data set"
+        )
+    fed = {name: cell.metrics[name] for name, reason in _unfed(cell).items() if not reason}
+    short = {n: f"needs {m.fewest} images" for n, m in fed.items() if m.fewest > rows}
+    if len(short) == len(fed):
+        raise BadInput(
+            f"no metric gives a figure of so few images, {rows}: {listed(short)}; raise "
+            f"benchmark.n, or take another metric"
         )
     benchmark.check(data)
     model, steps = cell.parts["model"], getattr(editor, "steps", None)
@@ -46,6 +54,11 @@ def listed(reasons: Mapping[str, str | None]) -> str:
 
 def _unscored(cell: Cell) -> str | None:
     """Return why no metric can give a figure, or None where one can."""
-    folder, data = cell.places.weights, cell.dataset
-    reasons = {name: m.missing(folder) or m.unfed(data) for name, m in cell.metrics.items()}
+    reasons = _unfed(cell)
     return None if None in reasons.values() else f"no metric gives a figure: {listed(reasons)}"
+
+
+def _unfed(cell: Cell) -> dict[str, str | None]:
+    """Return by name why a metric lacks its weights or its data, None where it lacks nothing."""
+    folder, data = cell.places.weights, cell.dataset
+    return {name: m.missing(folder) or m.unfed(data) for name, m in cell.metrics.items()}

@@ -24,7 +24,7 @@ class CodeMetric(Metric):
     """
 
     needs = frozenset({"codes", "factors"})
-    fewest = 2  # images below which there is no figure
+    fewest = 2
 
     def add(self, samples: Samples) -> None:
         """Keep codes, factors and ids."""

@@ -101,6 +101,7 @@ class FrechetDistance(FrechetSets):
 
     prefix = "fd"
     source = "GANs Trained by a Two Time-Scale Update Rule, section 3"
+    fewest = 2
     held = 16_384  # images
 
     @property

@@ -33,6 +33,7 @@ class InceptionScore(FeatureSets):
 
     source = "Improved Techniques for Training GANs, section 4; torch-fidelity"
     weights = (PORTED,)
+    fewest = SPLITS
     fewest_real = 0
 
     def __init__(self) -> None:
@@ -58,8 +59,8 @@ class InceptionScore(FeatureSets):
         """Return the score; None below one image a split."""
         logits, ids = self.collected()
         n = len(set(ids))
-        if n < SPLITS:
-            few = Score(None, n, note=f"{n} images, at least {SPLITS} needed")
+        if n < self.fewest:
+            few = Score(None, n, note=f"{n} images, at least {self.fewest} needed")
             return {self.column: add_note(few, self.remark())}
         values = inception_scores(logits)
         note = NO_INTERVAL.format(float(values.std()))

@@ -40,6 +40,7 @@ class KernelDistance(FeatureSets):
 
     prefix = "kd"
     source = "Demystifying MMD GANs, section 4"
+    fewest = 2
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -51,7 +52,7 @@ class KernelDistance(FeatureSets):
         """Return the distance; None below two independent images."""
         outputs, ids = self.collected()
         n = len(set(ids))
-        if n < 2:
+        if n < self.fewest:
             return {self.column: add_note(Score(None, n, note="needs 2 images"), self.remark())}
         score = kernel_score((outputs, ids), self.reference())
         real = self.other_real(n)

@@ -38,6 +38,7 @@ class SubsetKernelDistance(KernelDistance):
 
     prefix = "kd_subsets"
     source = "Demystifying MMD GANs, section 4; clean-fid"
+    fewest = 2
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class SubsetKernelDistance(KernelDistance):
         """Return the mean; None below two images."""
         outputs, ids = self.collected()
         n = len(set(ids))
-        if n < 2:
+        if n < self.fewest:
             return {self.column: add_note(Score(None, n, note="needs 2 images"), self.remark())}
         drawn = self.subsets, self.subset_size, self.seed
         value = subset_kernel_distance(outputs, self.reference()[0], *drawn)

@@ -34,6 +34,7 @@ class TruthKernelDistance(FeatureSets):
     fewest_real = 0
     needs = frozenset({"truths"})
     source = "Demystifying MMD GANs, section 4, with counterfactuals as reference"
+    fewest = 2
 
     def __init__(self, *, extractor: JudgeName = "zoo1") -> None:
         super().__init__(extractor=extractor)
@@ -55,7 +56,7 @@ class TruthKernelDistance(FeatureSets):
         """Return the distance; None below two independent images."""
         features, ids = self.collected()
         n = len(set(ids))
-        if n < 2:
+        if n < self.fewest:
             return {self.column: add_note(Score(None, n, note="needs 2 images"), self.remark())}
         outputs, truths = ((features[k::2], ids[k::2]) for k in (0, 1))
         return {self.column: add_note(kernel_score(outputs, truths), self.remark())}

@@ -61,7 +61,7 @@ class PrecisionRecall(FeatureSets):
         super().__init__(
             extractor=extractor, reference_split=reference_split, reference_n=reference_n
         )
-        self.k = k
+        self.k, self.fewest = k, k + 1
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -80,11 +80,11 @@ class PrecisionRecall(FeatureSets):
         """Return the figures; None below k + 1 images on either side."""
         outputs, real = self.collected(), self.reference()
         n, few = len(set(outputs[1])), min(len(outputs[1]), len(real[1]))
-        if few <= self.k:
-            short = Score(None, n, note=f"{few} images, at least {self.k + 1} needed")
+        if few < self.fewest:
+            short = Score(None, n, note=f"{few} images, at least {self.fewest} needed")
             return dict.fromkeys(self.figures, add_note(short, self.remark()))
         scores, other = prdc_scores(outputs, real, self.k), self.other_real(n)
-        best = None if other is None or n <= self.k else prdc(other[0], real[0], self.k)
+        best = None if other is None or n < self.fewest else prdc(other[0], real[0], self.k)
         return {
             name: add_note(
                 score,

@@ -45,6 +45,7 @@ class ShiftedSet(FeatureSets):
     prefix = "kd_delta"
     needs = frozenset({"sources"})
     source = "Demystifying MMD GANs, section 4; GANs Trained by a Two Time-Scale Update Rule, 3"
+    fewest = FEWEST
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -76,8 +77,8 @@ class ShiftedSet(FeatureSets):
             rows = [k for k, key in enumerate(keys) if key[1] == case]
             shifted, plain = pairs[rows].swapaxes(0, 1)
             ids = [keys[k][0] for k in rows]
-            if len(ids) < FEWEST:
-                few = Score(None, len(ids), note=f"{len(ids)} seeds, at least {FEWEST} needed")
+            if len(ids) < self.fewest:
+                few = Score(None, len(ids), note=f"{len(ids)} seeds, at least {self.fewest} needed")
                 found |= {f"{name}/{case}": few for name in self.figures}
                 continue
             scores = set_change(shifted, plain, self.reference()[0], ids)

@@ -204,6 +204,15 @@ def test_a_cell_whose_every_metric_is_off_is_skipped_with_the_reasons(refusal, t
     assert "lpips_alex: " in record.reason
 
 
+@pytest.mark.parametrize("n, metrics, said", [
+    (1, "kernel", "of so few images, 1: kernel: needs 2 images; raise benchmark.n"),
+    (5, "prdc", "of so few images, 5: prdc: needs 6 images"),
+])  # fmt: skip
+def test_images_too_few_for_every_metric(n, metrics, said, refusal):
+    words = f"benchmark=generation method=plain benchmark.n={n} metric=[{metrics}]"
+    assert said in refusal(words).reason
+
+
 def test_a_cell_without_a_figure_is_not_ok(tmp_path):
     record, _ = cells.run(tmp_path, "metric=[acme_masked]")
     assert record.status is Status.FAILED
