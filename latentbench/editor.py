@@ -232,9 +232,11 @@ class Editor(ABC, Generic[Model]):
         """Return one fresh image per id of what the references show.
 
         Args:
-            references: a few images of one subject.
+            references: a few images of one subject; their prompts, where there are any, name it
+                `SUBJECT` and say what else all of them show.
             ids: one name per image, for its noise.
-            prompts: one caption per image, with the word `SUBJECT` for the subject.
+            prompts: one caption per image, with the word `SUBJECT` for the subject; one without it
+                asks for what the model draws now that it has learned the subject.
         """
         raise self._cannot("personalise")
 

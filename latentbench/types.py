@@ -227,6 +227,8 @@ class Samples:
         masks: 1 where the edit may change the image, for local edits.
         prompts: caption that each row's outputs should fit, where there are captions.
         source_prompts: caption of each source.
+        before_after: an image of a caption that does not name the subject: the model's, before it
+            learned the subject, and the method's, afterwards.
     """
 
     ids: tuple[str, ...]
@@ -248,6 +250,7 @@ class Samples:
     masks: Float[Tensor, "b h w"] | None = None
     prompts: tuple[str, ...] | None = None
     source_prompts: tuple[str, ...] | None = None
+    before_after: Float[Tensor, "b 2 3 h w"] | None = None
 
     def __post_init__(self) -> None:
         b = len(self.ids)

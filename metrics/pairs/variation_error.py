@@ -86,19 +86,29 @@ class VariationError(FactorMetric):
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the three errors of each image ``[b]``."""
+        content, spread = self.content_and_spread(samples)
+        return dict(zip(self.figures, (content + spread, content, spread), strict=True))
+
+    def content_and_spread(
+        self, samples: Samples
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """Return both errors of each image.
+
+        Raises:
+            NotMeasurable: fewer than two draws of an image.
+        """
         assert samples.truths is not None and samples.factors is not None
         if samples.outputs.shape[1] < 2:
             raise NotMeasurable(
-                f"VariationError needs two draws of each image, got {samples.outputs.shape[1]}; "
-                f"raise benchmark.draws"
+                f"{type(self).__name__} needs two draws of each image, got "
+                f"{samples.outputs.shape[1]}; raise benchmark.draws"
             )
         photos = self._photos(samples.outputs, samples.factors)
         gap = self._distance(samples.outputs, photos).mean(1)
         content = (gap - self.own) / (self.other - self.own)
         crossed = self._distance(photos[:, :, None], samples.truths[:, None]).mean((1, 2))
         energy = 2 * crossed - self._apart(photos) - self._apart(samples.truths)
-        spread = energy / self.apart
-        return dict(zip(self.figures, (content + spread, content, spread), strict=True))
+        return content, energy / self.apart
 
     def _photos(
         self, images: Float[Tensor, "b v 3 h w"], people: Float[Tensor, "b f"]
