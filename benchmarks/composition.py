@@ -41,14 +41,16 @@ class Composition(Benchmark):
         negative: weight of a negated concept, of which the others have 1.
         split: which faces are asked of.
 
+    A model that takes no captions can be asked as well, by a method that needs none of it.
+
     Raises:
-        BadInput: an attribute that the data set does not have, or a split with fewer than n faces
-            that lack all of a composition (raised by `check`).
+        BadInput: data without captions, an attribute that they do not have, or a split with fewer
+            than n faces that lack all of a composition (raised by `check`).
     """
 
     question = "Do all asked concepts show at once, none that is negated, and is the rest kept?"
     verbs = frozenset({"compose"})
-    needs = frozenset({Capability.LABELS, Capability.PROMPTS, Capability.COUNTERFACTUALS})
+    needs = frozenset({Capability.LABELS, Capability.COUNTERFACTUALS})
     main_score = "edit_error_zoo1"
 
     def __init__(
@@ -65,8 +67,13 @@ class Composition(Benchmark):
         self.split = split
 
     def check(self, dataset: Dataset) -> None:
-        """Refuse attributes that the data do not have, and too few faces that lack them."""
+        """Refuse data without captions or attributes, and too few faces that lack these."""
         super().check(dataset)
+        if Capability.PROMPTS not in dataset.gives:
+            raise BadInput(
+                f"composition makes its concepts of captions, {type(dataset).__name__} has none; "
+                f"take data with captions, such as dataset=faces"
+            )
         for name in self.compositions:
             for attribute in goals(name):
                 if attribute not in dataset.attributes:

@@ -11,7 +11,7 @@ from torch import Tensor
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, distinct, matches, not_empty
 from latentbench.data.dataset import Dataset, Split
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, Incompatible
 from latentbench.types import Latent, Samples
 
 Move = Annotated[str, matches(r"flip|shift [1-9]\d*", "'flip', or 'shift' with a number of pixels")]
@@ -22,8 +22,10 @@ class MovedCodes(Benchmark):
 
     "flip" mirrors image and code from left to right; "shift 8" moves both by 8 pixels to the right.
     What enters on the left is, in the image, its first column again, and in the code, the code of
-    that shifted image. Shifts are whole cells of the model's latents. `sources` are the images,
-    `truths` what the model's autoencoder makes of the moved ones.
+    that shifted image. Shifts are whole cells of the model's latents. A caption may say where
+    something is, and does not move: there are none, and a model that takes prompts is given the
+    empty one. `sources` are the images, `truths` what the model's autoencoder makes of the moved
+    ones.
 
     Source: "An Edit Friendly DDPM Noise Space: Inversion and Manipulations", section 3, which
     shifts and flips noise maps.
@@ -35,6 +37,7 @@ class MovedCodes(Benchmark):
 
     Raises:
         BadInput: a shift that is no whole number of cells, or as wide as the image.
+        Incompatible: a code that is no map, in which nothing has a place.
     """
 
     question = "Does an image move when its code is moved?"
@@ -57,6 +60,7 @@ class MovedCodes(Benchmark):
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the images of moved codes."""
         batch, by = bench.dataset.batch(self.split, work.indices), _pixels(work.group)
+        batch = replace(batch, prompts=batch.prompts and ("",) * len(batch))
         images = moved(batch.images, by)
         fresh = bench.editor.invert(replace(batch, images=images)) if by else None
         code = moved_code(bench.editor.invert(batch), by, bench.model.image_size, fresh)
@@ -92,11 +96,18 @@ def moved_code(code: Latent, by: int, size: int, fresh: Latent | None) -> Latent
         by: pixels of the image.
         size: pixels of the image's width.
         fresh: the code of the shifted image.
+
+    Raises:
+        BadInput: a shift that is no whole number of cells, or as wide as the image.
+        Incompatible: a part of the code is no map.
     """
     parts = {}
     for space, maps in code.parts.items():
         if maps.dim() < 4:
-            raise BadInput(f"the code's part {space} is no map, {tuple(maps.shape)}: nothing moves")
+            raise Incompatible(
+                f"the code's part {space} is a vector of {maps[0].numel()}, in which nothing has a "
+                f"place to move from; take a method whose code is maps, such as ddim_inversion"
+            )
         cells, rest = divmod(by * maps.shape[-1], size)
         if rest or cells >= maps.shape[-1]:
             step = size // maps.shape[-1]

@@ -9,13 +9,17 @@ from planted_cells import run
 from planted_editors import SIZE, blurred, number
 
 from benchmarks.composition import Composition
+from latentbench.cells.compatibility import Parts
 from latentbench.data import faces
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import LatentModel
+from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.records import Status
 from latentbench.types import Capability
+from methods.generation.composed import ComposedDiffusion
+from methods.generation.energy_guidance import EnergyGuidance
 from metrics.edits.edit_error import SMALLEST
 
 DATA = FacesDataset(size=SIZE)
@@ -140,6 +144,22 @@ def test_concepts_are_the_rest_of_the_caption_and_a_word_each():
     for caption, left in zip(DATA.describe("test", index).prompts, rest.prompts, strict=True):
         gone = [word for word in caption.split() if word not in left.split()]
         assert len(gone) == 2 and {*gone} <= {"hat", "bareheaded", "shaven", "bearded"}
+
+
+def test_a_model_without_captions_is_asked_where_the_method_needs_none():
+    def parts(method):
+        return Parts(method, {"scorer": "clip1"}, PixelDiffusion, DATA, Composition())
+
+    assert parts(EnergyGuidance).fits()
+    assert "requires the space text" in str(parts(ComposedDiffusion).misfit())
+
+
+def test_data_without_captions_are_refused():
+    class Silent(FacesDataset):
+        gives = FacesDataset.gives - {Capability.PROMPTS}
+
+    with pytest.raises(BadInput, match="Silent has none"):
+        Composition(n=1).check(Silent(size=SIZE))
 
 
 def test_attributes_and_numbers_are_checked_before_any_work():

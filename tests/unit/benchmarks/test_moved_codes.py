@@ -1,7 +1,5 @@
 """Codes that are flipped and shifted, and the images that they give."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -9,19 +7,12 @@ from benchmarks.moved_codes import MovedCodes, moved, moved_code
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.conformance import toy
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, Incompatible
 from latentbench.streams import Streams
 from latentbench.types import Latent, Space
 from methods.inversion.edit_friendly_ddpm import EditFriendlyDDPM
 
 WORK = {move: Work(move, (0, 1, 2), 3) for move in ("flip", "shift 4")}
-
-
-class Unconditional(toy.ToyData):
-    """Images without captions: what a caption asks for does not move with the code."""
-
-    def batch(self, split, indices):
-        return replace(super().batch(split, indices), prompts=None)
 
 
 class Unmoved(EditFriendlyDDPM):
@@ -39,7 +30,7 @@ def error(editor, move):
     """Squared distance to the moved image, as a share of that of the image itself."""
     model, streams, cache = toy.GaussianModel(spread=0.5), Streams(0), Cache(None)
     editor.attach(model, streams, cache)
-    data = Unconditional(model.image_size)
+    data = toy.ToyData(model.image_size)
     setting = Bench(editor, model, data, streams, cache, torch.device("cpu"), 3)
     samples = MovedCodes().run(WORK[move], setting, {})
     assert torch.equal(samples.truths[:, 0], moved(samples.sources, 0 if move == "flip" else 4))
@@ -70,3 +61,9 @@ def test_a_shift_that_the_latents_cannot_make_is_refused(by):
     code = Latent({Space.NOISE: torch.zeros(1, 1, 4, 4)})
     with pytest.raises(BadInput, match="1 to 3 cells of 2 pixels"):
         moved_code(code, by, 8, code)
+
+
+def test_a_code_without_places_is_skipped():
+    code = Latent({Space.NOISE: torch.zeros(1, 1, 4, 4), Space.SEMANTIC: torch.zeros(1, 6)})
+    with pytest.raises(Incompatible, match="semantic is a vector of 6"):
+        moved_code(code, 0, 8, None)
