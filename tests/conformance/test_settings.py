@@ -33,10 +33,10 @@ ZERO = {  # settings that mean something at zero
     "explore", "first", "forward_steps", "gamma", "guidance", "guidance_source",
     "guidance_target", "guided_share", "hold", "inversion_guidance", "iterations", "k", "keep",
     "kept_words", "l2", "least", "local", "memory", "momentum", "moves", "noise_level",
-    "optimised", "other_seed", "per_dimension", "reweight", "seed", "self_replace", "share",
-    "skip", "source_guidance", "start", "t5_tokens", "t_align", "t_boost", "t_early", "t_edit",
-    "tau_attention", "tau_f", "threshold", "tolerance", "types", "until", "updates", "w_l1",
-    "warmup", "weight", "weight_decay", "window_start",
+    "null_rank", "optimised", "other_seed", "per_dimension", "reweight", "seed", "self_replace",
+    "share", "skip", "source_guidance", "start", "t5_tokens", "t_align", "t_boost", "t_early",
+    "t_edit", "tau_attention", "tau_f", "threshold", "tolerance", "types", "until", "updates",
+    "w_l1", "warmup", "weight", "weight_decay", "window_start",
 }  # fmt: skip
 NEGATIVE = {"other_seed", "reweight"}
 ABOVE_ZERO = {

@@ -25,7 +25,7 @@ SMALL = {
     "trials": 2, "batch": 4,
 }  # fmt: skip
 TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
-NUMBERED = {"noiseclr"}  # whose directions have no names
+NUMBERED = {"noiseclr", "subspace_edit"}  # whose directions have no names
 HOMES = {  # else "latent"
     "autoencode": "diffae",
     "autoencode_fresh": "diffae",
