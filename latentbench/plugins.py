@@ -62,4 +62,4 @@ def conf() -> Iterator[None]:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             yield
     finally:
-        state.hydra = running
+        GlobalHydra.instance().hydra = running  # the one of now: Hydra restores by copies

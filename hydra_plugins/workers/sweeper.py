@@ -9,12 +9,14 @@ is parsed once.
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_method
 from omegaconf import DictConfig
 
 
@@ -42,14 +44,22 @@ class PartsSweeper(BasicSweeper):
     Args:
         settled: first words of overrides that need no look, such as "seed".
         belongs: first word -> another whose overrides it depends on, such as metric: benchmark.
+        remaining: full name of a function (jobs, compose, folder of the sweep) that returns those
+            jobs that have something to do; `compose` gives the config of a job. None: all have.
         others: see `BasicSweeper`.
     """
 
     def __init__(
-        self, settled: Sequence[str] = (), belongs: Mapping[str, str] | None = None, **others: Any
+        self,
+        settled: Sequence[str] = (),
+        belongs: Mapping[str, str] | None = None,
+        remaining: str | None = None,
+        **others: Any,
     ) -> None:
         super().__init__(**others)
         self.settled, self.belongs = frozenset(settled), dict(belongs or {})
+        self.remaining, self._asked = remaining, False
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -59,16 +69,36 @@ class PartsSweeper(BasicSweeper):
         loader.repository = KeptRepository(loader.repository)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
+    def is_done(self) -> bool:
+        """Return whether no job is left, of those that have something to do."""
+        if self.remaining is not None and not self._asked:
+            sweep: Any = self.config
+            ask, folder = get_method(self.remaining), Path(str(sweep.hydra.sweep.dir))
+            batches = self.overrides or []
+            jobs = [job for batch in batches for job in batch]
+            left = {tuple(job) for job in ask(jobs, self.compose, folder)}
+            kept = [[job for job in batch if tuple(job) in left] for batch in batches]
+            self.overrides = [batch for batch in kept if batch]
+        self._asked = True
+        return super().is_done()
+
+    def compose(self, words: Sequence[str]) -> DictConfig:
+        """Return the config of a job, which is composed once."""
+        key = tuple(words)
+        if key not in self._composed:
+            context: Any = self.hydra_context
+            found = context.config_loader.load_sweep_config(self.config, list(words))
+            self._composed[key] = found
+        return self._composed[key]
+
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose the first job that has a part, for each part of the batch."""
         seen: set[tuple[str, ...]] = set()
-        needed = []
         for words in batch:
             parts = self._parts(words)
             if not seen or not parts <= seen:
-                needed.append(words)
+                self.compose(words)
             seen |= parts
-        super().validate_batch_is_legal(needed)
 
     def _parts(self, words: Sequence[str]) -> set[tuple[str, ...]]:
         """Return the words of a job, those that depend on each other together."""

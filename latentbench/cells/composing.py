@@ -5,9 +5,10 @@ depend on the words about that group alone, so that a sweep over ten models and 
 thirty compositions. `tests/unit/cells/test_composing.py` holds the result against Hydra's own.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 from hydra import compose
@@ -16,24 +17,81 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from latentbench.cells.command_line import sweep_lines
+from latentbench.cells.sweep import changes_a_part, without_foreign
 from latentbench.cells.words import read_command
+from latentbench.config import IDENTITY
 
 GROUPS = ("benchmark", "method", "model", "dataset", "metric", "tracker", "launch")
+SURROUNDINGS = ("seed", "runtime", "results")
+SEED = re.compile("seed=(0|[1-9][0-9]*)")  # a word that needs no composing
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A group of a cell's config, which other cells may share.
+
+    Args:
+        config: as Hydra would compose it.
+        name: the chosen option.
+        plain: JSON values of what a cell is given of it; None where they depend on other groups.
+    """
+
+    config: Any
+    name: str
+    plain: Any
+
+    @classmethod
+    def of(cls, whole: DictConfig, group: str, words: Sequence[str]) -> "Piece":
+        """Return a group of a whole config, which was composed from these words among others."""
+        own = [word for word in words if _root(word) == group and changes_a_part(word)]
+        given = without_foreign(OmegaConf.masked_copy(whole, [group]), own)[0]
+        plain: Any = OmegaConf.to_container(given, enum_to_str=True)
+        name = str(whole.hydra.runtime.choices.get(group, ""))
+        return cls(whole[group], name, None if _interpolates(plain) else plain[group])
 
 
 @dataclass(frozen=True)
 class Composed:
-    """The config of one cell.
+    """One cell of a command.
 
     Args:
-        config: as Hydra would compose it.
-        names: group -> chosen option.
+        pieces: its groups.
+        rest: a config with its surroundings, but for the seed.
+        seed: the seed.
         words: the words that it was composed from.
     """
 
-    config: DictConfig
-    names: dict[str, str]
-    words: tuple[str, ...]
+    pieces: Mapping[str, Piece]
+    rest: DictConfig
+    seed: int
+    words: Words
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Group -> chosen option."""
+        return {group: piece.name for group, piece in self.pieces.items()}
+
+    @property
+    def settings(self) -> list[str]:
+        """The words that set something of a part besides the choices."""
+        return [word for word in self.words if changes_a_part(word)]
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The config, as Hydra would compose it."""
+        config = OmegaConf.masked_copy(self.rest, list(SURROUNDINGS))
+        config.seed = self.seed
+        with open_dict(config):
+            for group, piece in self.pieces.items():
+                config[group] = piece.config
+        return config
+
+    @property
+    def given(self) -> dict[str, Any] | None:
+        """What its id depends on, besides code and weights; None where only `config` can tell."""
+        plain = {group: self.pieces[group].plain for group in IDENTITY if group != "seed"}
+        return None if None in plain.values() else plain | {"seed": self.seed}
 
 
 def cells_of(arguments: Sequence[str]) -> Iterator[Composed]:
@@ -46,32 +104,57 @@ def cells_of(arguments: Sequence[str]) -> Iterator[Composed]:
     named = [word for word in words if word.startswith("sweep=")]
     hydra = compose("config", named[-1:], return_hydra_config=True).hydra
     parsed = OverridesParser.create().parse_overrides([*sweep_lines(hydra).values(), *words])
-    whole = cache(_whole)
-    for cell in BasicSweeper.split_arguments(parsed, None)[0]:
-        by_root: dict[str, tuple[str, ...]] = {}
-        for word in cell:
-            by_root[_root(word)] = (*by_root.get(_root(word), ()), word)
-        rest = tuple(w for root, own in by_root.items() if root not in GROUPS for w in own)
-        config = OmegaConf.masked_copy(whole(rest)[0], ["seed", "runtime", "results"])
-        names = {}
-        for group in GROUPS:
-            own = by_root.get(group, ())
-            if group == "metric":  # the benchmark chooses them, unless the user does
-                own = (*by_root.get("benchmark", ()), *own)
-            part, choices = whole(own)
-            names[group] = choices.get(group, "")
-            with open_dict(config):
-                config[group] = part[group]
-        yield Composed(config, names, tuple(cell))
+    jobs = BasicSweeper.split_arguments(parsed, None)[0]
+    return put_together(jobs, lambda own: compose("config", own, return_hydra_config=True))
 
 
-def _whole(words: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
-    """Return the config that some words make of the defaults, and the options that it chose."""
-    config = compose("config", list(words), return_hydra_config=True)
-    choices: Any = OmegaConf.to_container(config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
-    return config, choices
+def put_together(
+    jobs: Sequence[Sequence[str]], whole: Callable[[list[str]], DictConfig]
+) -> Iterator[Composed]:
+    """Yield the cells of a sweep's jobs; one is composed whole if it has a piece that none had.
+
+    Args:
+        jobs: the words of each.
+        whole: gives the whole config of some words, with Hydra's own part.
+    """
+    pieces: dict[tuple[str, Words], Piece] = {}
+    rests: dict[Words, DictConfig] = {}
+    for job in jobs:
+        words = tuple(job)
+        keys = _keys(words)
+        seeds = [found for word in words if (found := SEED.fullmatch(word))]
+        rest = tuple(word for word in words if not (_root(word) in GROUPS or SEED.fullmatch(word)))
+        if rest not in rests or any(key not in pieces for key in keys.items()):
+            config = whole(list(words))
+            rests.setdefault(rest, config)
+            for group, own in keys.items():
+                if (group, own) not in pieces:
+                    pieces[group, own] = Piece.of(config, group, own)
+        yield Composed(
+            {group: pieces[group, own] for group, own in keys.items()},
+            rests[rest],
+            int(seeds[-1][1]) if seeds else rests[rest].seed,
+            words,
+        )
+
+
+def _keys(words: Words) -> dict[str, Words]:
+    """Return group -> the words on which its settings depend."""
+    by_root: dict[str, Words] = {}
+    for word in words:
+        by_root[_root(word)] = (*by_root.get(_root(word), ()), word)
+    whole = by_root.get("sweep", ())
+    own = {group: (*whole, *by_root.get(group, ())) for group in GROUPS}
+    return own | {"metric": own["benchmark"] + own["metric"]}  # chosen by a benchmark, or a user
+
+
+def _interpolates(value: Any) -> bool:
+    """Return whether a value refers to another, or to something outside the config."""
+    if isinstance(value, Mapping):
+        return any(map(_interpolates, value.values()))
+    if isinstance(value, list):
+        return any(map(_interpolates, value))
+    return isinstance(value, str) and "${" in value
 
 
 def _root(word: str) -> str:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from latentbench import records
 from latentbench.cells import command_line
+from latentbench.cells.ahead import notes_of
 from latentbench.cells.meanings import meanings
 from latentbench.cells.progress import display
 from latentbench.cells.sweep import NOTE, come_back
@@ -60,10 +61,11 @@ def finish(config: DictConfig) -> int:
 
 
 def _notes(hydra: Any) -> Iterator[dict[str, str]]:
-    """Yield what each cell of this command said when it ended, in their order."""
+    """Yield what is noted of each cell of this command: those that were there, then by job."""
     many = hydra.mode.name == "MULTIRUN"
     folder, pattern = (hydra.sweep.dir, f"*/{NOTE}") if many else (hydra.run.dir, NOTE)
     found = Path(folder).glob(pattern)
+    yield from notes_of(Path(folder))
     for path in sorted(found, key=lambda path: int(path.parent.name) if many else 0):
         yield json.loads(path.read_text())
 

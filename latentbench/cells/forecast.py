@@ -14,7 +14,7 @@ from latentbench.cells.known import recall, remember
 from latentbench.cells.places import Places
 from latentbench.cells.progress import display, grouped
 from latentbench.cells.shelf import Shelf
-from latentbench.cells.sweep import changes_a_part, without_foreign
+from latentbench.cells.sweep import without_foreign
 from latentbench.records import GROUPS, Record, Status
 
 RUNS, THERE, SKIPPED, WRONG = "would run", "are there", "skipped", "would fail"
@@ -103,8 +103,7 @@ def forecast(arguments: Sequence[str]) -> Forecast:
 def outlook(cell: Composed) -> Outlook:
     """Return what would become of a cell; no weight is read, and no class where it is known."""
     names = {group: cell.names[group] for group in GROUPS}
-    settings = [text for text in cell.words if changes_a_part(text)]
-    config, settings = without_foreign(cell.config, settings)
+    config, settings = without_foreign(cell.config, cell.settings)
     plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, list(GROUPS)))
     blank = Record("", Status.FAILED, names, config.seed, plain, overrides=tuple(settings))
     known = recall(config)

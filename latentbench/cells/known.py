@@ -46,9 +46,15 @@ class Known:
 def recall(config: DictConfig) -> Known | None:
     """Return what is known of a cell, or None where it is to be planned."""
     try:
-        found = _index(config).find(_question(config))
+        given = settings_of(config)
     except OmegaConfBaseException:  # a broken config fails in its own cell
         return None
+    return recall_given(given, Places.of(config))
+
+
+def recall_given(given: Mapping[str, Any], places: Places) -> Known | None:
+    """Return what is known of a cell by the JSON values that its id depends on; see `recall`."""
+    found = _index(places).find(_question(given, places))
     known = None if found is None else Known(**found)
     return known if known is not None and known.holds() else None
 
@@ -64,20 +70,22 @@ def remember(
         identity: what the id is a hash of.
         reason: why it is skipped, or None; a cell whose settings are refused is not kept.
     """
-    question = _question(config)
-    packages = {target.partition(".")[0] for target in _targets(question)}
-    opened = _index(config)
+    given, places = settings_of(config), Places.of(config)
+    packages = {target.partition(".")[0] for target in _targets(given)}
+    opened = _index(places)
     if identity["data"] == NO_CONTENT and packages <= opened.packages:
         outside = {k: v for k, v in identity["weights"].items() if k not in _embedded()}
-        opened.keep(question, asdict(Known(cell, reason, outside)))
+        opened.keep(_question(given, places), asdict(Known(cell, reason, outside)))
 
 
 def there(config: DictConfig) -> Record | None:
     """Return the record of a cell that is not to be computed, or None where that is not known."""
     known = recall(config)
-    if known is None:
-        return None
-    shelf = Shelf.of(config)
+    return None if known is None else on_shelf(known, Shelf.of(config))
+
+
+def on_shelf(known: Known, shelf: Shelf) -> Record | None:
+    """Return the record of a known cell, or None where it is to be computed."""
     old = shelf.read(known.id)
     if old is None:
         return None
@@ -90,11 +98,15 @@ def there(config: DictConfig) -> Record | None:
     return old
 
 
-def _question(config: DictConfig) -> Any:
-    """Return all that decides what a plan finds, besides the code and what lies outside it."""
+def settings_of(config: DictConfig) -> Any:
+    """Return the settings that decide what a plan finds."""
     parts = OmegaConf.masked_copy(config, list(IDENTITY))
-    given = OmegaConf.to_container(parts, resolve=True, enum_to_str=True)
-    return ["cell", given, _listing(Places.of(config).weights)]
+    return OmegaConf.to_container(parts, resolve=True, enum_to_str=True)
+
+
+def _question(given: Mapping[str, Any], places: Places) -> Any:
+    """Return all that decides what a plan finds, besides the code and what lies outside it."""
+    return ["cell", given, _listing(places.weights)]
 
 
 def _listing(folder: Path | None) -> list[Any]:
@@ -113,8 +125,8 @@ def _targets(value: Any) -> Iterable[str]:
             yield from _targets(inner)
 
 
-def _index(config: DictConfig) -> index.Index:
-    cache = Places.of(config).cache
+def _index(places: Places) -> index.Index:
+    cache = places.cache
     return index.opened(cache if cache is None or isinstance(cache, Path) else index.FOLDER)
 
 

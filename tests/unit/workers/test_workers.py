@@ -187,6 +187,33 @@ def test_each_part_of_a_sweep_is_composed_once_beforehand():
     assert len(batch) == 96 and len(composed) <= 8
 
 
+def odd_seeds(jobs, compose, folder):
+    """Return the jobs of odd seeds."""
+    assert folder == Path("runs") and compose(jobs[0]) == "config"
+    return [job for job in jobs if int(job[0][-1]) % 2]
+
+
+def test_jobs_that_have_nothing_to_do_are_left_out():
+    Plugins.instance()
+    from hydra_plugins.workers.sweeper import PartsSweeper
+
+    composed = []
+
+    def load(master_config, sweep_overrides):
+        composed.append(sweep_overrides)
+        return "config"
+
+    sweeper: Any = PartsSweeper(remaining=f"{__name__}.odd_seeds", max_batch_size=None)
+    sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": "runs"}}})
+    sweeper.hydra_context = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=load))
+    sweeper.overrides = [[["seed=0"], ["seed=1"]], [["seed=2"]], [["seed=3"]]]
+    assert not sweeper.is_done()
+    assert sweeper.overrides == [[["seed=1"]], [["seed=3"]]]
+    assert composed == [["seed=0"]]
+    sweeper.overrides, sweeper.batch_index = [], 0
+    assert sweeper.is_done()
+
+
 def test_yamls_that_are_parsed_once_give_the_same_configs():
     jobs = (["method=slerp", "benchmark=interpolation"], ["method=hspace", "seed=3"])
     with plugins.conf():
