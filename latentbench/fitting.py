@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ STEP = "step"
 STATE = "optimizer"
 
 
+@dataclass(frozen=True)
 class Fitting:
     """Counts the steps of a fit and keeps its tensors on disk.
 
     Args:
         folder: where unfinished fits are kept, or None to keep nothing.
-        cell: id of the cell that they belong to.
         seconds: time between two saves.
         report: called with (step, count) after each step, for a progress bar.
+        cell: id of the cell that they belong to.
 
     Example:
         >>> word = torch.zeros(3)
@@ -33,14 +35,10 @@ class Fitting:
         tensor([2., 2., 2.])
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        seconds: float = 30.0,
-        report: Callable[[int, int], None] = lambda step, count: None,
-        cell: str = "",
-    ) -> None:
-        self.folder, self.seconds, self.report, self.cell = folder, seconds, report, cell
+    folder: Path | None
+    seconds: float = 30.0
+    report: Callable[[int, int], None] = lambda step, count: None
+    cell: str = ""
 
     def steps(
         self,

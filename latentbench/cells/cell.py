@@ -182,7 +182,7 @@ def score(
     display.phase("scoring")
     weights, folder = cell.places.weights, cell.places.cells / cell.id
     surroundings = Surroundings(bench.dataset, cell.device, bench.cache, load_judge, weights)
-    scorer = Scorer(cell.metrics, surroundings)
+    scorer = Scorer(cell.metrics, surroundings, cell.switched_off)
     groups = cell.benchmark.groups(bench.dataset)
     pictures = Pictures(cell.images, groups)
     for samples in in_order(get, works, groups, CHUNK):

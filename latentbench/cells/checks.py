@@ -17,7 +17,10 @@ def why_skipped(cell: Cell) -> str | None:
         cell.benchmark,
         cell.parts["benchmark"].settings,
     )
-    return reason_to_skip(parts) or _unscored(cell)
+    reason = reason_to_skip(parts)
+    if reason is None and not cell.metrics:
+        return f"no metric gives a figure: {listed(cell.switched_off)}"
+    return reason
 
 
 def check(cell: Cell) -> None:
@@ -33,9 +36,8 @@ def check(cell: Cell) -> None:
             f"{type(benchmark).__name__} has no row on {type(data).__name__}: none of its groups "
             f"has an image there; raise dataset.limit, or take another data set"
         )
-    fed = {name: cell.metrics[name] for name, reason in _unfed(cell).items() if not reason}
-    short = {n: f"needs {m.fewest} images" for n, m in fed.items() if m.fewest > rows}
-    if len(short) == len(fed):
+    short = {n: f"needs {m.fewest} images" for n, m in cell.metrics.items() if m.fewest > rows}
+    if len(short) == len(cell.metrics):
         raise BadInput(
             f"no metric gives a figure of so few images, {rows}: {listed(short)}; raise "
             f"benchmark.n, or take another metric"
@@ -47,18 +49,6 @@ def check(cell: Cell) -> None:
     editor.check(data, steps or model.settings.get("steps"), strengths)
 
 
-def listed(reasons: Mapping[str, str | None]) -> str:
+def listed(reasons: Mapping[str, str]) -> str:
     """Return reasons by name in one line."""
     return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-
-
-def _unscored(cell: Cell) -> str | None:
-    """Return why no metric can give a figure, or None where one can."""
-    reasons = _unfed(cell)
-    return None if None in reasons.values() else f"no metric gives a figure: {listed(reasons)}"
-
-
-def _unfed(cell: Cell) -> dict[str, str | None]:
-    """Return by name why a metric lacks its weights or its data, None where it lacks nothing."""
-    folder, data = cell.places.weights, cell.dataset
-    return {name: m.missing(folder) or m.unfed(data) for name, m in cell.metrics.items()}

@@ -65,18 +65,6 @@ class Fit:
         return {**self.card, "evaluations": list(self.cost), "tensors": tensors}
 
 
-def with_card(state: Mapping[str, Tensor], card: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return a state with its card, as the cache keeps it."""
-    return {**state, CARD: as_tensor(card)}
-
-
-def without_card(entry: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Return the state of an entry, and the hash of the file that it was imported from, or ""."""
-    state = dict(entry)
-    card = as_json(state.pop(CARD)) if CARD in state else {}
-    return state, str(card.get(IMPORTED, ""))
-
-
 def every(cache: Path) -> Iterator[Fit]:
     """Yield the fits of a cache that have a card, by key."""
     for path in sorted(cache.glob(f"{KIND}/*/*.sealed")):
@@ -128,7 +116,7 @@ def take(path: Path, cache: Path) -> Fit:
     forward, backward = (int(n) for n in card.pop("evaluations", (0, 0)))
     card[IMPORTED] = hashlib.sha256(data).hexdigest()
     fit = Fit(card, tensors, (forward, backward))
-    Cache(cache).put(KIND, fit.key, with_card(tensors, card), fit.cost)
+    Cache(cache).put(KIND, fit.key, {**tensors, CARD: as_tensor(card)}, fit.cost)
     return fit
 
 

@@ -6,12 +6,13 @@ import torch
 
 from latentbench.benchmark import Bench
 from latentbench.cells.checked_editor import CheckedEditor
-from latentbench.cells.fits import KIND, with_card, without_card
+from latentbench.cells.fits import CARD, IMPORTED, KIND
 from latentbench.cells.plan import Cell
 from latentbench.cells.progress import display
 from latentbench.content import content_hash
 from latentbench.editor import Editor
 from latentbench.fitting import Fitting
+from latentbench.metric_state import as_json, as_tensor
 from latentbench.streams import Streams
 
 
@@ -59,8 +60,9 @@ def _learn(editor: Editor, cell: Cell, bench: Bench, seed: int) -> str:
     def learn() -> Mapping[str, torch.Tensor]:
         with torch.enable_grad():
             editor.fit(bench.dataset, edits)
-        return with_card(editor.state(), card)
+        return {**editor.state(), CARD: as_tensor(card)}
 
-    state, imported = without_card(bench.cache.get_or_make(KIND, key, learn))
+    state = bench.cache.get_or_make(KIND, key, learn)
+    kept = as_json(state.pop(CARD)) if CARD in state else {}
     editor.load_state(state)
-    return imported
+    return kept.get(IMPORTED, "")

@@ -40,7 +40,8 @@ class Cell:
         editor: the method, not attached yet.
         benchmark: the protocol.
         dataset: the images; of no size yet where the model decides it.
-        metrics: metrics by name, not prepared yet.
+        metrics: by name, those that can give a figure; not prepared yet.
+        switched_off: why the others cannot, by name.
         identity: everything that decides the scores; the id is its hash.
         blank: a record with id, names, seed and settings filled in.
     """
@@ -55,6 +56,7 @@ class Cell:
     benchmark: Benchmark
     dataset: Dataset
     metrics: Mapping[str, Metric]
+    switched_off: Mapping[str, str]
     identity: Mapping[str, Any]
     blank: Record
 
@@ -102,7 +104,9 @@ def plan(config: DictConfig, shelf: Shelf, blank: Record) -> Cell:
         )
     refuse_clashes(metrics)
     places = Places.of(config)
-    on = [n for n, m in metrics.items() if not (m.missing(places.weights) or m.unfed(dataset))]
+    reasons = {n: m.missing(places.weights) or m.unfed(dataset) for n, m in metrics.items()}
+    on = {name: metric for name, metric in metrics.items() if reasons[name] is None}
+    off = {name: reason for name, reason in reasons.items() if reason is not None}
     scored = {name: scoring[name] for name in sorted(on)}
     whole = identity(parts, others, scored, config.seed, dataset.fingerprint())
     blank = replace(
@@ -115,5 +119,5 @@ def plan(config: DictConfig, shelf: Shelf, blank: Record) -> Cell:
     runtime: Any = OmegaConf.to_object(config.runtime)
     return Cell(
         parts, others, runtime, places, config.results.images, shelf.partial(blank.id),
-        editor, benchmark, dataset, metrics, whole, blank,
+        editor, benchmark, dataset, on, off, whole, blank,
     )  # fmt: skip

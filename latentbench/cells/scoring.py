@@ -1,7 +1,7 @@
 """From finished samples to scores and to a table with one row per image and output."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,31 +44,34 @@ class Scorer:
     Args:
         metrics: metrics by name.
         surroundings: what they may look at.
+        switched_off: why other metrics give no figure, by name; those that turn out to have nothing
+            to measure here are added.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric], surroundings: Surroundings) -> None:
-        self.surroundings = surroundings
-        self.switched_off: dict[str, str] = {}
-        self.metrics = self._on(
-            metrics, lambda m: m.missing(surroundings.weights_dir) or m.unfed(surroundings.dataset)
-        )
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric],
+        surroundings: Surroundings,
+        switched_off: Mapping[str, str],
+    ) -> None:
+        self.metrics, self.surroundings = dict(metrics), surroundings
+        self.switched_off = dict(switched_off)
         self._chunks: list[Samples] = []
         self.scores: dict[str, ScoreEntry] = {}
 
     def update(self, samples: Samples) -> None:
         """Give the metrics a chunk of samples, all of one group."""
+        first = not self._chunks
         self._chunks.append(_light(samples))
-        if len(self._chunks) == 1:
-            self.metrics = self._on(self.metrics, lambda m: _lacking(m, samples))
-            self.metrics = self._on(self.metrics, self._prepare)
-        self.metrics = self._on(self.metrics, lambda m: _update(m, samples))
-
-    def _prepare(self, metric: Metric) -> str | None:
-        try:
-            metric.prepare(self.surroundings)
-        except NotMeasurable as error:
-            return str(error)
-        return None
+        for name, metric in list(self.metrics.items()):
+            try:
+                if first:
+                    _check_fields(metric, samples)
+                    metric.prepare(self.surroundings)
+                metric.update(samples)
+            except NotMeasurable as error:
+                self.switched_off[name] = str(error)
+                del self.metrics[name]
 
     def finish(self, folder: Path) -> dict[str, str]:
         """Compute `scores` and write the table; return its sha256 by its name."""
@@ -127,13 +130,6 @@ class Scorer:
     def _outputs(self) -> int:
         return self._chunks[0].outputs.shape[1]
 
-    def _on(
-        self, metrics: Mapping[str, Metric], why_not: Callable[[Metric], str | None]
-    ) -> dict[str, Metric]:
-        reasons = {name: why_not(metric) for name, metric in metrics.items()}
-        self.switched_off |= {name: reason for name, reason in reasons.items() if reason}
-        return {name: metric for name, metric in metrics.items() if not reasons[name]}
-
     def _group_scores(self) -> dict[str, ScoreEntry]:
         groups = np.array([g for samples in self._chunks for g in samples.groups])
         names = [i for samples in self._chunks for i in samples.ids]
@@ -162,19 +158,15 @@ class Scorer:
         return torch.where(counts[:, None], values[:, [column]], torch.nan)
 
 
-def _update(metric: Metric, samples: Samples) -> str | None:
-    try:
-        metric.update(samples)
-    except NotMeasurable as error:
-        return str(error)
-    return None
+def _check_fields(metric: Metric, samples: Samples) -> None:
+    """Refuse samples that lack what a metric needs, before its networks are loaded.
 
-
-def _lacking(metric: Metric, samples: Samples) -> str | None:
+    Raises:
+        NotMeasurable: names the fields.
+    """
     lacking = metric.needs - samples.tensors().keys() - samples.texts().keys()
-    return (
-        f"needs {', '.join(sorted(lacking))}, which this cell's samples lack" if lacking else None
-    )
+    if lacking:
+        raise NotMeasurable(f"needs {', '.join(sorted(lacking))}, which this cell's samples lack")
 
 
 def _light(samples: Samples) -> Samples:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,22 +52,25 @@ class Row:
     ends: Sequence[UInt8[np.ndarray, "h w 3"]]
 
 
+@dataclass
 class Pictures:
     """Keeps the first rows of each group.
 
     Args:
-        rows: rows to keep per cell.
+        wanted: rows to keep per cell.
         groups: the cell's groups, which share the rows evenly.
+        rows: those kept so far.
     """
 
-    def __init__(self, rows: int, groups: Sequence[str]) -> None:
-        self._share = -(-rows // max(1, len(groups)))
-        self.rows: list[Row] = []
+    wanted: int
+    groups: Sequence[str]
+    rows: list[Row] = field(default_factory=list)
 
     def update(self, samples: Samples) -> None:
         """Take what is still wanted of a chunk."""
+        share = -(-self.wanted // max(1, len(self.groups)))
         for k, group in enumerate(samples.groups):
-            if sum(row.group == group for row in self.rows) < self._share:
+            if sum(row.group == group for row in self.rows) < share:
                 self.rows.append(_row(samples, k))
 
     def save(self, folder: Path) -> dict[str, str]:
