@@ -87,6 +87,7 @@ class Row:
         found = self._mean_and_units(figure)
         return None if found is None else found[0]
 
+    @cache  # noqa: B019 a row lives as long as its board
     def _mean_and_units(self, figure: str) -> tuple[Mean, Units] | None:
         values = [value for value in self.raw(figure).values() if value is not None]
         if len(values) < max(2, len(self.records)):
@@ -95,10 +96,10 @@ class Row:
         if replicates is not None:
             mean = jackknife_mean(np.array(values), replicates)
             return mean, jackknife_units(value, replicates.mean(0))
-        series = self.values(figure)
-        if series is None:
+        which = self._counted(figure)
+        if not which:
             return None
-        found = _known_units(*_places(series.index), series.to_numpy())
+        found = _known_units(*self._places_of(which), self._over(which)[figure].to_numpy())
         if found is None or found[0].shape[1] < FEWEST or len(found[0]) < len(values):
             return None
         table, common = found
@@ -106,14 +107,27 @@ class Row:
 
     def values(self, figure: str) -> pd.Series | None:
         """Return the values that the score is a mean of, by (seed, id, group, output)."""
-        parts: dict[int, pd.Series] = {}
-        for k, record in enumerate(self.records):
-            samples, entry = self.samples[k], record.scores.get(figure)
-            if samples is None or entry is None or figure not in samples:
-                continue
-            means = self._means(k, None if entry.every_row else entry.at)
-            parts[record.seed] = pd.Series(means[figure])
-        return pd.concat(list(parts.values()), keys=parts, names=["seed"]) if parts else None
+        which = self._counted(figure)
+        return pd.Series(self._over(which)[figure]) if which else None
+
+    def _counted(self, figure: str) -> tuple[tuple[int, str | None], ...]:
+        """Return the seeds that have samples of a figure: number, and column of what counts."""
+        entries = ((k, record.scores.get(figure)) for k, record in enumerate(self.records))
+        return tuple(
+            (k, None if entry.every_row else entry.at)
+            for k, entry in entries
+            if entry is not None and (table := self.samples[k]) is not None and figure in table
+        )
+
+    @cache  # noqa: B019 a row lives as long as its board
+    def _over(self, which: tuple[tuple[int, str | None], ...]) -> pd.DataFrame:
+        """Return the means by (seed, id, group, output) of all figures, of seeds and columns."""
+        parts = {self.seeds[k]: self._means(k, column) for k, column in which}
+        return pd.concat(list(parts.values()), keys=parts, names=["seed"])
+
+    @cache  # noqa: B019 a row lives as long as its board
+    def _places_of(self, which: tuple[tuple[int, str | None], ...]) -> tuple[Numbers, Numbers]:
+        return _places(self._over(which).index)
 
     @cache  # noqa: B019 a row lives as long as its board
     def _means(self, k: int, column: str | None) -> pd.DataFrame:
