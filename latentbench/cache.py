@@ -91,7 +91,7 @@ class Cache:
         """Return the entry, or None where it is missing or damaged; see `get_or_make`."""
         found = None if self.folder is None else _read(*self._place(self.folder, kind, key))
         if found is not None:
-            self.saved += found.pop(COST, torch.zeros(2, dtype=torch.int64))
+            self.saved += found.pop(COST)
         return found
 
     def _place(self, folder: Path, kind: str, key: str) -> tuple[Path, str]:

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentbench import store
 from latentbench.cache import Cache
-from latentbench.content import content_hash, encode
+from latentbench.content import content_hash, encode, id_of
 
 
 class Counter:
@@ -40,6 +42,8 @@ def test_without_a_folder_all_is_computed():
         cache.get_or_make("a", "k", make)["x"], cache.get_or_make("a", "k", make)["x"]
     )
     assert make.calls == 2
+    assert cache.find("a", "k") is None
+    assert cache.cost().tolist() == [0, 0]
 
 
 def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog):
@@ -76,6 +80,27 @@ def test_an_inner_hit_is_part_of_the_outer_cost(tmp_path):
     assert last.saved.tolist() == [20, 0]
 
 
+def test_an_owners_entries_are_no_ones_else_and_their_hits_count_for_both(tmp_path):
+    make = Counter()
+    shared = Cache(tmp_path / "shared", make.meter)
+    one = shared.beside(tmp_path / "kept", "one")
+    for key in "ab":
+        one.get_or_make("trial", key, make)
+    assert shared.find("trial", "a") is None and one.saved.tolist() == [0, 0]
+    for key in "ab":
+        assert one.find("trial", key)["x"].shape == (3, 2)
+    assert shared.saved.tolist() == one.saved.tolist() == [20, 0]
+    assert one.cost().tolist() == [40, 0]
+    assert shared.beside(tmp_path / "kept", "another").find("trial", "a") is None
+
+
+def test_a_sealed_entry_that_holds_no_tensors_is_made_again(tmp_path, caplog):
+    path = tmp_path / "fit" / "ke" / "key.sealed"
+    store.write_sealed(path, "fit/key", b"no tensors")
+    assert Cache(tmp_path).find("fit", "key") is None
+    assert f"{path} cannot be read" in caplog.text and not path.exists()
+
+
 ZEROS = torch.zeros(4)
 SHORT = ZEROS.numpy().tobytes()
 APART = [  # each of these as parts; no two may share a hash
@@ -95,6 +120,10 @@ def test_other_parts_have_other_hashes():
     for parts in APART:
         found.setdefault(content_hash(*parts), []).append(parts)
     assert [same for same in found.values() if len(same) > 1] == []
+
+
+def test_an_id_is_the_beginning_of_a_hash():
+    assert id_of("a", 1) == content_hash("a", 1)[:16] and len(id_of()) == 16
 
 
 def test_the_order_of_a_mapping_and_the_type_of_a_list_do_not_count():
@@ -181,6 +210,11 @@ def test_what_is_hashed_can_be_read_back_so_no_two_parts_share_it(part):
 def test_what_has_no_code_is_refused_not_hashed_by_its_text(part):
     with pytest.raises(TypeError, match="content_hash takes tensors, bytes, JSON values"):
         content_hash(part)
+
+
+def test_a_refusal_names_the_type():
+    with pytest.raises(TypeError, match=r"of fractions\.Fraction$"):
+        content_hash([Fraction(1, 3)])
 
 
 def test_two_entries_that_were_swapped_are_made_again(tmp_path, caplog):

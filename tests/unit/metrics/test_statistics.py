@@ -1,13 +1,23 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import optimize, stats
 from sklearn.utils import shuffle
 
 from latentbench.errors import BadInput
-from latentbench.intervals import clustered_wilson, jackknife, wilson
-from latentbench.means import crossed_mean, jackknife_mean
-from latentbench.statistics import mean_score, rate_score
+from latentbench.intervals import (
+    Kind,
+    Units,
+    clustered_wilson,
+    jackknife,
+    jackknife_rate,
+    jackknife_units,
+    row_units,
+    wilson,
+)
+from latentbench.means import Mean, crossed_mean, jackknife_mean
+from latentbench.statistics import add_note, mean_score, rate_score, row_score
+from latentbench.types import Score
 
 
 def names(n):
@@ -29,7 +39,7 @@ class TestMeanScore:
         again = mean_score(draw(50).repeat(10), names(50) * 10)
         assert again.value == pytest.approx(once.value)
         assert again.high - again.low == pytest.approx(once.high - once.low)
-        assert again.n == 50
+        assert again.n == 50 and again.note == ""
 
     @pytest.mark.parametrize("n", [8, 30])
     def test_interval_covers_the_mean(self, n):
@@ -51,7 +61,7 @@ class TestMeanScore:
     )
     def test_nothing_is_no_figure(self, values):
         score = mean_score(values, names(len(values)))
-        assert score.value is None and score.note == "no defined value"
+        assert (score.value, score.n, score.note) == (None, 0, "no defined value")
 
     def test_order_changes_no_byte(self):
         values, ids = draw(60).numpy(), names(20) * 3
@@ -61,12 +71,160 @@ class TestMeanScore:
             assert mean_score(torch.from_numpy(v), i) == expected
 
 
-def test_wilson_equals_its_formula():
-    low, high = wilson(8, 10)
-    z, p, n = 1.959963985, 0.8, 10
+def test_a_figure_of_rows_has_the_interval_of_its_kind():
+    rows = torch.tensor([1.0, 0.0] * 10)
+    assert row_score(rows, names(20), Kind.RATE) == rate_score(rows, names(20))
+    assert row_score(rows, names(20), Kind.MEAN) == mean_score(rows, names(20))
+
+
+def test_notes_are_joined_and_empty_ones_left_out():
+    assert add_note(Score(1.0, 1, note="a"), "", "b").note == "a; b"
+
+
+@pytest.mark.parametrize("successes", [1, 8])
+def test_wilson_equals_its_formula(successes):
+    low, high = wilson(successes, 10)
+    z, p, n = 1.959963985, successes / 10, 10
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
     assert (low, high) == pytest.approx((middle - half, middle + half))
+
+
+def test_nothing_and_everything_end_exactly_at_0_and_1():
+    assert all(wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1 for n in range(1, 200))
+
+
+def hall(values, quantile, enlarged):
+    """Return the end of Hall's interval at this quantile of his transform, found by search."""
+    n = len(values)
+    skew = stats.skew(values) * (1 + 6 / n if enlarged else 1)
+
+    def transform(x):
+        return np.sqrt(n) * (x + skew * x**2 / 3 + skew**2 * x**3 / 27 + skew / (6 * n))
+
+    root = optimize.brentq(lambda x: transform(x) - quantile, -50, 50, xtol=1e-14)
+    return values.mean() - values.std() * root
+
+
+SKEWED = np.exp(draw(12).numpy())
+TIED = np.concatenate([np.zeros(4), SKEWED[:8]])
+EVEN = np.array([-2.0, -1, -1, -1, 0, 1, 1, 1, 2])  # a third of it the same, no skewness
+
+
+class TestUnits:
+    @pytest.mark.parametrize("values", [SKEWED, -0.01 * SKEWED, draw(9).numpy()])
+    def test_interval_is_the_union_of_students_and_halls(self, values):
+        n = len(values)
+        q = stats.t.ppf(0.975, n - 1)
+        low, high = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+        union = min(low, hall(values, q, True)), max(high, hall(values, -q, True))
+        assert Units(values).interval() == pytest.approx(union)
+
+    @pytest.mark.parametrize("values", [TIED, EVEN])
+    def test_interval_of_tied_values_is_halls_alone(self, values):
+        q = stats.t.ppf(0.975, len(values) - 1)
+        ends = hall(values, q, False), hall(values, -q, False)
+        assert Units(values).interval() == pytest.approx(ends)
+
+    @pytest.mark.parametrize("shift", [-4.0, -1.0, 0.1, 1.0])
+    @pytest.mark.parametrize("sign", [-1, 1])
+    def test_p_is_the_level_of_the_interval_that_ends_at_0(self, shift, sign):
+        units = Units(sign * SKEWED + shift)
+        low, high = units.interval(units.tail())
+        assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9)
+
+    def test_p_is_no_smaller_than_a_sign_flip_test_can_give(self):
+        assert Units(np.array([0.0, 1, -2, 3])).smallest_p() == 1 / 4
+        assert Units(np.zeros(9)).smallest_p() == 1
+
+    def test_a_constant_is_0_or_it_is_not(self):
+        assert Units(np.full(9, 2.0)).tail() == 0 and Units(np.zeros(9)).tail() == 1
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            (np.arange(7.0), "7 images, at least 8 needed"),
+            (np.arange(8.0), ""),
+            (
+                np.array([0.0] * 4 + [1, 2, 3, 4]),
+                "4 of 8 images read the same, at least 5 others needed",
+            ),
+            (np.array([0.0] * 3 + [1, 2, 3, 4, 5]), ""),
+            (1 + 1e-14 * np.array([0.0] * 5 + [1, 2, 3, 4, 5]), "all images read the same"),
+        ],
+    )
+    def test_why_there_is_no_interval(self, values, words):
+        assert Units(values).why_no_interval() == words
+
+    def test_the_most_common_value_need_not_be_the_smallest(self):
+        assert Units(np.array([0.0, 1, 2, 1, 1])).common == 3
+        assert Units(np.zeros((2, 0))).common.tolist() == [0, 0]
+
+    def test_rows_at_once_are_those_alone(self):
+        """Tied and untied, constant, tiny beside huge."""
+        rows = np.stack([SKEWED, TIED, np.ones(12), 1e-13 * SKEWED, 1e3 - SKEWED, -TIED])
+        together = Units(rows.reshape(3, 2, 12))
+        for name in ("value", "common", "have_interval"):
+            alone = [getattr(Units(row), name) for row in rows]
+            assert getattr(together, name).reshape(-1).tolist() == alone
+        for name in ("p", "tail", "smallest_p"):
+            alone = [getattr(Units(row), name)() for row in rows]
+            assert getattr(together, name)().reshape(-1).tolist() == alone
+        ends = [Units(row).interval() for row in rows]
+        assert np.stack(together.interval(), -1).reshape(-1, 2).tolist() == [[*e] for e in ends]
+
+
+class TestRowUnits:
+    def test_they_are_pseudo_values_about_the_mean_over_rows(self):
+        sums, counts = draw(6).numpy(), np.array([1.0, 2, 3, 1, 2, 5])
+        mean = sums.sum() / counts.sum()
+        left = [np.delete(sums, k).sum() / np.delete(counts, k).sum() for k in range(6)]
+        pseudo = 6 * mean - 5 * np.array(left)
+        found = row_units(sums, counts)
+        assert found.values == pytest.approx(pseudo - pseudo.mean() + mean)
+        assert found.value == pytest.approx(mean)
+
+    def test_images_that_read_the_same_are_counted_by_their_means(self):
+        assert row_units(np.array([1.0, 2, 3, 5]), np.array([1.0, 2, 3, 2])).common == 3
+
+    def test_one_image_is_its_mean(self):
+        units = row_units(np.array([2.0]), np.array([4.0]))
+        assert (units.values.tolist(), units.common) == ([0.5], 1)
+
+    def test_figures_at_once_are_those_alone(self):
+        sums, counts = draw(24).numpy().reshape(2, 2, 6), np.array([1.0, 2, 3, 1, 2, 5])
+        together = row_units(sums, counts).values.reshape(4, 6)
+        assert together.tolist() == [
+            row_units(s, counts).values.tolist() for s in sums.reshape(4, 6)
+        ]
+
+
+def test_the_jackknifes_units_of_a_mean_are_its_values():
+    x = draw(20).numpy().reshape(2, 10)
+    left = np.stack([np.delete(x, k, 1).mean(1) for k in range(10)], 1)
+    assert jackknife_units(x.mean(1), left).values == pytest.approx(x)
+
+
+def test_ends_of_a_share_of_a_set_are_as_far_as_a_t_test_of_its_variance_allows():
+    value, replicates = 0.6, 0.6 + 0.01 * draw(10).numpy()
+    variance = jackknife_units(value, replicates).values.var(ddof=1) / 10
+    rows, t = value * (1 - value) / variance, stats.t.ppf(0.975, 9)
+    low, high = jackknife_rate(value, replicates, 50)
+    assert low < value < high
+    for end in (low, high):
+        assert (value - end) ** 2 == pytest.approx(t**2 * end * (1 - end) / rows)
+
+
+@pytest.mark.parametrize("replicates", [[0.0] * 10, [0.0] * 9 + [0.1]])
+def test_a_share_of_0_has_the_interval_of_its_images(replicates):
+    found = jackknife_rate(0.0, replicates, 50)
+    assert found == wilson(0, 50, stats.t.ppf(0.975, 9))
+
+
+@pytest.mark.parametrize("value", [0.5, 0.25])
+def test_a_share_that_does_not_vary_has_the_interval_of_its_images(value):
+    found = jackknife_rate(value, [value] * 10, 40)
+    assert found == pytest.approx(wilson(value * 40, 40, stats.t.ppf(0.975, 9)))
 
 
 def test_jackknife_of_a_mean_holds_its_t_interval():
@@ -163,6 +321,26 @@ class TestSeeds:
         assert found.error == pytest.approx(np.sqrt((9 + 9 - 1) / 4))
         assert found.seed_share == pytest.approx(8 / 17)
 
+    def test_degrees_of_freedom_are_satterthwaites(self):
+        table = self.table(np.random.default_rng(0), 3, 5, 1.0, 1.0, 0.5)
+        rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+        squares = (
+            5 * table.mean(1).var(ddof=1),
+            3 * table.mean(0).var(ddof=1),
+            (rest**2).sum() / 8,
+        )
+        found = crossed_mean(table)
+        assert found.error**2 == pytest.approx((squares[0] + squares[1] - squares[2]) / 15)
+        below = sum((m / 15) ** 2 / df for m, df in zip(squares, (2, 4, 8), strict=True))
+        assert found.freedom == pytest.approx(found.error**4 / below)
+
+    def test_a_mean_with_several_seeds_has_the_union_of_both_intervals(self):
+        units, student = Units(SKEWED), stats.t.ppf(0.975, 4)
+        assert Mean(1.5, 0.1, 4.0).joined(units) == units.interval()
+        wide = Mean(1.5, 2.0, 4.0, 0.5).joined(units)
+        assert wide == pytest.approx((1.5 - 2 * student, 1.5 + 2 * student))
+        assert Mean(1.5, 0.1, 4.0, 0.5).joined(units) == units.interval()
+
     @pytest.mark.parametrize("turned", [False, True])
     def test_a_negative_estimate_counts_as_no_variance(self, turned):
         """Rows 1 2 0 and 2 0 1: means vary less than by chance; mean squares 0, 1/2, 3/2."""
@@ -202,3 +380,13 @@ class TestSeeds:
         assert one.freedom == 9
         low, high = jackknife(1.0, replicates[0])
         assert low <= one.interval()[0] < one.interval()[1] <= high
+
+    def test_sets_at_once_are_those_alone(self):
+        values, replicates = draw(12).numpy().reshape(4, 3), draw(120).numpy().reshape(4, 3, 10)
+        values[3], replicates[3] = 2.0, 2.0  # nothing varies
+        together = jackknife_mean(values, replicates)
+        for k, pair in enumerate(zip(values, replicates, strict=True)):
+            alone = jackknife_mean(*pair)
+            for name in ("value", "error", "freedom", "seed_share"):
+                assert getattr(together, name)[k] == getattr(alone, name)
+        assert (together.error[3], together.seed_share[3]) == (0, 0)
