@@ -1,5 +1,7 @@
 """Textual inversion: the word is learned, kept, and used."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from latentbench.conformance import toy
 from latentbench.fitting import Fitting
 from latentbench.streams import Streams
 from latentbench.types import SUBJECT
+from methods.personalisation.learned_subject import captions_of
 from methods.personalisation.textual_inversion import TextualInversion
 
 REFERENCES = toy.ToyData().batch("test", [0, 1])
@@ -19,9 +22,9 @@ def attached(model, cache=None, fitting=None, **settings):
     return editor
 
 
-def loss(editor, word):
-    z0 = editor.model.encode(REFERENCES.images)
-    draws = [editor._loss(word, z0, REFERENCES.ids, step) for step in range(1000, 1040)]
+def loss(editor, learned):
+    z0, captions = editor.model.encode(REFERENCES.images), captions_of(REFERENCES)
+    draws = [editor.loss(learned, z0, captions, REFERENCES.ids, k) for k in range(1000, 1040)]
     return float(torch.stack(draws).mean())
 
 
@@ -33,29 +36,43 @@ def test_the_loss_falls(latent):
 
 
 def test_the_word_is_learned_once(latent, tmp_path):
-    editor = attached(latent, Cache(tmp_path))
+    counts = latent.evaluations
+    cache = Cache(tmp_path, lambda: (counts.forward, counts.backward))
+    editor = attached(latent, cache)
     editor.personalise(REFERENCES, ("a",), (SUBJECT,))
     before = latent.evaluations.backward
     editor.personalise(REFERENCES, ("b",), (f"{SUBJECT} smile",))
     assert latent.evaluations.backward == before
+    assert cache.saved.tolist() == [0, 0]  # nor is it counted again
+    attached(latent, cache).personalise(REFERENCES, ("b",), (SUBJECT,))
+    assert latent.evaluations.backward == before
+    assert cache.saved.tolist() == [8, 8]
+
+
+def test_captions_that_name_the_subject_are_read(latent):
+    told = replace(REFERENCES, prompts=(f"{SUBJECT} hat", f"a {SUBJECT}"))
+    assert captions_of(told) == told.prompts
+    assert captions_of(REFERENCES) == captions_of(replace(REFERENCES, prompts=None))
+    one, two = (attached(latent).learn(batch)["word"] for batch in (told, REFERENCES))
+    assert not torch.equal(one, two)
 
 
 def test_a_killed_fit_goes_on_where_it_stopped(latent, tmp_path, monkeypatch):
-    whole = attached(latent).learn(REFERENCES)
-    count, real = [], TextualInversion._loss
+    whole = attached(latent).learn(REFERENCES)["word"]
+    count, real = [], TextualInversion.loss
 
-    def dies(self, v, z0, ids, step):
+    def dies(self, learned, z0, captions, ids, step):
         count.append(step)
         if len(count) == 3:
             raise KeyboardInterrupt
-        return real(self, v, z0, ids, step)
+        return real(self, learned, z0, captions, ids, step)
 
-    monkeypatch.setattr(TextualInversion, "_loss", dies)
+    monkeypatch.setattr(TextualInversion, "loss", dies)
     with pytest.raises(KeyboardInterrupt):
         attached(latent, fitting=Fitting(tmp_path, seconds=0)).learn(REFERENCES)
     resumed = attached(latent, fitting=Fitting(tmp_path, seconds=0)).learn(REFERENCES)
     assert count == [0, 1, 2, 2, 3]
-    assert torch.equal(resumed, whole)
+    assert torch.equal(resumed["word"], whole)
 
 
 def test_prompts_say_what_the_subject_does(latent):

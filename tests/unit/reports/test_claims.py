@@ -151,7 +151,9 @@ def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, says):
         Claim("x", "b", "m", "leak", "one", "two", sign, unit)
 
 
-@pytest.mark.parametrize("folder", ["reference", "claims_edits", "claims_directions"])
+@pytest.mark.parametrize(
+    "folder", ["reference", "claims_edits", "claims_directions", "claims_personalisation"]
+)
 def test_commands_run_what_the_shipped_claims_compare(folder):
     asked_of = claims.read(ROOT / "results" / folder / "claims.yaml")
     lines = [shlex.split(line)[3:] for line in claims.commands(asked_of, Path("here"))]
