@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from latentbench.errors import BadInput
-from latentbench.intervals import jackknife_units
-from latentbench.means import jackknife_mean
+from latentbench.intervals import Units, jackknife_units
+from latentbench.means import crossed_mean, jackknife_mean
 from latentbench.reports.comparison import (
     Comparison,
     Ranking,
@@ -15,6 +15,7 @@ from latentbench.reports.comparison import (
     compare_sets,
     holm,
     images_for,
+    mcnemar,
 )
 
 
@@ -48,7 +49,26 @@ class TestCompare:
 
     def test_few_images_have_no_interval_and_one_has_nothing(self):
         assert compare(draw((1, 7))).low is None
+        assert compare(draw((1, 2))).n == 2
         assert compare(draw((1, 1))) is None
+
+    def test_how_many_differences_are_the_same_may_be_told(self):
+        gaps = draw((2, 1, 20))
+        one, other = compare_all(gaps, np.array([1, 16]))
+        assert one.low is not None and other.low is None
+
+    def test_the_figures_of_the_images_that_both_have_are_plain_numbers(self):
+        found = compare_all(draw((2, 1, 20)), values=np.array([[1.0, 2.0], [3.0, 4.0]]))
+        assert [one.values for one in found] == [(1, 2), (3, 4)]
+        assert compare(draw((1, 20))).values is None
+        assert {type(found[0].p), type(found[0].low), type(found[0].values[0])} == {float}
+
+    def test_mcnemars_test_is_for_one_seed(self):
+        """Of two seeds an image may be half lost, which a sign test would not see."""
+        gaps = np.array([[1.0] * 12 + [-1.0, 0.0] * 4, [1.0] * 12 + [0.0, -1.0] * 4])
+        found, units = compare(gaps), Units(gaps.mean(0))
+        assert found.binary and found.p == max(units.p(), crossed_mean(gaps).p())
+        assert mcnemar(units.values) > found.p
 
     def test_two_equal_methods_differ_rarely(self):
         found = [compare(draw((1, 20), k)) for k in range(100)]
@@ -65,6 +85,11 @@ class TestCompare:
         gaps, without = np.array([[1.0], [0.0]]), np.stack([reps, reps - 1])
         far, near = compare_sets(gaps, without, np.array([40, 40]))
         assert far.p < 0.001 and near.p == 1 and far.n == 40
+
+    def test_sets_together_are_those_alone(self):
+        gaps, reps = draw((3, 2)), draw((3, 2, 10))
+        alone = [compare_sets(gaps[[k]], reps[[k]], np.array([40]))[0] for k in range(3)]
+        assert compare_sets(gaps, reps, np.array([40] * 3)) == alone
 
     @pytest.mark.parametrize("shape", [(1, 20), (3, 12), (1, 7)])
     def test_pairs_together_are_the_same_to_the_last_digit(self, shape):
@@ -123,7 +148,12 @@ class TestOneEstimand:
     def test_a_difference_that_does_not_matter_is_not_told_apart(self):
         pairs = {(0, 1): gap(-0.0001, 1e-9)}
         assert Ranking([1.0, 1.0001], pairs, False).apart(0, 1)
+        assert Ranking([1.0, 1.0001], pairs, False, smallest=0.0001).apart(0, 1)
         assert not Ranking([1.0, 1.0001], pairs, False, smallest=0.01).apart(0, 1)
+
+    @pytest.mark.parametrize("values", [(1.0, 1.0), (None, 1.0), (1.0, None)])
+    def test_rows_whose_shown_figures_do_not_differ_are_not_told_apart(self, values):
+        assert not Ranking(values, {(0, 1): gap(-0.5, 1e-9)}, False).apart(0, 1)
 
 
 class TestHolm:
@@ -137,9 +167,10 @@ class TestHolm:
     def test_published_example(self):
         assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
-    def test_undefined_values_are_refused(self):
+    @pytest.mark.parametrize("p", [float("nan"), -0.1, 1.5])
+    def test_what_is_no_p_value_is_refused(self, p):
         with pytest.raises(BadInput, match="holm takes p-values"):
-            holm([float("nan")])
+            holm([0.5, p])
 
 
 def gap(difference, p):
@@ -199,12 +230,18 @@ class TestRanking:
             assert found.apart(0, 1) == found.better(0, 1) == apart, witness
             assert found.differing == {(0, 1)}
             assert found.ranks[0] == ((1, 1) if apart else (1, 2))
+            turned = Ranking([-0.3, -0.8], {(0, 1): gap(0.5, 1e-6)}, True,
+                             witness=[w if w is None else -w for w in witness])  # fmt: skip
+            assert turned.apart(0, 1) == apart, witness
 
     def test_p_alone_or_interval_alone_is_not_enough(self):
         wide = Comparison(1.0, 1.0, 30, -1.0, 3.0, 1e-6, 1e-4, 31)
         assert not Ranking([2.0, 1.0], {(0, 1): wide}, True).apart(0, 1)
         few = Comparison(1.0, 1.0, 5, None, None, 0.03, 0.03, 6)
         assert not Ranking([2.0, 1.0], {(0, 1): few}, True).apart(0, 1)
+
+    def test_a_p_value_of_5_percent_is_not_below_it(self):
+        assert not Ranking([2.0, 1.0], {(0, 1): gap(1.0, 0.05)}, True).apart(0, 1)
 
     def test_pairs_that_were_not_compared_are_not_told_apart(self):
         found = Ranking([1.0, 2.0, None], {}, True)
@@ -216,6 +253,16 @@ class TestRanking:
         size *= 1 / (compare(np.random.default_rng(0).normal(size=(1, n))).error * np.sqrt(n))
         hits = stats.ttest_1samp(rng.normal(size=(2000, n)) + size, 0, axis=1).pvalue < 0.05
         assert np.mean(hits) == pytest.approx(0.8, abs=0.03)
+
+    def test_detectable_is_of_the_typical_pair_at_the_corrected_level(self):
+        pairs = {(i, j): gap(1.0 + i + j, 0.5) for i in range(3) for j in range(i + 1, 3)}
+        found = Ranking([1.0, 2.0, 3.0], pairs, True).detectable()
+        t = stats.t.ppf([1 - 0.05 / 6, 0.8], 30).sum()
+        assert found == pytest.approx(t * 3 / 3)  # errors 2/3, 3/3 and 4/3
+
+    def test_a_smallest_p_of_5_percent_cannot_tell_apart(self):
+        few = Comparison(1.0, 1.0, 5, None, None, 0.05, 0.05, 6)
+        assert Ranking([2.0, 1.0], {(0, 1): few}, True).detectable() is None
 
     def test_nothing_is_detectable_where_no_p_value_is_small_enough(self):
         pairs = {(i, j): compare(draw((1, 8), i)) for i in range(6) for j in range(i + 1, 6)}
