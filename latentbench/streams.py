@@ -43,7 +43,7 @@ class Streams:
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Return float32 standard normal noise ``[len(ids), *shape]``, one stream per id."""
-        draws = [torch.randn(*shape, generator=self.generator(component, i)) for i in ids]
+        draws = [torch.randn(tuple(shape), generator=self.generator(component, i)) for i in ids]
         return torch.stack(draws).to(device)
 
     def choice(self, component: str, population: int, count: int) -> list[int]:

@@ -16,6 +16,7 @@ from latentbench.errors import BadInput
 from latentbench.models.push_forward import PushForward
 from latentbench.models.semantic import SemanticDiffusion
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.directions.vector_code import vector_code
 
 FIT_BATCH = 32
 FAR = 5.0  # standard deviations by which a channel is moved to see what it does
@@ -114,7 +115,7 @@ class DeltaEdit(Editor[Any]):
         with torch.no_grad():
             for index, kept in even_batches(len(chosen), FIT_BATCH):
                 images = data.batch("generator", [chosen[k] for k in index]).images
-                s.append(self._code(self.model.code_of(images))[1][:kept])
+                s.append(vector_code(self.model.code_of(images))[1][:kept])
                 c.append(scorer.image(images)[:kept])
         s, c = torch.cat(s), torch.cat(c).to(self.model.device)
         self.learned_ = {"mean": s.mean(0), "std": s.std(0).clamp(min=1e-6)}
@@ -156,7 +157,7 @@ class DeltaEdit(Editor[Any]):
         if self.map_ is None:
             raise BadInput("DeltaEdit has learned nothing yet; call fit, or load_state")
         latent, s = self.invert(batch), len(strengths)
-        space, code = self._code(latent)
+        space, code = vector_code(latent)
         text = self._text(batch, edit)
         c = self.parts["scorer"].image(batch.images)
         own = (code - self.learned_["mean"]) / self.learned_["std"]
@@ -219,7 +220,7 @@ class DeltaEdit(Editor[Any]):
         """Return the direction in which each channel moves the scorer's embedding."""
         batch = data.batch("generator", self._chosen(data, self.probes))
         latent, found = self.invert(batch), []
-        space, code = self._code(latent)
+        space, code = vector_code(latent)
         scorer, std = self.parts["scorer"], self.learned_["std"]
         for channels, kept in even_batches(code.shape[1], FIT_BATCH):
             shift = FAR * torch.diag(std)[channels]
@@ -244,9 +245,3 @@ class DeltaEdit(Editor[Any]):
                 nn.Linear(self.width, channels),
             )  # fmt: skip
         return M.to_empty(device=self.model.device)
-
-    @staticmethod
-    def _code(latent: Latent) -> tuple[Space, Float[Tensor, "b k"]]:
-        """Return the space and the tensor of a latent's vector code."""
-        ((space, code),) = [(k, v) for k, v in latent.parts.items() if v.dim() == 2]
-        return space, code

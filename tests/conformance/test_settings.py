@@ -36,7 +36,8 @@ ZERO = {  # settings that mean something at zero
     "null_rank", "optimised", "other_seed", "per_dimension", "reweight", "seed", "self_replace",
     "share", "skip", "source_guidance", "start", "t5_tokens", "t_align", "t_boost", "t_early",
     "t_edit", "tau_attention", "tau_f", "threshold", "tolerance", "types", "until", "updates",
-    "w_l1", "warmup", "weight", "weight_decay", "window_start",
+    "w_class", "w_directions", "w_l1", "w_pde", "w_sparse", "warmup", "weight", "weight_decay",
+    "window_start",
 }  # fmt: skip
 NEGATIVE = {"other_seed", "reweight"}
 ABOVE_ZERO = {

@@ -25,7 +25,12 @@ SMALL = {
     "trials": 2, "batch": 4,
 }  # fmt: skip
 TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
-NUMBERED = {"noiseclr", "subspace_edit"}  # whose directions have no names
+NUMBERED = {
+    "noiseclr",
+    "potential_flows",
+    "steerable_graph",
+    "subspace_edit",
+}  # whose directions have no names
 HOMES = {  # else "latent"
     "autoencode": "diffae",
     "autoencode_fresh": "diffae",
@@ -33,6 +38,8 @@ HOMES = {  # else "latent"
     "lerp_style": "gan",
     "consistency": "lcm",
     "features_style": "gan",
+    "potential_flows": "gan",
+    "steerable_graph": "gan",
     "features_semantic": "diffae",
 }
 IDS = ("a", "b")

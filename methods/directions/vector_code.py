@@ -1,0 +1,121 @@
+"""What methods share that move the one vector a VAE, a GAN or a diffusion autoencoder codes by."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.batching import even_batches
+from latentbench.data.dataset import Dataset
+from latentbench.editor import Editor
+from latentbench.errors import BadInput
+from latentbench.model import LatentModel
+from latentbench.models.push_forward import PushForward
+from latentbench.models.semantic import SemanticDiffusion
+from latentbench.streams import Streams
+from latentbench.types import Batch, Edit, Latent, Space
+from methods.directions.fit_images import refuse_too_few
+
+ENCODED = 32  # images that the encoder sees at once
+
+
+def vector_code(latent: Latent) -> tuple[Space, Float[Tensor, "b d"]]:
+    """Return the space and the tensor of a latent's vector code."""
+    ((space, code),) = [(k, v) for k, v in latent.parts.items() if v.dim() == 2]
+    return space, code
+
+
+def encoded(model: LatentModel, data: Dataset, chosen: Sequence[int]) -> Float[Tensor, "n d"]:
+    """Return the codes of images of the generators' split, as the model's encoder gives them."""
+    codes = []
+    with torch.no_grad():
+        for index, kept in even_batches(len(chosen), ENCODED):
+            images = data.batch("generator", [chosen[k] for k in index]).images
+            codes.append(vector_code(model.code_of(images))[1][:kept])
+    return torch.cat(codes)
+
+
+class VectorCodeEditor(Editor[Any]):
+    """Inverts, moves the vector code, keeps whatever else the latent holds, and decodes.
+
+    Attributes:
+        images: of the generators' split that a fit learns from; the cell's seed chooses them.
+        steps: sampling steps, where the model has any.
+
+    Class attributes:
+        measured: what `state` holds of the code itself, which no control changes.
+    """
+
+    measured: ClassVar[tuple[str, ...]] = ()
+
+    images: int = 0
+    steps: int | None = None
+
+    scope = "global"
+    families = (PushForward, SemanticDiffusion)
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {
+        "invert": frozenset({Space.NOISE}),
+        "edit": frozenset({Space.NOISE}),
+    }
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse more images than there are."""
+        refuse_too_few(self.images, data)
+
+    def randomise(self, streams: Streams) -> None:
+        """Put noise in the place of what was learned, and leave what was measured."""
+        own = {name: v for name, v in self.state().items() if name in self.measured}
+        super().randomise(streams)
+        self.load_state(self.state() | own)
+
+    def invert(self, batch: Batch) -> Latent:
+        """Return each image's code, with x_T where the model has one."""
+        return self.model.invert(batch, self.cache, steps=self.steps)
+
+    def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
+        """Return the images of codes."""
+        return self.model.sample(latent, guidance=1.0, steps=self.steps)
+
+    def edit(
+        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the images of moved codes."""
+        latent, s = self.invert(batch), len(strengths)
+        space, code = vector_code(latent)
+        parts = {k: v.repeat_interleave(s, 0) for k, v in latent.parts.items()}
+        g = edit.sign * strengths.to(code).repeat(len(batch))
+        parts[space] = self.moved(parts[space], edit, g)
+        return self.decode(Latent(parts, latent.start)).unflatten(0, (len(batch), s))
+
+    @abstractmethod
+    def moved(
+        self, code: Float[Tensor, "r d"], edit: Edit, strength: Float[Tensor, " r"]
+    ) -> Float[Tensor, "r d"]:
+        """Return the codes after the edit, each at its own strength, signed."""
+
+    def codes(self, data: Dataset) -> Float[Tensor, "n d"]:
+        """Return the codes of the fit's images."""
+        return encoded(self.model, data, self.chosen(data))
+
+    def chosen(self, data: Dataset) -> list[int]:
+        """Return the fit's images."""
+        return self.streams.choice("fit/images", data.size("generator"), self.images)
+
+    def number(self, edit: Edit, count: int) -> int:
+        """Return the number of the direction that an edit asks for.
+
+        Raises:
+            BadInput: it asks for none of them, or nothing was learned.
+        """
+        name = type(self).__name__
+        if count == 0:
+            raise BadInput(f"{name} has learned nothing yet; call fit, or load_state")
+        if edit.component is None or not 0 <= edit.component < count:
+            raise BadInput(
+                f"edit {edit.name!r} asks for no direction of {name}, which are asked for by "
+                f"number, 0 to {count - 1}; take benchmark=direction_discovery"
+            )
+        return edit.component
