@@ -15,7 +15,7 @@ from latentbench.benchmark import Bench, Work
 from latentbench.cells.beginning import begin, settle
 from latentbench.cells.checks import check, listed, why_skipped
 from latentbench.cells.costs import Cost
-from latentbench.cells.environment import peak_memory
+from latentbench.cells.environment import environment, peak_memory
 from latentbench.cells.failure import begun, failed
 from latentbench.cells.known import remember
 from latentbench.cells.loading import hot_part, load
@@ -59,6 +59,7 @@ def run_cell(
     check_surroundings(config)
     shelf, blank = Shelf.of(config), begun(config, names, overrides)
     try:
+        blank = replace(blank, environment=environment())
         cell = plan(config, shelf, blank)
         reason = why_skipped(cell)
         if reason is None:
@@ -103,7 +104,8 @@ def lost(
         reason: what is known of the death.
     """
     shelf = Shelf.of(config)
-    cell = plan(config, shelf, begun(config, names, overrides))
+    blank = replace(begun(config, names, overrides), environment=environment())
+    cell = plan(config, shelf, blank)
     old = shelf.read(cell.id)
     if old is not None:
         return old, False

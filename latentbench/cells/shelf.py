@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from latentbench import records, store
-from latentbench.cells.environment import environment
 from latentbench.cells.lock import NAME as LOCK
 from latentbench.cells.lock import Busy, held
 from latentbench.cells.places import Places
@@ -88,8 +87,7 @@ class Shelf:
         A record that finds no room on disk is reported as failed, not raised.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        runtime = dict(self.runtime)
-        record = replace(record, environment=environment(), created=now, runtime=runtime)
+        record = replace(record, created=now, runtime=dict(self.runtime))
         folder = self.folder(record.id)
         try:
             record = records.write(record, folder)

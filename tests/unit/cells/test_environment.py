@@ -1,9 +1,11 @@
 import importlib.metadata
 import subprocess
 
+import cells
 import pytest
 
 from latentbench.cells import environment
+from latentbench.records import Status
 
 
 @pytest.fixture
@@ -47,3 +49,18 @@ def test_an_engine_that_is_not_installed_is_left_out(monkeypatch):
     required = ["torch>=2", "no-such-engine>=1; extra == 'engine'"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: required)
     assert environment._packages().keys() == {"torch", "latentbench"}
+
+
+def test_one_that_cannot_be_read_costs_no_work(tmp_path, monkeypatch):
+    def unreadable():
+        raise OSError("no /proc")
+
+    environment.environment.cache_clear()
+    monkeypatch.setattr(environment, "_cpu", unreadable)
+    monkeypatch.setenv("ACME_LOG", str(tmp_path / "work"))
+    record, _ = cells.run(tmp_path)
+    assert (record.status, record.reason) == (Status.FAILED, "OSError: no /proc")
+    assert not (tmp_path / "work").exists()
+    monkeypatch.undo()
+    record, _ = cells.run(tmp_path)
+    assert record.status is Status.OK and record.environment["cpu"]
