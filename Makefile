@@ -57,7 +57,8 @@ calibration: setup ## simulate intervals and tests; writes the tables of docs/st
 	OMP_NUM_THREADS=1 $(RUN) -m calibration
 
 perf: setup ## measure speed, as ratios within one run; docs/performance.md explains the rows
-	for name in startup cell_overhead metric_speed; do $(RUN) -m perf.$$name || exit 1; done
+	for name in startup cell_overhead metric_speed editing_speed sweep_speed peak_memory; do \
+		$(RUN) -m perf.$$name || exit 1; done
 	$(RUN) -m perf.denoiser_speed $$($(RUN) -c "import torch; torch.cuda.is_available() or print('--small --batches 1 16')")
 
 agreement: setup ## compare figures with reference implementations; writes docs/agreement.md

@@ -14,7 +14,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,13 @@ SMALL = {
 }
 
 
-def save_sd15(folder: Path, small: bool) -> str:
-    """Write a pipeline of Stable Diffusion 1.5's shape; its autoencoder and text tower are tiny."""
+def save_sd15(folder: Path, sizes: Mapping[str, Any]) -> str:
+    """Write a pipeline of Stable Diffusion 1.5's shape; its autoencoder and text tower are tiny.
+
+    Args:
+        folder: where it is written.
+        sizes: settings of the denoiser that are not SD 1.5's.
+    """
     torch.manual_seed(0)
     tokenizer = toy.word_tokenizer(folder)
     end = tokenizer.eos_token_id
@@ -54,7 +59,7 @@ def save_sd15(folder: Path, small: bool) -> str:
     unet: dict[str, Any] = {
         "sample_size": 64,
         "cross_attention_dim": WIDTH,
-        **(SMALL if small else {}),
+        **sizes,
     }
     vae: dict[str, Any] = {
         "block_out_channels": (8,) * 4,
@@ -144,7 +149,7 @@ def main() -> int:
         f"{'denoiser':10} {'dtype':9} {'batch':>6} {'ms an image':>12} {'of peak':>8} {'loop':>8}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        sd15 = save_sd15(Path(folder), given.small)
+        sd15 = save_sd15(Path(folder), SMALL if given.small else {})
         for dtype in ("bfloat16", "float32"):
             peak = rate(device, getattr(torch, dtype))
             for name, path in (("faces_ldm", "faces_ldm"), ("sd15", sd15)):

@@ -40,6 +40,7 @@ MINUTES = (  # beginnings of commands that take minutes
     "latentbench zoo train", "latentbench zoo refine",
     "latentbench zoo verify", "python runner.py -m sweep", "latentbench zoo measure",
     "python -m pytest", "python tests/soak", "python -m perf.time_to_message",
+    "python -m perf.editing_speed", "python -m perf.sweep_speed", "python -m perf.peak_memory",
     "latentbench reproduce", # tests/unit/cells/test_rerun.py runs it on tiny cells
 )  # fmt: skip
 WRITES = (  # tests/unit/test_new.py and tests/unit/reports/test_readme.py run them in copies

@@ -19,7 +19,8 @@ CLAIMS, README = "latentbench.reports.claims", "latentbench.reports.readme"
 CLI, ZOO = "latentbench.cli", "latentbench.zoo.__main__"
 SPEED, OVERHEAD, TIME = "perf.metric_speed", "perf.cell_overhead", "perf.time_to_message"
 STARTUP, SITE = "perf.startup", "perf.site_opening"
-DENOISER = "perf.denoiser_speed"
+DENOISER, EDITING = "perf.denoiser_speed", "perf.editing_speed"
+SWEEPS, MEMORY = "perf.sweep_speed", "perf.peak_memory"
 AGREEMENT = "agreement.__main__"
 FOLDERS = (
     "latentbench",
@@ -115,6 +116,9 @@ WRONG = {
     STARTUP: {"--cells 0": "must be a whole number of 1 or more", "more": "unrecognized"},
     SITE: {"--cells 0": "must be a whole number of 1 or more", "more": "unrecognized"},
     DENOISER: {"--batches 0": "must be a whole number of 1 or more", "more": "unrecognized"},
+    EDITING: {"cycles": "no part 'cycles'; known: edit_friendly", "--images 0": "must be a whole"},
+    SWEEPS: {"workerz": "no part 'workerz'; known: processes", "--seeds 0": "must be a whole"},
+    MEMORY: {"--few 0": "must be a whole number of 1 or more", "more": "unrecognized"},
     OVERHEAD: {"modle=faces_ddpm": "unknown setting 'modle'; did you mean model",
                "model.steps=0": "model.steps must be a whole number from 1 to 1000; got 0"},
 }  # fmt: skip
