@@ -29,11 +29,11 @@ from latentbench.annotations import shown
 from latentbench.cells.constructors import TARGET, Parameters, of_source, problems
 from latentbench.cells.words import Command, Word, quoted, read_command, read_word
 from latentbench.config import Results, RunConfig, Runtime, faults
-from latentbench.errors import WrongCommand, unknown
+from latentbench.errors import BadInput, WrongCommand, unknown
 from latentbench.paths import remember_user_folder
 
 RUN = "LATENTBENCH_RUN"  # variable that names this command's folder of notes, for its workers too
-REFUSALS = (HydraException, OmegaConfBaseException, yaml.YAMLError, WrongCommand, OSError)
+REFUSALS = (HydraException, OmegaConfBaseException, yaml.YAMLError, BadInput, OSError)
 SECTIONS = {"runtime": Runtime, "results": Results}
 HYDRA, LISTED = "hydra", "metric"  # roots of other kinds: Hydra's own, a list of options
 ALONE = ("sweep",)  # groups without settings
@@ -94,7 +94,7 @@ def ended_by(error: BaseException) -> int:
 
 def explain(error: Exception) -> str:
     """Return what is wrong with a command: what `check` says, or in a line what Hydra says."""
-    if isinstance(error, WrongCommand):
+    if isinstance(error, BadInput):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, name = str(error.missing_cfg_file).rsplit("/", 1)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import cells
 import pytest
 
+from latentbench.cells.command_line import ended_by, progress
 from latentbench.cells.forecast import expected, tell_cells
+from latentbench.errors import BadInput
 from latentbench.records import Record, Status
 
 BASE = ["benchmark=acme", "dataset=acme", "tracker=none", "runtime.batch_size=4"]
@@ -35,6 +37,17 @@ def test_a_cell_that_would_fail_is_told_with_its_reason(tmp_path, capsys):
     code, text = told(capsys, tmp_path, "model=acme", "method=acme", "++method.gian=2")
     assert code == 1
     assert "unknown setting of method 'gian'" in text
+
+
+def test_an_address_that_no_driver_opens_is_refused_in_a_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "begun", False)
+    words = ["-m", *BASE, "model=acme", "method=acme", f"results.dir={tmp_path}"]
+    with pytest.raises(BadInput) as refused:
+        tell_cells([*words, "results.cache=nowhere://bucket"])
+    assert ended_by(refused.value) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("results.cache=nowhere://bucket cannot be used: ")
+    assert "\n" not in said
 
 
 def cell(model, n, steps, evaluations=0):
