@@ -1,7 +1,7 @@
 """Do new pictures show the subject of a few references, as the prompt asks, and nothing lost?"""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -21,6 +21,21 @@ Asked = Annotated[
     str, matches(r"[^ !+-]+[+-](?: [^ !+-]+[+-])*", "such as 'glasses+' or 'smile+ hat+'")
 ]
 Prompts = Annotated[Sequence[Asked], not_empty, distinct]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Who is to be shown.
+
+    Args:
+        ids: one name per subject.
+        factors: those of the first reference.
+        references: photos of each in [-1, 1].
+    """
+
+    ids: tuple[str, ...]
+    factors: Float[Tensor, "b f"]
+    references: Float[Tensor, "b r 3 h w"]
 
 
 class Personalisation(Benchmark):
@@ -98,33 +113,46 @@ class Personalisation(Benchmark):
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return the draws of each subject under the prompt, and as many true photos."""
         data, asked, places = bench.dataset, goals(work.group), work.indices
-        known = data.describe(self.split, places)
-        people = known.factors
-        assert people is not None
         lacking = {a: 1 - goal for name in self.prompts for a, goal in goals(name).items()}
-        seen = self._photos(data, people, places, 0, self.references, lacking)
+        subjects = self.subjects(places, bench, lacking)
         first = self.references + self.prompts.index(work.group) * (self.draws + 1)
-        wanted = self._photos(data, people, places, first, self.draws, asked)
-        images = data.render(seen.flatten(0, 1)).unflatten(0, (-1, self.references))
+        wanted = self._photos(data, subjects.factors, places, first, self.draws, asked)
         captions = self._captions(data, places, first + self.draws)
-        prompt, shown = (f"{SUBJECT} {_words(data, ends)}" for ends in (asked, lacking))
+        prompt, shown = (f"{SUBJECT} {words_of(data, ends)}" for ends in (asked, lacking))
         draws, pairs = [], []
-        for one, photos, caption in zip(known.ids, images, captions, strict=True):
-            names = tuple(f"{one}/reference {k}" for k in range(self.references))
-            references = Batch(names, photos, (shown,) * self.references)
+        for one, photos, caption in zip(subjects.ids, subjects.references, captions, strict=True):
+            names = tuple(f"{one}/reference {k}" for k in range(len(photos)))
+            references = Batch(names, photos, (shown,) * len(photos))
             pairs.append(self._before_and_after(bench, references, f"{one}/other", caption))
             ids = tuple(f"{one}/{k}" for k in range(self.draws))
             draws.append(bench.editor.personalise(references, ids, (prompt,) * self.draws))
         return Samples(
-            known.ids,
+            subjects.ids,
             torch.stack(draws).clamp(-1, 1).cpu(),
-            (work.group,) * len(known),
-            sources=images[:, 0],
+            (work.group,) * len(places),
+            sources=subjects.references[:, 0],
             truths=data.render(wanted.flatten(0, 1)).unflatten(0, (-1, self.draws)),
-            factors=seen[:, 0],
-            wanted=_with(data, seen[:, :1], asked).expand(-1, self.draws, -1),
+            factors=subjects.factors,
+            wanted=with_ends(data, subjects.factors[:, None], asked).expand(-1, self.draws, -1),
             before_after=torch.stack(pairs).clamp(-1, 1).cpu(),
         )
+
+    def subjects(
+        self, places: Sequence[int], bench: Bench, lacking: Mapping[str, float]
+    ) -> Subjects:
+        """Return the subjects and their references.
+
+        Args:
+            places: numbers of the subjects.
+            bench: what the protocol works with.
+            lacking: attributes with the ends that all references show.
+        """
+        data = bench.dataset
+        known = data.describe(self.split, places)
+        assert known.factors is not None
+        seen = self._photos(data, known.factors, places, 0, self.references, lacking)
+        images = data.render(seen.flatten(0, 1)).unflatten(0, (-1, self.references))
+        return Subjects(known.ids, seen[:, 0], images)
 
     def _photos(
         self,
@@ -133,7 +161,7 @@ class Personalisation(Benchmark):
         places: Sequence[int],
         first: int,
         count: int,
-        ends: dict[str, float],
+        ends: Mapping[str, float],
     ) -> Float[Tensor, "b c f"]:
         """Return factors of photos: the people's identity, others' attributes, these ends."""
         others = [self._other(k, first + j) for k in places for j in range(count)]
@@ -141,7 +169,7 @@ class Personalisation(Benchmark):
         assert free is not None
         is_free = torch.tensor([name in data.attributes for name in data.factor_names])
         photos = torch.where(is_free, free.unflatten(0, (-1, count)), people[:, None])
-        return _with(data, photos, ends)
+        return with_ends(data, photos, ends)
 
     def _captions(self, data: Dataset, places: Sequence[int], number: int) -> Sequence[str]:
         """Return whole captions of other faces."""
@@ -162,8 +190,8 @@ class Personalisation(Benchmark):
         return torch.cat([before, bench.editor.personalise(references, (name,), (caption,))])
 
 
-def _with(
-    data: Dataset, factors: Float[Tensor, "*n f"], ends: dict[str, float]
+def with_ends(
+    data: Dataset, factors: Float[Tensor, "*n f"], ends: Mapping[str, float]
 ) -> Float[Tensor, "*n f"]:
     """Return factors with these attributes at these ends."""
     found = factors.clone()
@@ -172,7 +200,7 @@ def _with(
     return found
 
 
-def _words(data: Dataset, ends: dict[str, float]) -> str:
+def words_of(data: Dataset, ends: Mapping[str, float]) -> str:
     """Return the captions' words for attributes at their ends, in the captions' order."""
     found = []
     for attribute in sorted(ends, key=data.factor_names.index):

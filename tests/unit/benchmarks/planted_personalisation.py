@@ -17,8 +17,11 @@ class Drawer(Blank):
     """A model that draws a face of the caption, what it leaves open being the noise's."""
 
     def sample(self, latent, **options):
+        return faces.render(obeyed(self.drawn(latent), latent.prompts), SIZE)
+
+    def drawn(self, latent):
         places = latent.parts["noise"].flatten(1)[:, 0].abs() * 1e6
-        return faces.render(obeyed(known("judge", places.long().tolist()), latent.prompts), SIZE)
+        return known("judge", places.long().tolist())
 
 
 class Portraits(Editor[LatentModel]):
@@ -36,8 +39,10 @@ class Portraits(Editor[LatentModel]):
 
     def subject(self, references, name, prompt):
         free = obeyed(self.attributes(name), (self.read(prompt),))
-        who = known("test", [self.person(name)])
-        return faces.render(torch.where(FREE, free, who), SIZE)[0].clamp(-1, 1)
+        return faces.render(torch.where(FREE, free, self.who(name)), SIZE)[0].clamp(-1, 1)
+
+    def who(self, name):
+        return known("test", [self.person(name)])
 
     def read(self, prompt):
         return prompt
@@ -95,6 +100,28 @@ class Obsessed(Portraits):
     def stranger(self, references, name, prompt):
         own, person, _ = name.split("/")
         return self.subject(references, f"{own}/{person}/0", prompt)
+
+
+class Remembered(Portraits):
+    """Knows whom the model has invented."""
+
+    def who(self, name):
+        noise = self.model.prior(self.streams, (f"test/{self.person(name)}/invented",))
+        return self.model.drawn(noise)
+
+
+class ManyPeople(Portraits):
+    """Draws somebody else each time."""
+
+    def who(self, name):
+        return self.attributes(name)
+
+
+class OneFace(Portraits):
+    """Draws one person for every invented one."""
+
+    def who(self, name):
+        return known("test", [77])
 
 
 def obeyed(factors, captions):
