@@ -1,7 +1,7 @@
 """From samples to scores and to the table, with metrics whose values can be read off."""
 
 import hashlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from latentbench.types import Samples, Score
 class Mean(SampleMetric):
     """Mean of each output, and of each source: a value of the whole row."""
 
-    figures: ClassVar = {
+    figures: ClassVar[Any] = {
         "mean": Figure("of an output", "units", 0.0, 1.0, True),
         "source": Figure("of a source", low=-1.0, high=0.4),
     }
@@ -37,14 +37,14 @@ class Mean(SampleMetric):
 
 class Main(Mean):
     at = "main"
-    figures: ClassVar = {"main": Mean.figures["mean"]}
+    figures: ClassVar[Any] = {"main": Mean.figures["mean"]}
 
     def values(self, samples):
         return {"main": samples.outputs.mean((2, 3, 4))}
 
 
 class Bright(Mean):
-    figures: ClassVar = {"bright": Figure("brighter than 0.5", kind=Kind.RATE)}
+    figures: ClassVar[Any] = {"bright": Figure("brighter than 0.5", kind=Kind.RATE)}
 
     def values(self, samples):
         return {"bright": (samples.outputs.mean((2, 3, 4)) > 0.5).double()}
@@ -68,7 +68,7 @@ class Fussy(Mean):
 class Whole(Metric):
     """A figure of the set, with an interval beyond what is possible."""
 
-    figures: ClassVar = {"whole": Figure("of all", low=0.0, high=1.0, higher_is_better=False)}
+    figures: ClassVar[Any] = {"whole": Figure("of all", low=0.0, high=1.0, higher_is_better=False)}
 
     def add(self, samples):
         pass
