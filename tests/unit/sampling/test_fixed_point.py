@@ -24,9 +24,11 @@ def test_each_row_keeps_its_best_iterate():
 
 
 def test_the_average_is_of_the_named_iterates():
-    """From 0: 0, 1, 1.5, 1.75."""
-    found = FixedPoint(3, average=(1, 3)).solve(linear([0.5]), torch.zeros(1, 1))
-    assert float(found) == pytest.approx(1.25)
+    """From 0: 0, 1, 1.5, 1.75, and 0, 1, 0, 1."""
+    found = FixedPoint(3, average=(1, 3)).solve(linear([0.5, -1.0]), torch.zeros(2, 1))
+    assert found.flatten().tolist() == pytest.approx([1.25, 0.5])
+    found = FixedPoint(3, average=(0, 4)).solve(linear([0.5, -1.0]), torch.zeros(2, 1))
+    assert found.flatten().tolist() == pytest.approx([4.25 / 4, 0.5])
 
 
 @pytest.mark.parametrize("average", [(0, 5), (3, 3), (-1, 2)])
@@ -44,6 +46,12 @@ def test_anderson_solves_a_linear_map_where_iteration_diverges():
 
     plain_, fast = (FixedPoint(5, memory=m).solve(step, torch.zeros(1, 2))[0] for m in (0, 3))
     assert float((fast - exact).abs().max()) < 1e-3 < float((plain_ - exact).abs().max())
+
+
+def test_two_iterates_solve_a_line_exactly():
+    """Anderson's combination of two is the secant's step."""
+    found = FixedPoint(3, memory=1).solve(linear([-3.0]), torch.zeros(1, 1))
+    assert float(found) == pytest.approx(0.25, abs=1e-5)
 
 
 def test_rows_do_not_mix():
