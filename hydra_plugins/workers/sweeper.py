@@ -23,6 +23,9 @@ from omegaconf import DictConfig
 class KeptRepository(CachingConfigRepository):
     """Parses each yaml once and gives out copies, for as long as the process lives.
 
+    So a yaml that is edited while a sweep runs does not change it. Pickled for workers, it takes
+    along what it has parsed.
+
     Args:
         delegate: reads the yamls.
     """

@@ -1,5 +1,6 @@
 """What the launchers decide: order, packs, shares, and what the batch script of Slurm says."""
 
+import copy
 import doctest
 import os
 from itertools import product
@@ -7,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import pytest
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hydra_plugins.workers import _jobs
@@ -222,3 +225,23 @@ def test_yamls_that_are_parsed_once_give_the_same_configs():
         loader.repository = KeptRepository(loader.repository)
         for _ in range(2):
             assert [compose("config", job, return_hydra_config=True) for job in jobs] == plain
+
+
+def test_a_yaml_that_is_edited_while_a_sweep_runs_does_not_change_it(tmp_path):
+    (tmp_path / "method").mkdir()
+    yaml = tmp_path / "method" / "a.yaml"
+    (tmp_path / "config.yaml").write_text("defaults: [{method: a}]")
+    yaml.write_text("steps: 1")
+
+    def steps(loader):
+        return loader.load_configuration("config", [], RunMode.RUN).method.steps
+
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        fresh: Any = GlobalHydra.instance().config_loader()
+        kept = copy.deepcopy(fresh)
+        kept.repository = KeptRepository(fresh.repository)
+        assert steps(kept) == 1
+        yaml.write_text("steps: 2")
+        sent_to_a_worker = cloudpickle.loads(cloudpickle.dumps(kept))
+        assert steps(kept) == steps(sent_to_a_worker) == 1
+        assert steps(fresh) == 2
