@@ -10,8 +10,9 @@ from torch import Tensor
 
 from latentbench.content import content_hash
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel
-from latentbench.sampling.loop import Intervention, generate, guided
+from latentbench.sampling.loop import Intervention, Term, generate, guided
 from latentbench.types import SUBJECT, Batch, Capability, Space
 
 
@@ -38,7 +39,7 @@ class LearnedSubject(Editor[DiffusionModel]):
     _last: tuple[str, dict[str, Tensor]] = ("", {})
 
     @abstractmethod
-    def start(self) -> dict[str, Tensor]:
+    def start(self, references: Batch) -> dict[str, Tensor]:
         """Return what learning starts from, by name; tensors that take gradients are learned."""
 
     @abstractmethod
@@ -66,6 +67,19 @@ class LearnedSubject(Editor[DiffusionModel]):
     ) -> tuple[Condition, Sequence[Intervention]]:
         """Return the prompts' condition with what was learned, and what else enters the loop."""
 
+    @property
+    def scale(self) -> float:
+        """Guidance, the method's or the model's."""
+        return self.model.guidance if self.guidance is None else self.guidance
+
+    def terms(
+        self, prompts: Sequence[str], learned: Mapping[str, Tensor]
+    ) -> tuple[Sequence[Term], Sequence[Intervention]]:
+        """Return what is predicted in every step, and what else enters the loop."""
+        condition, interventions = self.told(prompts, learned)
+        null = self.model.condition(None, len(prompts))
+        return guided(condition, null, self.scale), interventions
+
     def settings(self) -> tuple[Any, ...]:
         """Return what decides what is learned, besides model and references."""
         return (self.iterations, self.learning_rate, self.streams.seed)
@@ -75,9 +89,7 @@ class LearnedSubject(Editor[DiffusionModel]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id of the references' subject, from the noise of that id."""
         model = self.model
-        condition, interventions = self.told(prompts, self.learn(references))
-        scale = model.guidance if self.guidance is None else self.guidance
-        terms = guided(condition, model.condition(None, len(ids)), scale)
+        terms, interventions = self.terms(prompts, self.learn(references))
         x = model.prior(self.streams, ids).parts[Space.NOISE]
         grid = model.grid(self.steps)
         return model.decode(generate(model, x, terms, grid=grid, interventions=interventions))
@@ -99,7 +111,7 @@ class LearnedSubject(Editor[DiffusionModel]):
         return self._last[1]
 
     def _optimise(self, references: Batch, captions: Sequence[str], name: str) -> dict[str, Tensor]:
-        learned = self.start()
+        learned = self.start(references)
         adam = torch.optim.Adam(
             [v for v in learned.values() if v.requires_grad], lr=self.learning_rate
         )
@@ -125,3 +137,18 @@ def captions_of(references: Batch) -> tuple[str, ...]:
         caption if SUBJECT in caption else SUBJECT
         for caption in references.prompts or (SUBJECT,) * len(references)
     )
+
+
+def place_of_subject(model: DiffusionModel, prompt: str) -> int:
+    """Return which token of a prompt stands for the subject; -1 where none does.
+
+    Raises:
+        BadInput: more than one does.
+    """
+    before, *after = prompt.split(SUBJECT)
+    if len(after) > 1:
+        raise BadInput(f"prompt names the subject {len(after)} times, give one: {prompt!r}")
+    if not after:
+        return -1
+    tokens = model.prompt_tokens(before.strip())[0]
+    return tokens.count - 1  # the end's place is the subject's

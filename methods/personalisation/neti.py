@@ -12,14 +12,14 @@ from latentbench.bounds import Count, Guidance, NotNegative, Positive, Share, St
 from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.loop import Intervention, Step
-from latentbench.types import SUBJECT, Space
+from latentbench.types import SUBJECT, Batch, Space
 from methods.personalisation.layers import (
     LayerPrompts,
     cross_layers,
     denoising_loss,
     rows_by_prompt,
 )
-from methods.personalisation.learned_subject import LearnedSubject
+from methods.personalisation.learned_subject import LearnedSubject, place_of_subject
 
 TIMES = 1000  # to which the scale of the codes of time belongs
 LAYERS = 16  # to which the scale of the codes of layers belongs
@@ -104,8 +104,9 @@ class NeuralTextualInversion(LearnedSubject):
         own = (self.frequencies, self.anchors, self.width, self.nested, self.bypass)
         return (*super().settings(), *own)
 
-    def start(self) -> dict[str, Tensor]:
+    def start(self, references: Batch) -> dict[str, Tensor]:
         """Return W and the mapper's parameters, by the symbols above."""
+        del references
         layers, d = len(cross_layers(self.model)), self.model.vocabulary().shape[1]
         scale = torch.tensor([SIGMA_T, SIGMA_L * LAYERS / layers])
         codes = self._drawn("W", (self.frequencies, 2)) * scale
@@ -235,18 +236,3 @@ def mapped(
         h = F.leaky_relu(h)
     o = F.linear(units * h, learned["U"], learned["u"])
     return norm * F.normalize(o, dim=0)  # 3.
-
-
-def place_of_subject(model: DiffusionModel, prompt: str) -> int:
-    """Return which token of a prompt stands for the subject; -1 where none does.
-
-    Raises:
-        BadInput: more than one does.
-    """
-    before, *after = prompt.split(SUBJECT)
-    if len(after) > 1:
-        raise BadInput(f"prompt names the subject {len(after)} times, give one: {prompt!r}")
-    if not after:
-        return -1
-    tokens = model.prompt_tokens(before.strip())[0]
-    return tokens.count - 1  # the end's place is the subject's

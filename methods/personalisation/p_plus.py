@@ -9,7 +9,7 @@ from torch import Tensor
 from latentbench.bounds import Count, Guidance, Positive, Steps
 from latentbench.model import Condition
 from latentbench.sampling.loop import Intervention, Step
-from latentbench.types import SUBJECT, Space
+from latentbench.types import SUBJECT, Batch, Space
 from methods.personalisation.layers import (
     LayerPrompts,
     cross_layers,
@@ -58,8 +58,9 @@ class ExtendedTextualInversion(LearnedSubject):
         self.iterations, self.learning_rate = iterations, learning_rate
         self.steps, self.guidance = steps, guidance
 
-    def start(self) -> dict[str, Tensor]:
+    def start(self, references: Batch) -> dict[str, Tensor]:
         """Return V, [L, d], all rows alike."""
+        del references
         table, n = self.model.vocabulary(), len(cross_layers(self.model))
         v = self.streams.normal("p_plus/word", ("start",), table.shape[1:])[0]
         v = table.mean(0) + table.std() * v.to(table)

@@ -9,7 +9,7 @@ from torch import Tensor
 from latentbench.bounds import Count, Guidance, Positive, Steps
 from latentbench.model import Condition
 from latentbench.sampling.loop import Intervention, plain, predict
-from latentbench.types import SUBJECT
+from latentbench.types import SUBJECT, Batch
 from methods.personalisation.learned_subject import LearnedSubject
 
 
@@ -46,8 +46,9 @@ class TextualInversion(LearnedSubject):
         self.iterations, self.learning_rate = iterations, learning_rate
         self.steps, self.guidance = steps, guidance
 
-    def start(self) -> dict[str, Tensor]:
+    def start(self, references: Batch) -> dict[str, Tensor]:
         """Return the first v*."""
+        del references
         table = self.model.vocabulary()
         start = self.streams.normal("textual_inversion/word", ("start",), table.shape[1:])[0]
         return {"word": (table.mean(0) + table.std() * start.to(table)).requires_grad_()}

@@ -10,12 +10,12 @@ from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
 from latentbench.types import SUBJECT, Space
 from methods.personalisation.layers import cross_layers
+from methods.personalisation.learned_subject import place_of_subject
 from methods.personalisation.neti import (
     NeuralTextualInversion,
     SpaceTimePrompts,
     encoded,
     mapped,
-    place_of_subject,
 )
 
 REFERENCES = toy.ToyData().batch("test", [0, 1])
@@ -36,7 +36,7 @@ def drawn(editor, learned, prompt=f"{SUBJECT} hat"):
 
 
 def started(editor):
-    return {name: value.detach() for name, value in editor.start().items()}
+    return {name: value.detach() for name, value in editor.start(REFERENCES).items()}
 
 
 def test_the_code_of_an_anchor_is_nearest_to_itself():

@@ -35,7 +35,7 @@ def drawn(editor, words):
 
 def test_one_vector_in_all_layers_is_textual_inversion(latent):
     editor = attached(latent)
-    words = editor.start()["words"].detach()
+    words = editor.start(REFERENCES)["words"].detach()
     model, x = latent, latent.prior(Streams(0), ("a",)).parts[Space.NOISE]
     told = latent.condition_with_words((PROMPT,), {SUBJECT: words[0]})
     plain = generate(model, x, guided(told, model.condition(None, 1), 3.0))
@@ -44,7 +44,7 @@ def test_one_vector_in_all_layers_is_textual_inversion(latent):
 
 def test_every_layers_vector_is_read_and_learned(latent):
     editor = attached(latent)
-    start = editor.start()["words"].detach()
+    start = editor.start(REFERENCES)["words"].detach()
     assert len(start) == len(cross_layers(latent)) > 2
     first = drawn(editor, start)
     for k in range(len(start)):
