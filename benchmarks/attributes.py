@@ -59,7 +59,7 @@ def far_images(dataset: Dataset, split: str, name: str, n: int) -> tuple[int, ..
     if len(found) < n:
         setting = "calibration_n" if split == CHOICE else "n"
         raise BadInput(
-            f"attribute_editing asks for {n} images far from {name!r}, the split {split!r} has "
+            f"the benchmark asks for {n} images far from {name!r}, the split {split!r} has "
             f"{len(found)} among its {dataset.size(split)}; lower benchmark.{setting}"
         )
     return tuple(found[:n])

@@ -13,7 +13,7 @@ from latentbench.errors import BadInput
 from latentbench.sampling.blending import latent_mask
 from latentbench.sampling.loop import Intervention, Step, generate, guided, noise_to_level
 from latentbench.types import Batch, Capability, Edit, Space
-from methods.editing.steps_back import StepsBackEditor, steps_back
+from methods.editing.steps_back import StepsBackEditor
 
 WIDTHS = (7, 5, 3, 1)  # of the squares that masks are dilated with while they shrink
 
@@ -119,13 +119,13 @@ class BlendedLatentDiffusion(StepsBackEditor):
                 f"edit {edit.name!r} has no masks, and this method changes nothing outside of one; "
                 f"choose benchmark=local_editing benchmark.give_masks=true"
             )
-        z_init, n = self.model.encode(batch.images), self.model.grid(self.steps).n
-        back = [steps_back(strength, n) for strength in strengths.tolist()]
-        made = {}
-        for k in sorted(set(back)):
-            z = self._blended(z_init, batch, edit, edit.masks, n - k)
-            made[k] = self._decoded(z, batch.images.to(z), edit.masks[:, None].to(z))
-        return torch.stack([made[k] for k in back], 1)
+        z_init, masks = self.model.encode(batch.images), edit.masks
+
+        def from_level(start: int) -> Float[Tensor, "b 3 h w"]:
+            z = self._blended(z_init, batch, edit, masks, start)
+            return self._decoded(z, batch.images.to(z), masks[:, None].to(z))
+
+        return self.each(strengths, from_level)
 
     def _blended(
         self,

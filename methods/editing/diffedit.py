@@ -3,25 +3,24 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Count, Guidance, Positive, Steps, above, at_most
 from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
 from latentbench.errors import BadInput
-from latentbench.model import Condition, Convention, DiffusionModel
+from latentbench.model import Condition, Convention
 from latentbench.parameterization import whole_steps
 from latentbench.sampling.blending import KeepTrajectory, latent_mask
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Term, generate, guided, noise_to_level, predict
 from latentbench.types import Batch, Capability, Edit, Space
+from methods.editing.steps_back import StepsBackEditor
 
 THRESHOLD = 0.5  # of the clamped map, at which a cell is inside
 
 
-class DiffEdit(Editor[DiffusionModel]):
+class DiffEdit(StepsBackEditor):
     """Invert, decode under the target prompt from part of the way, keep what is outside a mask.
 
     Source: "DiffEdit: Diffusion-based semantic image editing with mask guidance", section 3.2. The
@@ -88,22 +87,15 @@ class DiffEdit(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse strengths, and a level of the mask's noises, of less than a step."""
-        if steps is not None:
-            for strength in strengths:
-                _steps_of("strength", strength, steps)
-            if self.mask == "own":
-                _steps_of("method.mask_level", self.mask_level, steps)
-
-    def effective_strength(self, strength: float) -> float:
-        """Return the share of the sampling steps that is made again."""
-        n = self.model.grid(self.steps).n
-        return whole_steps(strength, n) / n
+        super().check(data, steps, strengths)
+        if steps is not None and self.mask == "own":
+            _mask_steps(self.mask_level, steps)
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return one image per strength; strength 0 is decode(encode(image))."""
-        model, b, n = self.model, len(batch), self.model.grid(self.steps).n
+        model, b = self.model, len(batch)
         source = model.condition(batch.prompts if self.reference == "source" else None, b)
         target = model.condition(edit.target_prompts, b)
         levels = ddim_trajectory(
@@ -111,17 +103,15 @@ class DiffEdit(Editor[DiffusionModel]):
             steps=self.steps, condition=source, convention=self.convention,
         )  # fmt: skip
         kept = [KeepTrajectory(levels, self._mask(batch, edit, levels[:, -1], source, target))]
-        back = [
-            _steps_of("strength", strength, n) if strength else 0 for strength in strengths.tolist()
-        ]
-        made = {}
-        for k in sorted(set(back)):
+
+        def from_level(start: int) -> Float[Tensor, "b 3 h w"]:
             z0 = generate(
-                model, levels[:, n - k], guided(target, model.unconditional(b), self.guidance),
-                grid=model.grid(self.steps), start=n - k, interventions=kept,
+                model, levels[:, start], guided(target, model.unconditional(b), self.guidance),
+                grid=model.grid(self.steps), start=start, interventions=kept,
             )  # fmt: skip
-            made[k] = model.decode(z0)
-        return torch.stack([made[k] for k in back], 1)
+            return model.decode(z0)
+
+        return self.each(strengths, from_level)
 
     def _mask(
         self, batch: Batch, edit: Edit, x0: Tensor, source: Condition, target: Condition
@@ -140,7 +130,7 @@ class DiffEdit(Editor[DiffusionModel]):
     ) -> Float[Tensor, "b h w"]:
         """Return the mean absolute difference of the two predictions."""
         model, grid, m = self.model, self.model.grid(self.steps), self.draws
-        level = grid.n - _steps_of("method.mask_level", self.mask_level, grid.n)
+        level = grid.n - _mask_steps(self.mask_level, grid.n)
         noise = self.streams.normal("diffedit", batch.ids, (m, *x0.shape[1:]), x0.device)
         x = noise_to_level(grid, x0.repeat_interleave(m, 0), noise.flatten(0, 1), level)
         terms = (Term("target", target.repeat(m)), Term("reference", source.repeat(m), -1.0))
@@ -148,12 +138,12 @@ class DiffEdit(Editor[DiffusionModel]):
         return difference.abs().mean(1).unflatten(0, (-1, m)).mean(1)
 
 
-def _steps_of(name: str, share: float, n: int) -> int:
-    """Return how many of n steps a share is."""
+def _mask_steps(share: float, n: int) -> int:
+    """Return how many of n steps the level of the mask's noises is."""
     k = whole_steps(share, n)
     if k == 0:
         raise BadInput(
-            f"{name} {share:g} is 0 of {n} sampling steps, which begin at {1 / n:g}; raise it, or "
-            f"raise method.steps"
+            f"method.mask_level={share:g} is 0 of {n} sampling steps, which begin at {1 / n:g}; "
+            f"raise it, or raise method.steps"
         )
     return k

@@ -28,7 +28,7 @@ from latentbench.sampling.loop import Intervention, Step, denoise, generate, gui
 from latentbench.sampling.loop import plain as unguided
 from latentbench.types import Batch, Capability, Edit, Space
 from methods.editing.prompt_to_prompt import maps_of
-from methods.editing.steps_back import StepsBackEditor, steps_back
+from methods.editing.steps_back import StepsBackEditor
 
 GROWTH = 1.002**1000  # of the rate, from noise to image
 EARLY, LATE = 2 / 16, 13 / 16  # attention layers between these shares of all enter the loss
@@ -234,15 +234,14 @@ class Pilot(StepsBackEditor):
                 f"edit {edit.name!r} has no masks, and this method fills one; choose "
                 f"benchmark=local_editing benchmark.give_masks=true"
             )
-        z_init, n = self.model.encode(batch.images), self.model.grid(self.steps).n
-        back = [steps_back(strength, n) for strength in strengths.tolist()]
-        made = {}
-        for k in sorted(set(back)):
-            images = self.model.decode(self.filled(z_init, batch, edit, n - k))
-            inside = edit.masks[:, None].to(images) > 0
-            pasted = torch.where(inside, images, batch.images.to(images))
-            made[k] = pasted if self.background == "paste" else images
-        return torch.stack([made[k] for k in back], 1)
+        z_init, masks = self.model.encode(batch.images), edit.masks[:, None]
+
+        def from_level(start: int) -> Float[Tensor, "b 3 h w"]:
+            images = self.model.decode(self.filled(z_init, batch, edit, start))
+            pasted = torch.where(masks.to(images) > 0, images, batch.images.to(images))
+            return pasted if self.background == "paste" else images
+
+        return self.each(strengths, from_level)
 
     def filled(
         self, z_init: Float[Tensor, "b c h w"], batch: Batch, edit: Edit, start: int

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from latentbench.bounds import Count, Guidance, Share, Steps, above, at_most
 from latentbench.sampling.blending import KeepOutside, latent_mask
 from latentbench.sampling.loop import generate, guided, noise_to_level
 from latentbench.types import Batch, Capability, Edit, Space
-from methods.editing.steps_back import StepsBackEditor, steps_back
+from methods.editing.steps_back import StepsBackEditor
 
 
 class SDEdit(StepsBackEditor):
@@ -63,16 +62,16 @@ class SDEdit(StepsBackEditor):
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return one image per strength; strength 0 is decode(encode(image))."""
-        x0, n = self.model.encode(batch.images), self.model.grid(self.steps).n
-        back = [steps_back(strength, n) for strength in strengths.tolist()]
-        made = {k: self.model.decode(self._repeat(x0, batch, edit, n, k)) for k in {*back}}
-        return torch.stack([made[k] for k in back], 1)
+        x0 = self.model.encode(batch.images)
+        return self.each(
+            strengths, lambda start: self.model.decode(self._repeat(x0, batch, edit, start))
+        )
 
-    def _repeat(self, x0: Tensor, batch: Batch, edit: Edit, n: int, k: int) -> Tensor:
-        """Return the clean latents after all passes, each over the last k of n steps."""
-        z0 = x0
-        for number in range(self.repeats if k else 0):
-            z0 = self._pass(z0, x0, batch, edit, n - k, self._noise(batch, x0, n, number))
+    def _repeat(self, x0: Tensor, batch: Batch, edit: Edit, start: int) -> Tensor:
+        """Return the clean latents after all passes, each from level `start` on."""
+        z0, n = x0, self.model.grid(self.steps).n
+        for number in range(self.repeats if start < n else 0):
+            z0 = self._pass(z0, x0, batch, edit, start, self._noise(batch, x0, n, number))
         return z0
 
     def _pass(

@@ -1,6 +1,10 @@
 """Editors whose strength is the share of the sampling steps that they make again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
@@ -24,6 +28,25 @@ class StepsBackEditor(Editor[DiffusionModel]):
         """Return the share of the sampling steps that is made."""
         n = self.model.grid(self.steps).n
         return whole_steps(strength, n) / n
+
+    def each(
+        self,
+        strengths: Float[Tensor, " s"],
+        from_level: Callable[[int], Float[Tensor, "b 3 h w"]],
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return one image per strength; strengths of the same number of steps share theirs.
+
+        Args:
+            strengths: shares of the sampling steps.
+            from_level: returns the images that are made from a level of the grid on.
+
+        Raises:
+            BadInput: a strength of less than a step, and not 0.
+        """
+        n = self.model.grid(self.steps).n
+        back = [steps_back(strength, n) for strength in strengths.tolist()]
+        made = {k: from_level(n - k) for k in sorted({*back})}
+        return torch.stack([made[k] for k in back], 1)
 
 
 def steps_back(strength: float, n: int) -> int:

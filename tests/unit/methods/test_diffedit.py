@@ -89,11 +89,9 @@ def test_the_contrast_is_of_both_prompts_under_the_same_noises(gaussian, kind):
 
 def test_what_is_below_a_step_is_refused_before_work():
     editor, data = DiffEdit(), toy.ToyData()
-    with pytest.raises(
-        BadInput, match=r"strength 0.1 is 0 of 5 sampling steps, which begin at 0.2"
-    ):
+    with pytest.raises(BadInput, match=r"strength 0.1 is 0 of 5 sampling steps"):
         editor.check(data, 5, [0.1])
-    with pytest.raises(BadInput, match=r"method.mask_level 0.1 is 0 of 5"):
+    with pytest.raises(BadInput, match=r"method.mask_level=0.1 is 0 of 5"):
         DiffEdit(mask_level=0.1).check(data, 5, [0.8])
     DiffEdit(mask_level=0.1, mask="given").check(data, 5, [0.8])
 
