@@ -74,7 +74,8 @@ class Whole(Metric):
         pass
 
     def compute(self):
-        return {"whole": Score(0.9, 4, 0.7, 1.3, replicates=(0.8, 1.0)), "whole/x": Score(None, 0)}
+        found = Score(0.9, 4, -0.7, 1.3, replicates=(0.8, 1.0))
+        return {"whole": found, "whole/x": Score(None, 0)}
 
 
 def samples(ids, group, brightness, **fields):
@@ -173,7 +174,7 @@ def test_a_score_says_what_its_figure_is_and_its_interval_stays_in_range(edited,
     scorer = scored({"mean": Mean(), "whole": Whole()}, *edited)
     scorer.finish(tmp_path)
     assert scorer.scores["whole"] == ScoreEntry(
-        0.9, 4, 0.7, 1.0, "", "", False, (0.8, 1.0), False, "effect", Kind.SET, (0.0, 1.0), 0.01
+        0.9, 4, 0.0, 1.0, "", "", False, (0.8, 1.0), False, "effect", Kind.SET, (0.0, 1.0), 0.01
     )
     assert scorer.scores["whole/x"].value is None
     mean = scorer.scores["mean"]

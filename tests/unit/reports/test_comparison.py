@@ -15,6 +15,7 @@ from latentbench.reports.comparison import (
     compare_sets,
     holm,
     images_for,
+    kendall,
     mcnemar,
 )
 
@@ -177,6 +178,24 @@ def gap(difference, p):
     reach = 0.5 * abs(difference)
     low, high = difference - reach, difference + reach
     return Comparison(difference, abs(difference) / 3, 30, low, high, p, 1e-4, 31)
+
+
+def test_what_is_detectable_is_found_with_80_percent_power():
+    found = gap(1.0, 0.01)
+    for level in (0.05, 0.001):
+        size = found.detectable(level)
+        assert found.power(size, level) == found.power(-size, level) == pytest.approx(0.8)
+    assert found.power(found.detectable()) == pytest.approx(0.8)
+    exact = Comparison(1.0, 0.0, 30, None, None, 0.01, 1e-4, 31)
+    assert (exact.power(0.0), exact.power(1e-9)) == (0, 1)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_kendalls_tau_is_that_of_scipy(ties):
+    a, b = draw((2, 30)).round(0 if ties else 9)
+    assert kendall(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
+    assert kendall(a, a) == 1 and kendall(a, -a) == -1
+    assert kendall(a, np.ones(30)) is None and kendall(np.ones(30), a) is None
 
 
 def ranking(values, apart, higher_is_better=False):
