@@ -20,6 +20,7 @@ from latentbench.types import Batch, Capability, Direction, Edit, Latent, Space
 from methods.directions.extremes import extreme_rows
 from methods.directions.fit_images import refuse_too_few
 from methods.directions.matching import match_components
+from methods.directions.step_window import refuse_empty
 
 FIT_BATCH = 32
 
@@ -128,8 +129,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
                 f"{extremes} extremes cannot be balanced over {2 ** len(balance or ())} classes; "
                 f"give a multiple"
             )
-        if start >= stop:
-            raise BadInput(f"no step is between start {start:g} and stop {stop:g}")
+        refuse_empty(start, stop, None)
         self.variant, self.space, self.steps = variant, Space(space), steps
         self.images, self.extremes, self.balance = images, extremes, tuple(balance or ())
         self.components, self.joint, self.tap = components, joint, tap
@@ -154,12 +154,7 @@ class HSpaceDirections(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse a window without a step, more images than there are, and unknown attributes."""
-        start, stop = self.window
-        if steps is not None and not any(start <= i / steps < stop for i in range(steps)):
-            raise BadInput(
-                f"none of the {steps} sampling steps lies between method.start={start:g} and "
-                f"method.stop={stop:g}; widen the window or raise method.steps"
-            )
+        refuse_empty(*self.window, steps)
         refuse_too_few(self.images, data)
         for name in (*self.balance, *self._off(())):
             if name not in data.factor_names:

@@ -17,6 +17,7 @@ from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.loop import Intervention, Step, Term, noise_to_level, plain, predict
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.directions.fit_images import refuse_too_few
+from methods.directions.step_window import refuse_empty
 
 WORD = "<direction>"
 ENCODED = 16  # images that the encoder sees at once
@@ -111,8 +112,7 @@ class NoiseCLR(Editor[DiffusionModel]):
             raise BadInput(f"compared {compared} must be below directions {directions}")
         if batch > images:
             raise BadInput(f"a batch of {batch} is more than the {images} images")
-        if start >= stop:
-            raise BadInput(f"no step is between start {start:g} and stop {stop:g}")
+        refuse_empty(start, stop, None)
         self.count, self.compared, self.images, self.batch = directions, compared, images, batch
         self.iterations, self.learning_rate = iterations, learning_rate
         self.weight_decay, self.temperature = weight_decay, temperature
@@ -127,12 +127,7 @@ class NoiseCLR(Editor[DiffusionModel]):
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more images than there are, and a window without a step."""
         refuse_too_few(self.images, data)
-        start, stop = self.window
-        if steps is not None and not any(start <= i / steps < stop for i in range(steps)):
-            raise BadInput(
-                f"none of the {steps} sampling steps lies between method.start={start:g} and "
-                f"method.stop={stop:g}; widen the window"
-            )
+        refuse_empty(*self.window, steps)
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn all words at once; nothing if none will be asked for.
