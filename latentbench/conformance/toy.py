@@ -18,6 +18,7 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import unknown
 from latentbench.model import Condition, Evaluations
+from latentbench.models.classifier import Classifier
 from latentbench.models.denoiser import Denoiser
 from latentbench.models.diffusion_autoencoder import CodePrior, SemanticEncoder
 from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
@@ -370,6 +371,24 @@ class PatternScorer(Scorer):
     def read_text(self, captions: Sequence[str]) -> Tensor:
         """Return 1 for each factor that a caption names."""
         return torch.tensor([[float(w in c.split()) for w in FACTORS] for c in captions])
+
+
+class PatternClassifier(Classifier):
+    """Says how much of each planted pattern an image shows."""
+
+    labels = FACTORS
+
+    def __init__(self) -> None:
+        super().__init__("patterns", "cpu")
+
+    def fingerprint(self) -> str:
+        """Return its name: it has no weights."""
+        return "patterns"
+
+    def read(self, images: Tensor) -> Tensor:
+        """Return how much of each factor's pattern is in each image."""
+        planted = torch.stack([pattern(name, images.shape[-1]) for name in FACTORS])
+        return (images[:, None] * planted).sum((2, 3, 4))  # row by row
 
 
 # ---------------------------------------------------------------- a benchmark that only asks

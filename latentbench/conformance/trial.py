@@ -16,7 +16,11 @@ from latentbench.streams import Streams
 from latentbench.types import SUBJECT, Batch, Capability, Concept, Edit, Endpoint, Space
 
 NAMES = ("a", "b", "c")  # ids of what has no image yet
-TOYS = {"scorer": Capability.SCORER, "model": Capability.SECOND_MODEL}  # what parts give
+TOYS = {  # what parts give
+    "scorer": Capability.SCORER,
+    "classifier": Capability.CLASSIFIER,
+    "model": Capability.SECOND_MODEL,
+}
 WORDS = {"a": "a face with hat", "b": "smile", "c": "glasses"}
 
 
@@ -71,8 +75,12 @@ class Trial:
         return editor
 
     def parts(self) -> dict[str, Any]:
-        """Return what its settings name: a toy scorer, and the toy model as a second one."""
-        made = {"scorer": toy.PatternScorer, "model": lambda: self.model}
+        """Return what its settings name: toy networks, and the toy model as a second one."""
+        made = {
+            "scorer": toy.PatternScorer,
+            "classifier": toy.PatternClassifier,
+            "model": lambda: self.model,
+        }
         config = self.settings()
         return {k: made[group]() for k, group in self.cls.others.items() if config.get(k)}
 

@@ -13,12 +13,13 @@ from latentbench.bounds import Count, Name, Positive, Share, Steps, above, below
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
-from latentbench.errors import BadInput, unknown
+from latentbench.errors import BadInput
 from latentbench.model import Condition, Convention, DiffusionModel
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Term, generate, plain, predict
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Latent, Space
+from methods.directions.part_mask import part_mask
 from methods.directions.singular import singular_directions
 
 DIRECTIONS = "directions"
@@ -288,24 +289,8 @@ class SubspaceEdit(Editor[DiffusionModel]):
         return mean
 
     def _mask(self, batch: Batch) -> Float[Tensor, "b 1 h w"] | None:
-        """Return the part's mask.
-
-        Raises:
-            BadInput: no such part, or an image that does not show it.
-        """
-        if self.part is None:
-            return None
-        assert batch.masks is not None
-        if self.part not in batch.masks:
-            raise unknown("part", self.part, batch.masks)
-        mask = batch.masks[self.part].to(self.model.device)
-        for name, own in zip(batch.ids, mask, strict=True):
-            if not bool(own.any()):
-                raise BadInput(
-                    f"image {name} shows no {self.part!r}, in which subspace_edit would work; "
-                    f"give method.part a part that all images show, or another seed"
-                )
-        return mask[:, None].to(batch.images)
+        mask = part_mask(batch, self.part)
+        return None if mask is None else mask.to(self.model.device)
 
     def _condition(self, prompts: Sequence[str] | None, rows: int) -> Condition:
         return self.model.condition(prompts, rows)

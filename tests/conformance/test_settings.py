@@ -28,7 +28,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classifier", "tracker")
 NUMBERS = (math.nan, math.inf, -math.inf, 10**30, -(10**30))
 ZERO = {  # settings that mean something at zero
-    "alpha", "attention", "auxiliary_weight", "average_weight", "blend_start", "bypass",
+    "alpha", "at", "attention", "auxiliary_weight", "average_weight", "blend_start", "bypass",
     "correlation", "cosine", "cross_replace", "damping", "dilate", "drop", "embedded_guidance",
     "empty_share", "entangled", "epochs", "eta", "exclusion", "explore", "first",
     "forward_steps", "gamma", "guidance", "guidance_source", "guidance_target", "guided_share",

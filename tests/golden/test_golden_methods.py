@@ -26,6 +26,7 @@ SMALL = {
 }  # fmt: skip
 TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
 NUMBERED = {
+    "hspace_jacobian",
     "noiseclr",
     "potential_flows",
     "steerable_graph",
@@ -50,7 +51,11 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
         config = compose(overrides=[f"+method={name}"]).method
     editor = instantiate({**config, **{k: v for k, v in SMALL.items() if k in config}})
     data = toy.ToyData()
-    toys = {"scorer": toy.PatternScorer, "model": lambda: model}
+    toys = {
+        "scorer": toy.PatternScorer,
+        "classifier": toy.PatternClassifier,
+        "model": lambda: model,
+    }
     parts = {k: toys[group]() for k, group in editor.others.items() if config.get(k)}
     editor.attach(model, Streams(0), cache, parts)
     words = {"words": ("face", "face hat")} if name in TOLD else {}
