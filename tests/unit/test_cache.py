@@ -90,6 +90,7 @@ def test_an_owners_entries_are_no_ones_else_and_their_hits_count_for_both(tmp_pa
     for key in "ab":
         assert one.find("trial", key)["x"].shape == (3, 2)
     assert shared.saved.tolist() == one.saved.tolist() == [20, 0]
+    assert shared.saved.dtype == torch.int64  # a record counts in whole numbers
     assert one.cost().tolist() == [40, 0]
     assert shared.beside(tmp_path / "kept", "another").find("trial", "a") is None
 
