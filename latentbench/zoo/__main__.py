@@ -68,6 +68,16 @@ def _pair(name: str) -> Recipe:
     return Recipe(pairs.VERSION, pairs.PLANS[name].steps, make, measure)
 
 
+def _classifier(name: str) -> Recipe:
+    from latentbench.zoo.recipes import classifiers
+
+    def measure(folder: Path, device: Device, n: int) -> dict[str, object]:
+        return classifiers.measure(name, device, n)
+
+    make = functools.partial(classifiers.make, name)
+    return Recipe(classifiers.VERSION, classifiers.PLAN.steps, make, measure)
+
+
 def _generator(name: str) -> Recipe:
     """Return the recipe of a module of the model's name: VERSION, PLAN, make and measure."""
     from latentbench.zoo.judges import load_judge
@@ -94,6 +104,7 @@ RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
     "zoo3": _judge,
     "clip1": _pair,
     "clip2": _pair,
+    "attr1": _classifier,
     "faces_ddpm": _generator,
     "faces_ldm": _generator,
     "faces_ldm_f8": _further_ldm,

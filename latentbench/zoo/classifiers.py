@@ -1,5 +1,7 @@
 """The embedded classifier: the faces' factors, for methods, never a judge of what they make."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ class FactorNetwork(nn.Module):
         channels: width of each block.
     """
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.encoder = ImageEncoder(INPUT_SIZE, channels, len(FACTOR_NAMES))
 

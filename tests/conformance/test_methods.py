@@ -52,6 +52,7 @@ DEAR = {  # further trials of methods that learn or optimise for seconds in each
     ("asyrp", "edit on pixel"), ("asyrp", "invert on pixel"), ("asyrp", "invert on latent"),
     ("selfdiscovery", "invert on latent"), ("suppress_eot", "invert on latent"),
     ("null_text", "invert on latent"), ("noiseclr", "invert on latent"),
+    ("diffattack", "edit on latent"),
 }  # fmt: skip
 BY_METHOD = [  # variants of a class that is tried anyway take their time with the slow tests
     pytest.param(

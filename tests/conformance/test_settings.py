@@ -28,17 +28,17 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("method", "model", "dataset", "metric", "benchmark", "scorer", "classifier", "tracker")
 NUMBERS = (math.nan, math.inf, -math.inf, 10**30, -(10**30))
 ZERO = {  # settings that mean something at zero
-    "alpha", "at", "attention", "auxiliary_weight", "average_weight", "blend_start", "bypass",
-    "correlation", "cosine", "cross_replace", "damping", "dilate", "drop", "embedded_guidance",
-    "empty_share", "entangled", "epochs", "eta", "exclusion", "explore", "first",
-    "forward_steps", "gamma", "guidance", "guidance_source", "guidance_target", "guided_share",
-    "hold", "inversion_guidance", "iterations", "k", "keep", "kept_words", "l2", "least",
-    "local", "memory", "momentum", "moves", "nested", "noise_level", "null_rank", "offset",
-    "optimised", "other_seed", "per_dimension", "reweight", "seed", "self_replace", "share",
-    "skip", "source_guidance", "start", "t5_tokens", "t_align", "t_boost", "t_early", "t_edit",
-    "tau_attention", "tau_f", "threshold", "tolerance", "types", "until", "updates", "w_class",
-    "w_directions", "w_l1", "w_pde", "w_sparse", "warmup", "weight", "weight_decay",
-    "window_start",
+    "alpha", "at", "attack", "attention", "auxiliary_weight", "average_weight", "blend_start",
+    "bypass", "correlation", "cosine", "cross_replace", "damping", "dilate", "drop",
+    "embedded_guidance", "empty_share", "entangled", "epochs", "eta", "exclusion", "explore",
+    "first", "forward_steps", "gamma", "guidance", "guidance_source", "guidance_target",
+    "guided_share", "hold", "inversion_guidance", "iterations", "k", "keep", "kept_words", "l2",
+    "least", "local", "memory", "momentum", "moves", "nested", "noise_level", "null_rank",
+    "offset", "optimised", "other_seed", "per_dimension", "reweight", "seed", "self_replace",
+    "share", "skip", "source_guidance", "start", "structure", "t5_tokens", "t_align", "t_boost",
+    "t_early", "t_edit", "tau_attention", "tau_f", "threshold", "tolerance", "types", "until",
+    "updates", "w_class", "w_directions", "w_l1", "w_pde", "w_sparse", "warmup", "weight",
+    "weight_decay", "window_start",
 }  # fmt: skip
 NEGATIVE = {"other_seed", "reweight"}
 ABOVE_ZERO = {
