@@ -53,6 +53,8 @@ DEAR = {  # further trials of methods that learn or optimise for seconds in each
     ("selfdiscovery", "invert on latent"), ("suppress_eot", "invert on latent"),
     ("null_text", "invert on latent"), ("noiseclr", "invert on latent"),
     ("diffattack", "edit on latent"),
+    *((name, trial) for name in ("hspace_jacobian", "subspace_edit")
+      for trial in ("invert on pixel", "edit on latent", "invert on latent")),
 }  # fmt: skip
 BY_METHOD = [  # variants of a class that is tried anyway take their time with the slow tests
     pytest.param(

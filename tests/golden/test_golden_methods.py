@@ -22,7 +22,7 @@ FILE = Path(__file__).with_name("methods.json")
 NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
 SMALL = {
     "images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3, "rounds": 5,
-    "trials": 2, "batch": 4,
+    "trials": 2, "batch": 4, "rank": 2,
 }  # fmt: skip
 TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
 NUMBERED = {
