@@ -4,6 +4,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
+unexport PYTHONDONTWRITEBYTECODE # where it is set, every process compiles what it imports
 REFERENCE := results.dir=results/reference tracker=none runtime.threads=1
 SOURCES := latentbench hydra_plugins methods metrics benchmarks agreement calibration docs tests \
 	perf conftest.py runner.py
@@ -16,7 +17,7 @@ UNSHAPED := tests latentbench agreement calibration $(patsubst tests/%,--ignore=
 setup: .venv/installed ## install everything from the lock file into .venv
 
 .venv/installed: uv.lock pyproject.toml | $(UV)
-	$(UV) sync --frozen --compile-bytecode --python $(PYTHON)
+	$(UV) sync --frozen --python $(PYTHON)
 	touch $@
 
 launchers: setup ## install the engines of launch=ray and launch=slurm

@@ -52,7 +52,7 @@ DEAR = {  # further trials of methods that learn or optimise for seconds in each
     ("asyrp", "edit on pixel"), ("asyrp", "invert on pixel"), ("asyrp", "invert on latent"),
     ("selfdiscovery", "invert on latent"), ("suppress_eot", "invert on latent"),
     ("null_text", "invert on latent"), ("noiseclr", "invert on latent"),
-    ("diffattack", "edit on latent"),
+    ("diffattack", "edit on latent"), ("composed_mcmc", "compose on latent"),
     *((name, trial) for name in ("hspace_jacobian", "subspace_edit")
       for trial in ("invert on pixel", "edit on latent", "invert on latent")),
 }  # fmt: skip

@@ -120,6 +120,7 @@ def test_the_cell_of_a_broken_option_fails_and_says_why(wreck, tmp_path, choice)
     assert record.reason
 
 
+@pytest.mark.slow
 def test_the_list_names_what_is_broken(wreck, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     with contextlib.suppress(SystemExit):

@@ -58,6 +58,7 @@ def test_inside_the_mask_the_prompt_is_obeyed(gaussian):
     assert found[1] - found[0] == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_tuned_decoder_brings_the_background_back(latent):
     batch, edit, masks = asked(latent, 2)
     z_init = latent.encode(batch.images)

@@ -171,6 +171,7 @@ def selected(model, trials) -> SelectedCycleDiffusion:
     return editor
 
 
+@pytest.mark.slow
 def test_one_code_is_cyclediffusion_and_more_fit_no_worse(latent):
     batch = toy.ToyData().batch("test", range(3))
     edit = Edit("hat", target_prompts=("a face with hat glasses",) * 3)

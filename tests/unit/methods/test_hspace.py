@@ -178,6 +178,7 @@ def test_the_sign_of_an_edit_turns_the_direction(pixel, cache):
     assert torch.equal(down, editor.edit(batch, Edit("hat+", "hat", 1), torch.tensor([-1.0])))
 
 
+@pytest.mark.slow
 def test_asymmetric_edits_go_further_and_cost_twice(zoo, cache):
     """Asyrp's claim; a long chain makes it plain."""
     model = PixelDiffusion(path=str(zoo / "pixel"), steps=20)
@@ -289,6 +290,7 @@ def test_components_need_no_labels(pixel, cache):
     assert HSpaceDirections.required(["edit"], {"variant": "supervised"})[1] != frozenset()
 
 
+@pytest.mark.slow
 def test_joint_components_are_those_of_all_steps_together(pixel, cache):
     editor = fitted(pixel, cache, variant="pca", joint=True)
     h = codes(editor, toy.ToyData().batch("generator", chosen())).flatten(1).double()

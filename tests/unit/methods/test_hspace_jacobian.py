@@ -57,6 +57,7 @@ def test_the_change_is_as_long_as_the_singular_value_at_every_step(pixel):
     torch.testing.assert_close(back[:, 0], images[:, 2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_control_is_a_unit_vector_with_the_same_singular_values(pixel):
     editor = fitted(pixel)
     before, values = editor._directions(BATCH)

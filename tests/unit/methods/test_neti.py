@@ -95,6 +95,7 @@ def test_a_prompt_without_the_subject_is_drawn_as_the_model_draws_it(latent):
     assert torch.allclose(drawn(editor, started(editor), "a hat"), plain, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bypass_truncation_and_time_change_what_is_drawn(latent):
     learned = started(attached(latent))
     whole = drawn(attached(latent), learned)

@@ -79,6 +79,7 @@ def test_no_evaluation_is_wasted(latent):
     assert latent.evaluations.backward - back == 2 * 5 * 2
 
 
+@pytest.mark.slow
 def test_the_embeddings_of_a_guidance_and_a_prompt_are_their_own(latent, tmp_path):
     """The published pipeline finds another prompt's embeddings in its cache."""
     batch = toy.ToyData().batch("test", range(2))

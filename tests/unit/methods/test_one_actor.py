@@ -48,6 +48,7 @@ def test_the_offset_is_added_at_the_subjects_place_alone(latent):
     assert float(change.sum()) == pytest.approx(float(change[0, place]))
 
 
+@pytest.mark.slow
 def test_without_offset_without_guided_steps_or_without_the_subject_the_model_draws(latent):
     for settings in ({"offset": 0.0}, {"until": 0.0}):
         assert torch.allclose(drawn(attached(latent, **settings)), plainly(latent), atol=1e-5)

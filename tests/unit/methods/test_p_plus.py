@@ -42,6 +42,7 @@ def test_one_vector_in_all_layers_is_textual_inversion(latent):
     assert torch.allclose(drawn(editor, words), plain, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_layers_vector_is_read_and_learned(latent):
     editor = attached(latent)
     start = editor.start(REFERENCES)["words"].detach()

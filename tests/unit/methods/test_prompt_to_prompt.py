@@ -121,6 +121,7 @@ def test_shares_count_steps_and_large_maps_are_left_alone(latent):
     assert float((small_maps - all_maps).abs().amax()) > 1e-4
 
 
+@pytest.mark.slow
 def test_reweighting_moves_the_image_further_the_larger_the_factor(latent):
     images = [edited(latent, reweight=c, cross_replace=1.0) for c in (1.0, 2.0, 4.0)]
     plain = images[0]

@@ -79,6 +79,7 @@ def test_vectors_span_the_subspace_of_a_mixture_of_low_rank_gaussians():
     assert float(S[0, d] / S[0, d - 1]) < 0.01  # rank d
 
 
+@pytest.mark.slow
 def test_an_edit_moves_x_once(pixel):
     editor = fitted(pixel, t_boost=0.0)
     strengths = torch.tensor([0.0, 0.1, -0.1])
@@ -109,6 +110,7 @@ def test_the_projection_takes_out_what_moves_the_rest_of_the_image(pixel):
     assert float((n * v[:, None]).flatten(2).sum(2).abs().max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_every_images_own_vector_is_its_own(pixel):
     editor = fitted(pixel, variant="own")
     x = editor.invert(BATCH).parts[Space.NOISE]
