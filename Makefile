@@ -35,7 +35,7 @@ demo: setup ## several methods x two models x three benchmarks, then the leaderb
 
 reference: setup ## the sweeps behind results/reference, two at a time: an hour or two on two cores
 	$(RUN) runner.py -m sweep=reference $(REFERENCE) & edits=$$!; \
-	for name in reference_paths reference_unguided reference_prompts; do \
+	for name in reference_paths reference_unguided reference_prompts reference_seeds; do \
 		$(RUN) runner.py -m sweep=$$name $(REFERENCE) || exit 1; done; wait $$edits
 	$(RUN) -m latentbench.cli leaderboard --results results/reference
 	$(RUN) -m latentbench.reports.claims results/reference
