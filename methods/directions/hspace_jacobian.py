@@ -19,7 +19,7 @@ from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import Intervention, Recorder, Step, denoise, generate, plain
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Latent, Space
-from methods.directions.part_mask import part_mask
+from methods.directions.part_mask import masks_for, part_mask
 from methods.directions.singular import singular_directions
 
 VECTORS, VALUES = "vectors", "values"
@@ -111,8 +111,7 @@ class HSpaceJacobian(Editor[DiffusionModel]):
     ) -> tuple[frozenset[Space], frozenset[Capability]]:
         """Return what it asks for, and a part's mask where there is a part."""
         spaces, needs = super().required(verbs, config)
-        masked = "edit" in verbs and config.get("part") is not None
-        return spaces, needs | {Capability.PART_MASKS} if masked else needs
+        return spaces, needs | masks_for(verbs, config)
 
     @classmethod
     def directions(cls, config: Mapping[str, Any]) -> int:

@@ -1,10 +1,19 @@
 """Where a part of the image is, for methods that work inside it."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.errors import BadInput, unknown
-from latentbench.types import Batch
+from latentbench.types import Batch, Capability
+
+
+def masks_for(verbs: Iterable[str], config: Mapping[str, Any]) -> frozenset[Capability]:
+    """Return what a method needs for its option `part`: the parts' masks, where an edit has one."""
+    masked = "edit" in verbs and config.get("part") is not None
+    return frozenset({Capability.PART_MASKS}) if masked else frozenset()
 
 
 def part_mask(batch: Batch, part: str | None) -> Float[Tensor, "b 1 h w"] | None:

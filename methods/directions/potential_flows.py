@@ -82,7 +82,7 @@ class PotentialFlows(VectorCodeEditor):
         self.pde: Literal["wave", "published", "hj"] = pde
         self.batch, self.iterations, self.learning_rate = batch, iterations, learning_rate
         self.w_class, self.w_pde, self.max_strength = w_class, w_pde, max_strength
-        self.learned_: dict[str, Tensor] = {}
+        self.learned_ = {}  # the potentials' weights, and mean and unit of the code
 
     @classmethod
     def directions(cls, config: Mapping[str, Any]) -> int:
@@ -105,14 +105,6 @@ class PotentialFlows(VectorCodeEditor):
             self._loss(u, reader, mean, unit, step).backward()
             adam.step()
         self.learned_ = {k: v.detach() for k, v in u.items()} | {"mean": mean, "unit": unit}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the potentials' weights, and mean and unit of the code."""
-        return self.learned_
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take them back."""
-        self.learned_ = {name: v.to(self.model.device) for name, v in state.items()}
 
     def moved(
         self, code: Float[Tensor, "r d"], edit: Edit, strength: Float[Tensor, " r"]

@@ -90,7 +90,7 @@ class SteerableGraph(VectorCodeEditor):
         self.amount, self.grid = amount, grid
         self.w_directions, self.w_sparse = w_directions, w_sparse
         self.images, self.steps, self.max_strength = images, steps, max_strength
-        self.learned_: dict[str, Tensor] = {}
+        self.learned_ = {}  # the directions, the code's unit and the weights of q
 
     @classmethod
     def directions(cls, config: Mapping[str, Any]) -> int:
@@ -115,14 +115,6 @@ class SteerableGraph(VectorCodeEditor):
         self.learned_ = {"directions": found, UNIT: unit[None]}
         if self.variant == "nonlinear":
             self.learned_ |= {f"q/{k}": v.detach() for k, v in parts["q"].state_dict().items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the directions, the code's unit and the weights of q."""
-        return self.learned_
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take them back."""
-        self.learned_ = {name: v.to(self.model.device) for name, v in state.items()}
 
     def moved(
         self, code: Float[Tensor, "r d"], edit: Edit, strength: Float[Tensor, " r"]

@@ -19,7 +19,7 @@ from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Term, generate, plain, predict
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Latent, Space
-from methods.directions.part_mask import part_mask
+from methods.directions.part_mask import masks_for, part_mask
 from methods.directions.singular import singular_directions
 
 DIRECTIONS = "directions"
@@ -108,9 +108,7 @@ class SubspaceEdit(Editor[DiffusionModel]):
             needs |= {Capability.PROMPTS}
             if "edit" in verbs:
                 needs |= {Capability.TARGET_PROMPTS}
-        if "edit" in verbs and config.get("part") is not None:
-            needs |= {Capability.PART_MASKS}
-        return spaces, needs
+        return spaces, needs | masks_for(verbs, config)
 
     @classmethod
     def directions(cls, config: Mapping[str, Any]) -> int:

@@ -44,6 +44,7 @@ class VectorCodeEditor(Editor[Any]):
     Attributes:
         images: of the generators' split that a fit learns from; the cell's seed chooses them.
         steps: sampling steps, where the model has any.
+        learned_: what a fit has learned, by name.
 
     Class attributes:
         measured: what `state` holds of the code itself, which no control changes.
@@ -53,6 +54,7 @@ class VectorCodeEditor(Editor[Any]):
 
     images: int = 0
     steps: int | None = None
+    learned_: dict[str, Tensor]
 
     scope = "global"
     families = (PushForward, SemanticDiffusion)
@@ -64,6 +66,14 @@ class VectorCodeEditor(Editor[Any]):
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more images than there are."""
         refuse_too_few(self.images, data)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what was learned."""
+        return self.learned_
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        self.learned_ = {name: v.to(self.model.device) for name, v in state.items()}
 
     def randomise(self, streams: Streams) -> None:
         """Put noise in the place of what was learned, and leave what was measured."""

@@ -1,5 +1,6 @@
 """What methods share that tell every layer of cross-attention something else."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from latentbench.streams import Streams
 BRANCH = "condition"  # the branch that reads the subject's word
 
 
-class LayerPrompts(Intervention):
+class LayerPrompts(Intervention, ABC):
     """Lets each cross-attention layer read keys and values of its own in the branch of the prompt.
 
     Args:
@@ -25,6 +26,7 @@ class LayerPrompts(Intervention):
     def __init__(self, layers: Sequence[str]) -> None:
         self.places = {layer: k for k, layer in enumerate(layers)}
 
+    @abstractmethod
     def read(self, step: Step, place: int) -> tuple[Float[Tensor, "b m d"], Float[Tensor, "b m d"]]:
         """Return what the keys and what the values of a layer are made from.
 
@@ -32,7 +34,6 @@ class LayerPrompts(Intervention):
             step: where the loop is.
             place: number of the layer, in the order in which they run.
         """
-        raise NotImplementedError
 
     def attention(self, step: Step, call: AttentionCall) -> AttentionCall | None:
         """Return the layer's call with the prompt's branch replaced."""

@@ -84,6 +84,12 @@ class LearnedSubject(Editor[DiffusionModel]):
         """Return what decides what is learned, besides model and references."""
         return (self.iterations, self.learning_rate, self.streams.seed)
 
+    def first_word(self, stream: str) -> Float[Tensor, " d"]:
+        """Return a normal draw at the scale of the model's own embeddings."""
+        table = self.model.vocabulary()
+        drawn = self.streams.normal(stream, ("start",), table.shape[1:])[0]
+        return table.mean(0) + table.std() * drawn.to(table)
+
     def personalise(
         self, references: Batch, ids: Sequence[str], prompts: Sequence[str]
     ) -> Float[Tensor, "b 3 h w"]:

@@ -61,10 +61,8 @@ class ExtendedTextualInversion(LearnedSubject):
     def start(self, references: Batch) -> dict[str, Tensor]:
         """Return V, [L, d], all rows alike."""
         del references
-        table, n = self.model.vocabulary(), len(cross_layers(self.model))
-        v = self.streams.normal("p_plus/word", ("start",), table.shape[1:])[0]
-        v = table.mean(0) + table.std() * v.to(table)
-        return {"words": v.repeat(n, 1).requires_grad_()}
+        v = self.first_word("p_plus/word")
+        return {"words": v.repeat(len(cross_layers(self.model)), 1).requires_grad_()}
 
     def told(
         self, prompts: Sequence[str], learned: Mapping[str, Tensor]

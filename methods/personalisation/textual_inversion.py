@@ -49,9 +49,7 @@ class TextualInversion(LearnedSubject):
     def start(self, references: Batch) -> dict[str, Tensor]:
         """Return the first v*."""
         del references
-        table = self.model.vocabulary()
-        start = self.streams.normal("textual_inversion/word", ("start",), table.shape[1:])[0]
-        return {"word": (table.mean(0) + table.std() * start.to(table)).requires_grad_()}
+        return {"word": self.first_word("textual_inversion/word").requires_grad_()}
 
     def told(
         self, prompts: Sequence[str], learned: Mapping[str, Tensor]
