@@ -12,8 +12,10 @@ from latentbench.editor import Editor
 from latentbench.model import LatentModel
 from latentbench.option import Option
 from latentbench.types import Capability
+from latentbench.weights import names
 
 OWN = ("latentbench", "methods", "benchmarks")  # packages whose choices are always suggested
+SHOWN = 5  # choices of a group that are named; of more, the others are counted
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def reason_to_skip(parts: Parts) -> str | None:
 def suggestions(parts: Parts) -> str:
     """Return which single change of a choice would make the parts fit, in words.
 
-    Choices of plug-ins that the cell has nothing from are left out: their code is not run for it.
+    Embedded models, which need no download, come first. Choices of plug-ins that the cell has
+    nothing from are left out: their code is not run for it.
     """
     swaps: dict[str, Callable[[Option], Parts]] = {
         "method": lambda o: replace(parts, editor=o.cls, settings=o.config),
@@ -144,11 +147,17 @@ def suggestions(parts: Parts) -> str:
         "dataset": lambda o: replace(parts, dataset=o.cls),
         "benchmark": lambda o: replace(parts, benchmark=o.build(), benchmark_settings=o.config),
     }
-    found, near = [], {*OWN, *parts.packages()}
+    found, near, embedded = [], {*OWN, *parts.packages()}, names()
     for group, swap in swaps.items():
-        fits = [o.name for o in sound(group, near).values() if swap(o).fits()]
-        found += [f"{group}={' or '.join(fits)}"] if fits else []
+        fits = [o for o in sound(group, near).values() if swap(o).fits()]
+        fits.sort(key=lambda o: o.config.get("path") not in embedded)
+        found += [f"{group}={_choices([o.name for o in fits])}"] if fits else []
     return f"What fits: {'; '.join(found)}" if found else "No other choice of one part fits"
+
+
+def _choices(fits: list[str]) -> str:
+    more = [f"{len(fits) - SHOWN} more"] if len(fits) > SHOWN else []
+    return " or ".join([*fits[:SHOWN], *more])
 
 
 def _words(values: frozenset[str]) -> str:

@@ -252,7 +252,7 @@ def in_figures(entry: ScoreEntry | None) -> str:
         return "-"
     if entry.low is None or entry.high is None:
         return f"{entry.value:.4g}"
-    return f"{entry.value:.4g} [{entry.low:.3g}, {entry.high:.3g}]"
+    return f"{entry.value:.4g} [{entry.low:.4g}, {entry.high:.4g}]"
 
 
 def evaluations(row: Row) -> str:
