@@ -1,6 +1,7 @@
 """The `latentbench` command: what there is, and what was found. Cells are started by runner.py."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentbench.command import JSON, Answer, count, folder_to_write, path, results_place, told
+from latentbench.errors import LatentbenchError
 from latentbench.paths import on_this_machine
 
 if TYPE_CHECKING:
@@ -129,13 +131,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> Answer:
-    from latentbench.reports import leaderboard
-    from latentbench.reports.boards import boards
+    from latentbench.reports import kept
 
     out = arguments.results if arguments.out is None else folder_to_write(arguments.out, "--out")
-    made = boards(_found(arguments.results))
-    pages = leaderboard.write(made, out)
-    rows = list(leaderboard.rows(made))
+    made = kept.parts(arguments.results)
+    if len(made) == 1:
+        raise _no_record(arguments.results)
+    pages = kept.write(made, out)
+    rows = [row for part in made for row in json.loads(part.rows)] if arguments.json else []
     return _lines({"pages": [str(page) for page in pages], "rows": rows}, pages)
 
 
@@ -250,14 +253,15 @@ def _lines(document: Any, lines: Iterable[object], code: int = 0) -> Answer:
 def _found(results: Path) -> "list[Found]":
     """Return all records below a folder, at least one."""
     from latentbench import records
-    from latentbench.errors import LatentbenchError
 
     found = records.list_records(results)
     if not found:
-        raise LatentbenchError(
-            f"no record below {results / 'cells'}; run some cells first: make demo"
-        )
+        raise _no_record(results)
     return found
+
+
+def _no_record(results: Path) -> LatentbenchError:
+    return LatentbenchError(f"no record below {results / 'cells'}; run some cells first: make demo")
 
 
 def _track(arguments: argparse.Namespace) -> Answer:

@@ -3,7 +3,8 @@
 Which methods go with which models, or which id a cell has, is read on classes, and importing these
 takes as long as importing torch. An answer is kept under a hash of all files that it can depend on:
 the sources, yamls and model cards of this checkout and of plug-ins, and the installed packages. A
-change of any of them makes a new index; an entry that is damaged is made anew.
+change of any of them makes a new index; an entry that is damaged is made anew. Checkouts that share
+a cache have an index each; one that was not used for a day is removed when a new one is made.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,22 @@ READ = (".py", ".yaml", "card.json")  # endings of the files that decide what a 
 STARTED = time.time()
 
 
+class Sources:
+    """The files that decide what some code does, with the installed packages.
+
+    Args:
+        places: folders of sources, yamls and model cards.
+    """
+
+    def __init__(self, places: Iterable[Path]) -> None:
+        self._files = sorted(file for place in places for file in _files(place))
+        self.digest = _digest(self._files)
+
+    def as_imported(self) -> bool:
+        """Return whether all are older than this process, which has imported some."""
+        return all(_changed(file) < STARTED for file in self._files)
+
+
 class Index:
     """Answers by question, both JSON values, on disk.
 
@@ -40,15 +57,17 @@ class Index:
     def __init__(self, folder: Path | None) -> None:
         where = {name: (CHECKOUT / name,) for name in OWN} | dict(packages())
         places = [*(place for each in where.values() for place in each), CHECKOUT / "conf"]
-        self._files = sorted(file for place in places for file in _files(place))
         self.packages = frozenset(where)
-        self.digest = _digest(self._files)
+        self._sources = Sources(places)
+        self.digest = self._sources.digest
         self._folder = folder
 
     def find(self, question: Any) -> Any:
         """Return the answer to a question, or None where it is not known."""
         path, key = self._place(question)
         body = None if path is None else store.read_sealed(path, key)
+        if path is not None and body is not None:
+            _note_use(path.parent)
         return None if body is None else json.loads(body)
 
     def keep(self, question: Any, answer: Any) -> None:
@@ -59,18 +78,14 @@ class Index:
             answer: any JSON value but null.
         """
         path, key = self._place(question)
-        if path is None or self._folder is None or not self._as_imported():
+        if path is None or self._folder is None or not self._sources.as_imported():
             return
         try:
             if not path.parent.is_dir():
-                _remove_all(path.parent.parent)  # those of sources that are no more
+                _remove_unused(path.parent.parent)
             store.write_sealed(path, key, json.dumps(answer).encode())
         except OSError as error:
             store.report_once(self._folder, error, store.NOT_KEPT)
-
-    def _as_imported(self) -> bool:
-        """Return whether all sources are older than this process, which has imported some."""
-        return all(_changed(file) < STARTED for file in self._files)
 
     def _place(self, question: Any) -> tuple[Path | None, str]:
         key = content_hash(self.digest, question)
@@ -112,6 +127,21 @@ def _changed(file: Path) -> float:
     return float("inf")
 
 
-def _remove_all(folder: Path) -> None:
+@cache
+def _note_use(folder: Path) -> None:
+    """Say once per process that the index of these sources is in use."""
+    with suppress(OSError):  # of a cache that others own
+        os.utime(folder)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the indices that no command has used for a day, such as those of older sources."""
     for old in folder.glob("*"):
-        shutil.rmtree(old, ignore_errors=True)
+        if _used(old) < time.time() - store.DAY:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _used(folder: Path) -> float:
+    with suppress(OSError):
+        return folder.stat().st_mtime
+    return float("inf")  # another process has removed it

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum
 from functools import cache
@@ -294,11 +294,20 @@ def list_records(results: Path) -> list[tuple[Path, Record]]:
         record = read(path.parent)
         if record is not None:
             found.append((path.parent, record))
-    unsealed = sum(not record.sealed for _, record in found)
-    if unsealed:
+    warn_of_unsealed([record.sealed for _, record in found], results)
+    return sorted(found, key=lambda pair: rank(pair[1]))
+
+
+def warn_of_unsealed(sealed: Sequence[bool], results: Path) -> None:
+    """Warn of records that were written before there were seals.
+
+    Args:
+        sealed: of each record, whether it has a seal.
+        results: where they are.
+    """
+    if not all(sealed):
         log.warning("%d of %d records have no seal; damage to them is not noticed (%s)",
-                    unsealed, len(found), results)  # fmt: skip
-    return sorted(found, key=lambda pair: _rank(pair[1]))
+                    len(sealed) - sum(sealed), len(sealed), results)  # fmt: skip
 
 
 def read_samples(folder: Path) -> pd.DataFrame | None:
@@ -315,7 +324,8 @@ def read_samples(folder: Path) -> pd.DataFrame | None:
     return samples
 
 
-def _rank(record: Record) -> tuple[Any, ...]:
+def rank(record: Record) -> tuple[Any, ...]:
+    """Return what records are sorted by wherever they are listed."""
     groups = ("benchmark", "model", "dataset", "method")
     return (*(record.names.get(g, "") for g in groups), record.overrides, record.seed, record.id)
 

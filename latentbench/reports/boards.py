@@ -14,7 +14,7 @@ import pandas as pd
 from latentbench.content import content_hash
 from latentbench.intervals import FEWEST, Array, Units, jackknife_units, row_units
 from latentbench.means import Mean, crossed_mean, jackknife_mean
-from latentbench.records import Record, ScoreEntry, Status, read_samples
+from latentbench.records import SAMPLES, Record, ScoreEntry, Status, read_samples
 from latentbench.reports.comparison import (
     Comparison,
     Numbers,
@@ -70,6 +70,12 @@ class Row:
     def first(self) -> Record:
         """The record of the first seed, for what all share."""
         return self.records[0]
+
+    @property
+    def samples_are_read(self) -> bool:
+        """Whether all tables of samples that are there could be read."""
+        pairs = zip(self.folders, self.samples, strict=True)
+        return all(table is not None or not (f / SAMPLES).is_file() for f, table in pairs)
 
     @cached_property
     def scores(self) -> dict[str, ScoreEntry]:

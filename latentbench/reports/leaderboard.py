@@ -3,9 +3,10 @@
 import csv
 import html
 import io
+import json
 import re
 import string
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from latentbench import store
 from latentbench.records import Record, ScoreEntry, Status
+from latentbench.reports import kept
 from latentbench.reports.boards import Board, Row, twin_of
 from latentbench.reports.comparison import POWER, images_for
+from latentbench.reports.kept import Part
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 MARKS = {"best": "", "tied": " ≈", "worse": " *", "": ""}
@@ -44,13 +46,21 @@ LEGEND = (
 NUMBERS = re.compile(r"[-+0-9.einfa ]+")  # figures of seeds, which may begin with a sign
 
 
-def write(made: Sequence[Board], folder: Path) -> list[Path]:
+def write(made: Iterable[Board], folder: Path) -> list[Path]:
     """Write leaderboard.md and leaderboard.csv, and return their paths."""
-    texts = {"md": markdown(made), "csv": csv_text(made)}
-    paths = [folder / f"leaderboard.{ending}" for ending in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        store.write(path, text.encode())
-    return paths
+    return kept.write([head(), *map(part, made)], folder)
+
+
+def head() -> Part:
+    """Return what stands above all boards."""
+    legend = LEGEND.replace("*", "\\*")
+    return Part(f"# Leaderboard\n\n{legend}", ",".join(CSV_COLUMNS) + "\n", "[]")
+
+
+def part(board: Board) -> Part:
+    """Return a board as text."""
+    found = list(rows([board]))
+    return Part(_markdown(board), _csv(found), json.dumps(found, allow_nan=False))
 
 
 def show(made: Iterable[Board], console: Console, cells: Collection[str] | None = None) -> None:
@@ -83,30 +93,12 @@ def _any_of(records: Iterable[Record], cells: Collection[str] | None) -> bool:
 
 def markdown(made: Iterable[Board]) -> str:
     """Return the leaderboard as Markdown."""
-    parts = ["# Leaderboard", LEGEND.replace("*", "\\*")]
-    for board in made:
-        parts.append(f"## {_in_markdown(board.title)}")
-        parts += [f"> ⚠ {_in_markdown(line)}" for line in warnings(board)]
-        if board.rows:
-            rows = [
-                [*who(row, places(board, k)), *_markdown_cells(board, k), evaluations(row)]
-                for k, row in enumerate(board.rows)
-            ]
-            parts.append(_pipes(_heads(board), rows))
-        parts += map(_in_markdown, notes(board))
-        if board.rest:
-            rest = [[with_seed(r), r.status, r.reason] for r in board.rest]
-            parts.append(_pipes(["method", "status", "reason"], rest))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([head().markdown, *map(_markdown, made)]) + "\n"
 
 
 def csv_text(made: Iterable[Board]) -> str:
     """Return the rows as CSV; what a spreadsheet would take for a formula is marked as text."""
-    buffer = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: in_csv(v) for k, v in row.items()} for row in rows(made))
-    return buffer.getvalue()
+    return head().csv + _csv(rows(made))
 
 
 def rows(made: Iterable[Board]) -> Iterator[dict[str, object]]:
@@ -276,6 +268,29 @@ def _terminal_table(board: Board, columns: Sequence[str], rows: Iterable[int]) -
             cells.append(f"[bold]{text}[/]" if which in ("best", "tied") else text)
         table.add_row(*map(escape, who(row, places(board, k))), *cells, evaluations(row))
     return table
+
+
+def _markdown(board: Board) -> str:
+    parts = [f"## {_in_markdown(board.title)}"]
+    parts += [f"> ⚠ {_in_markdown(line)}" for line in warnings(board)]
+    if board.rows:
+        rows = [
+            [*who(row, places(board, k)), *_markdown_cells(board, k), evaluations(row)]
+            for k, row in enumerate(board.rows)
+        ]
+        parts.append(_pipes(_heads(board), rows))
+    parts += map(_in_markdown, notes(board))
+    if board.rest:
+        rest = [[with_seed(r), r.status, r.reason] for r in board.rest]
+        parts.append(_pipes(["method", "status", "reason"], rest))
+    return "\n\n".join(parts)
+
+
+def _csv(rows: Iterable[Mapping[str, object]]) -> str:
+    buffer = io.StringIO()
+    writer: csv.DictWriter[str] = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
+    writer.writerows({k: in_csv(v) for k, v in row.items()} for row in rows)
+    return buffer.getvalue()
 
 
 def _markdown_cells(board: Board, k: int) -> list[str]:

@@ -29,3 +29,9 @@ def test_help_and_index_need_neither_hydra_nor_pandas():
     script = "import latentbench.cli, latentbench.index, sys; sys.exit('hydra' in sys.modules or " \
              "'pandas' in sys.modules)"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_leaderboard_that_is_kept_needs_neither_numpy_nor_pydantic():
+    script = "import latentbench.cli, latentbench.reports.kept, sys; sys.exit('numpy' in " \
+             "sys.modules or 'pydantic' in sys.modules)"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -1,3 +1,4 @@
+import os
 import time
 
 import pytest
@@ -30,7 +31,30 @@ def test_a_change_of_the_sources_makes_a_new_index(tmp_path, sources, name):
     changed = Index(tmp_path)
     assert changed.find("which") is None
     changed.keep("which", "new")
-    assert [*(tmp_path / "index").iterdir()] == [tmp_path / "index" / changed.digest[:16]]
+    assert changed.find("which") == "new"
+
+
+def test_two_checkouts_on_one_cache_keep_an_index_each(tmp_path, sources):
+    one = Index(tmp_path)
+    one.keep("which", "one")
+    sources.write_text("version = 2")
+    other = Index(tmp_path)
+    other.keep("which", "other")
+    assert (one.find("which"), other.find("which")) == ("one", "other")
+
+
+@pytest.mark.parametrize(("used_since", "kept"), [(False, 1), (True, 2)])
+def test_an_index_that_is_not_used_for_a_day_goes(tmp_path, sources, used_since, kept):
+    one = Index(tmp_path)
+    one.keep("which", "one")
+    (folder,) = (tmp_path / "index").iterdir()
+    long_ago = time.time() - 2 * 86400
+    os.utime(folder, (long_ago, long_ago))
+    if used_since:
+        assert one.find("which") == "one"
+    sources.write_text("version = 2")
+    Index(tmp_path).keep("which", "other")
+    assert len([*(tmp_path / "index").iterdir()]) == kept
 
 
 def test_a_damaged_entry_is_not_known(tmp_path, sources):
