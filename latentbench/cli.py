@@ -131,13 +131,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> Answer:
-    from latentbench.reports import kept
+    from latentbench.reports import as_text, kept
 
     out = arguments.results if arguments.out is None else folder_to_write(arguments.out, "--out")
     made = kept.parts(arguments.results)
     if len(made) == 1:
         raise _no_record(arguments.results)
-    pages = kept.write(made, out)
+    pages = as_text.write(made, out)
     rows = [row for part in made for row in json.loads(part.rows)] if arguments.json else []
     return _lines({"pages": [str(page) for page in pages], "rows": rows}, pages)
 

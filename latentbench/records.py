@@ -188,6 +188,11 @@ class Record:
             *(f"{name}={value}" for name, value in runtime.items()),
         )
 
+    @property
+    def digest(self) -> str:
+        """A hash of all that it says, and by its seals of the files next to it."""
+        return hashlib.sha256(_typed().dump_json(self)).hexdigest()
+
     def total(self, direction: str) -> int:
         """Return all denoiser evaluations, spared ones included: "forward" or "backward"."""
         return sum(phase.get(direction, 0) for phase in self.evaluations.values())

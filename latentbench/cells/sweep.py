@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from latentbench import store
+from latentbench import index, store
 from latentbench.cells import command_line, known
 from latentbench.cells.activity import device_in_words
 from latentbench.cells.constructors import FACTS
@@ -172,21 +173,47 @@ def without_foreign(config: DictConfig, settings: list[str]) -> tuple[DictConfig
 
 def _some_have(group: str, name: str) -> bool:
     """Return whether a choice of the group has such a setting."""
-    from latentbench.cells.catalogue import sound  # late: imports the classes
 
-    return any(_has(option.cls, name) for option in sound(group).values())
+    def read() -> tuple[set[str], set[str]]:
+        from latentbench.cells.catalogue import sound  # late: imports the classes
+
+        found = sound(group).values()
+        names = {name for option in found for name in _taken_by(option)}
+        return names, {option.package for option in found}
+
+    return name in _names(["settings", group], read)
 
 
 def _lacks(part: DictConfig, name: str) -> bool:
     """Return whether a part has no such setting; one that is broken fails in its own cell."""
+    option = Option(str(part._target_), str(part._target_), {})
     try:
-        return not _has(Option(str(part._target_), str(part._target_), {}).cls, name)
+        return name not in _names(
+            ["settings of", option.target], lambda: ({*_taken_by(option)}, {option.package})
+        )
     except BadInput:
         return False
 
 
-def _has(cls: type[Any], name: str) -> bool:
-    return name in inspect.signature(cls).parameters
+def _taken_by(option: Option) -> Iterable[str]:
+    return inspect.signature(option.cls).parameters
+
+
+def _names(question: list[str], read: Callable[[], tuple[set[str], set[str]]]) -> list[str]:
+    """Return names of settings: from the index of the code, as to import classes takes seconds.
+
+    Args:
+        question: what the index is asked.
+        read: gives the names, and the packages that they come from, where it does not know.
+    """
+    of_code = index.opened(index.FOLDER)
+    names = of_code.find(question)
+    if names is None:
+        found, packages = read()
+        names = sorted(found)
+        if packages <= of_code.packages:
+            of_code.keep(question, names)
+    return names
 
 
 def changes_a_part(text: str) -> bool:

@@ -14,7 +14,7 @@ again.
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from latentbench import store
 from latentbench.content import content_hash
 from latentbench.index import Sources
 from latentbench.paths import CHECKOUT
+from latentbench.reports.as_text import Part
 
 if TYPE_CHECKING:
     from latentbench.records import Record
@@ -32,21 +33,6 @@ FOLDER = CHECKOUT / ".cache" / "latentbench" / "boards"
 LISTING, PLACE, PART = "cells.sealed", "results.txt", ".part"
 SETTLED = 2.0  # seconds after a change from which on another change shows in a file's times
 Facts = list[int] | None  # size, inode and times of a file; None: it is not there
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of the leaderboard: what stands above all boards, or one board.
-
-    Args:
-        markdown: as Markdown, without the line break at its end.
-        csv: lines of CSV.
-        rows: the same as a JSON array.
-    """
-
-    markdown: str
-    csv: str
-    rows: str
 
 
 @dataclass(frozen=True)
@@ -91,18 +77,6 @@ def parts(results: Path) -> list[Part]:
 
     made = boards.boards(records.list_records(results))
     return [leaderboard.head(), *map(leaderboard.part, made)]
-
-
-def write(made: Sequence[Part], folder: Path) -> list[Path]:
-    """Write leaderboard.md and leaderboard.csv, and return their paths."""
-    texts = {
-        "md": "\n\n".join(part.markdown for part in made) + "\n",
-        "csv": "".join(part.csv for part in made),
-    }
-    paths = [folder / f"leaderboard.{ending}" for ending in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        store.write(path, text.encode())
-    return paths
 
 
 class Kept:

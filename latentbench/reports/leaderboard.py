@@ -15,10 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from latentbench.records import Record, ScoreEntry, Status
-from latentbench.reports import kept
+from latentbench.reports import as_text
+from latentbench.reports.as_text import Part
 from latentbench.reports.boards import Board, Row, twin_of
 from latentbench.reports.comparison import POWER, images_for
-from latentbench.reports.kept import Part
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 MARKS = {"best": "", "tied": " ≈", "worse": " *", "": ""}
@@ -48,7 +48,7 @@ NUMBERS = re.compile(r"[-+0-9.einfa ]+")  # figures of seeds, which may begin wi
 
 def write(made: Iterable[Board], folder: Path) -> list[Path]:
     """Write leaderboard.md and leaderboard.csv, and return their paths."""
-    return kept.write([head(), *map(part, made)], folder)
+    return as_text.write([head(), *map(part, made)], folder)
 
 
 def head() -> Part:

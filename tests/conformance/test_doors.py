@@ -212,7 +212,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, places, monkeypatch, caps
     def refused(*arguments):
         raise PermissionError(13, "Permission denied", str(tmp_path / "leaderboard.md"))
 
-    monkeypatch.setattr("latentbench.reports.kept.write", refused)
+    monkeypatch.setattr("latentbench.reports.as_text.write", refused)
     words = ["leaderboard", "--results", str(places["RESULTS"]), "--out", str(tmp_path)]
     assert run(CLI, words, monkeypatch) == 1
     assert capsys.readouterr().err == f"{tmp_path}/leaderboard.md: Permission denied\n"

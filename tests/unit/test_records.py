@@ -30,6 +30,15 @@ def test_a_record_comes_back_as_it_was():
     assert Record.from_json(RECORD.to_json()) == RECORD
 
 
+@pytest.mark.parametrize("change", [
+    {"seed": 2}, {"status": Status.FAILED}, {"config": {"method": {"steps": 21}}},
+    {"scores": {"psnr": replace(RECORD.scores["psnr"], note="another")}}, {"created": "today"},
+])  # fmt: skip
+def test_the_digest_is_of_all_that_a_record_says(change):
+    assert Record.from_json(RECORD.to_json()).digest == RECORD.digest
+    assert replace(RECORD, **change).digest != RECORD.digest
+
+
 def test_written_and_read(tmp_path):
     records.write(RECORD, tmp_path / "cells" / "0123")
     assert records.read(tmp_path / "cells" / "0123") == RECORD

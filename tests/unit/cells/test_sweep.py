@@ -1,6 +1,7 @@
 """What a sweep's command line means for one cell, and what the terminal tells."""
 
 import json
+import time
 from dataclasses import replace
 
 import cells
@@ -8,8 +9,8 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from latentbench import records, store
-from latentbench.cells import command_line, sweep
+from latentbench import index, records, store
+from latentbench.cells import catalogue, command_line, sweep
 from latentbench.cells.ending import finish
 from latentbench.cells.lock import Busy
 from latentbench.cells.parts import Part, check_settings
@@ -36,6 +37,18 @@ def test_a_setting_that_no_method_has_stays_and_is_refused(tmp_path):
     assert kept == ["method.imagse=64"]
     with pytest.raises(BadInput, match="unknown setting of method 'imagse'"):
         check_settings([Part.of(config.method)])
+
+
+def test_whose_a_setting_is_is_known_without_the_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "FOLDER", tmp_path / "index")
+    monkeypatch.setattr(index, "STARTED", time.time() + 60)
+    words = ["++method.images=64", "++method.gain=2", "++method.imagse=64"]
+    config = cells.composed(tmp_path, *words)
+    first = without_foreign(config, words)
+    for module, name in ((sweep, "_taken_by"), (catalogue, "sound")):
+        monkeypatch.setattr(module, name, lambda _: pytest.fail("a class was asked"))
+    assert without_foreign(config, words) == first
+    assert first[1] == ["method.gain=2", "method.imagse=64"]
 
 
 def test_skipped_cells_are_told_by_benchmark_and_reason():

@@ -12,7 +12,7 @@ from planted_results import Planted
 from latentbench import records
 from latentbench.paths import place
 from latentbench.records import FILE, SAMPLES
-from latentbench.reports import boards, kept, leaderboard
+from latentbench.reports import as_text, boards, kept, leaderboard
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_an_unchanged_folder_is_not_read(results, monkeypatch):
 
 def test_the_pages_are_those_of_the_boards(results, tmp_path):
     found = boards.boards(records.list_records(results))
-    pages = kept.write(kept.parts(results), tmp_path)
+    pages = as_text.write(kept.parts(results), tmp_path)
     assert [p.read_text() for p in pages] == [
         leaderboard.markdown(found), leaderboard.csv_text(found)
     ]  # fmt: skip
