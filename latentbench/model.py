@@ -59,13 +59,51 @@ class Condition:
         return Condition({k: torch.cat([c.tensors[k] for c in conditions]) for k in names})
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """A change ``up @ down`` of one linear layer's weights: one for all rows, or one per row.
+
+    Args:
+        down: ``[b, r, in]``, b being 1 or the number of rows.
+        up: ``[b, out, r]``; holds the scale.
+
+    Example:
+        >>> change = LowRank(torch.ones(1, 1, 2), torch.tensor([0.0, 1.0]).reshape(2, 1, 1))
+        >>> change(torch.ones(2, 3, 2))[:, 0]
+        tensor([[0.],
+                [2.]])
+    """
+
+    down: Float[Tensor, "b r i"]
+    up: Float[Tensor, "c o r"]
+
+    def __call__(self, x: Float[Tensor, "n *t i"]) -> Float[Tensor, "n *t o"]:
+        """Return what the change adds to the layer's output for this input.
+
+        Raises:
+            BadInput: neither one change nor one per row.
+        """
+        for part in (self.down, self.up):
+            if len(part) not in (1, len(x)):
+                raise BadInput(f"got {len(part)} low-rank changes for {len(x)} rows; give 1 or "
+                               f"one per row")  # fmt: skip
+        rows = x.reshape(len(x), -1, x.shape[-1])
+        added = rows @ self.down.to(x).mT @ self.up.to(x).mT
+        return added.reshape(*x.shape[:-1], -1)
+
+    def tile(self, times: int) -> "LowRank":
+        """Return the change for rows that are repeated as a whole, as those of branches are."""
+        down, up = (v if len(v) == 1 else v.repeat(times, 1, 1) for v in (self.down, self.up))
+        return LowRank(down, up)
+
+
 @runtime_checkable
 class Taps(Protocol):
     """What may be changed inside one forward pass of the network.
 
     `bottleneck` gets the middle block's output; `attend` replaces an attention layer; `features`
-    changes the maps of the feature layers that `layers` names. Each may be None. Interventions of
-    the sampling loop are compiled to this.
+    changes the maps of the feature layers that `layers` names; `low_rank` changes linear layers.
+    Each may be None or empty. Interventions of the sampling loop are compiled to this.
     """
 
     @property
@@ -84,6 +122,11 @@ class Taps(Protocol):
     @property
     def features(self) -> "Callable[[str, Tensor], Tensor] | None":
         """Feature layer, its map ``[rows, c, h, w]`` -> what the network goes on with."""
+
+    @property
+    def low_rank(self) -> "Mapping[str, Sequence[LowRank]]":
+        """Linear layer -> low-rank changes of its weights, for the network's rows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -436,6 +479,13 @@ class DiffusionModel(LatentModel):
     def middle_layer(self) -> str | None:
         """Return the feature layer whose map is h_t; ``NAME:input`` is what it is made from."""
         return None
+
+    def linear_layers(self) -> Mapping[str, tuple[int, int]]:
+        """Return the linear layers that `LowRank` may change: name -> numbers (in, out).
+
+        Names are those of modules, in the network's own words. None by default.
+        """
+        return {}
 
     @contextmanager
     def differentiable_attention(self) -> Iterator[None]:

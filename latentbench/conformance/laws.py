@@ -446,6 +446,8 @@ def _guarded(model: Any, spaces: frozenset[Space], uses: list[LawBroken]) -> Ite
             note(Space.BOTTLENECK)
         if getattr(taps, "attend", None) is not None and not attention & spaces:
             note(Space.ATTENTION)
+        if getattr(taps, "low_rank", None) and Space.WEIGHTS not in spaces:
+            note(Space.WEIGHTS)
 
     def only(space: Space) -> Callable[..., None]:
         return lambda *args, **kwargs: None if space in spaces else note(space)

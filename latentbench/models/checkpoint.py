@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.content import content_hash
-from latentbench.errors import HookNeverFired, Incompatible
-from latentbench.model import AttentionCall, Condition, Evaluations, Taps
+from latentbench.errors import HookNeverFired, Incompatible, unknown
+from latentbench.model import AttentionCall, Condition, Evaluations, LowRank, Taps
 from latentbench.models.components import load_component, load_network, read_scheduler, resolve
 from latentbench.models.denoiser import Denoiser
 from latentbench.models.feature_points import Change, FeaturePoint
@@ -137,8 +137,12 @@ class CheckpointDiffusion(Denoiser):
 
     def _stance(self, taps: Taps | None) -> AbstractContextManager[Any]:
         """Let a compiled network run as it was written where it is tapped or differentiated."""
-        touched = taps is not None and (taps.bottleneck or taps.attend or taps.layers)
-        if self.compiled and (touched or torch.is_grad_enabled()):
+        if not self.compiled:
+            return nullcontext()
+        inside = taps is not None and (
+            taps.bottleneck or taps.attend or taps.layers or taps.low_rank
+        )
+        if inside or torch.is_grad_enabled():
             return torch.compiler.set_stance("force_eager")
         return nullcontext()
 
@@ -158,6 +162,15 @@ class CheckpointDiffusion(Denoiser):
     def feature_layers(self) -> tuple[str, ...]:
         """Return the feature layers' names in the order in which they run."""
         return tuple(self._points)
+
+    @cached_property
+    def _linear(self) -> Mapping[str, tuple[int, int]]:
+        modules = self.network.named_modules()
+        return {n: (m.in_features, m.out_features) for n, m in modules if type(m) is nn.Linear}
+
+    def linear_layers(self) -> Mapping[str, tuple[int, int]]:
+        """Return the network's linear layers: name -> numbers (in, out)."""
+        return self._linear
 
     def attention_modules(self) -> dict[str, Any]:
         """Return the attention layers by name, in the order in which they run."""
@@ -183,6 +196,8 @@ class CheckpointDiffusion(Denoiser):
                     stack.enter_context(self._tap(layer, partial(taps.features, layer)))
             if taps is not None and taps.attend is not None:
                 stack.enter_context(self._tap_attention(taps.attend))
+            for layer, changes in {} if taps is None else taps.low_rank.items():
+                stack.enter_context(self._change_weights(layer, changes))
             yield
 
     def _tap_bottleneck(self, change: Change) -> AbstractContextManager[None]:
@@ -201,6 +216,27 @@ class CheckpointDiffusion(Denoiser):
             return change(value)
 
         handle = self._points[layer].hook(self.network, changed)
+        try:
+            yield
+        finally:
+            handle.remove()
+        if not calls:
+            raise HookNeverFired(f"{type(self.network).__name__} never called its {layer}")
+
+    @contextmanager
+    def _change_weights(self, layer: str, changes: Sequence[LowRank]) -> Iterator[None]:
+        """Add low-rank changes to a linear layer for as long as the context lasts."""
+        if layer not in self._linear:
+            raise unknown(f"linear layer of {type(self.network).__name__}", layer, self._linear)
+        calls = []
+
+        def changed(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            calls.append(layer)
+            for change in changes:
+                output = output + change(inputs[0])
+            return output
+
+        handle = self.network.get_submodule(layer).register_forward_hook(changed)
         try:
             yield
         finally:

@@ -6,21 +6,23 @@ run in this order, and interventions in the order in which they were given:
 1. `before_step`  changes x_t
 2. `terms`        adds weighted conditions; all conditions of a step share one network call
 3. `adapters`     sets adapter scales
-4. `context`      changes what an attention layer reads (per-layer prompts)
-5. `attention`    changes an attention layer's queries, keys and values, or replaces its output
-6. `bottleneck`   changes the middle block's output h_t
-7. `features`     changes the maps of the layers that the intervention names
-8. `prediction`   changes (x0, eps)
-9. `after_step`   changes x at the next level
+4. `low_rank`     adds low-rank changes to linear layers, one per image
+5. `context`      changes what an attention layer reads (per-layer prompts)
+6. `attention`    changes an attention layer's queries, keys and values, or replaces its output
+7. `bottleneck`   changes the middle block's output h_t
+8. `features`     changes the maps of the layers that the intervention names
+9. `prediction`   changes (x0, eps)
+10. `after_step`  changes x at the next level
 
-Hooks 4 to 7 run inside the network on rows ordered ``(branch, image)``, layer by layer as the
+Hooks 5 to 8 run inside the network on rows ordered ``(branch, image)``, layer by layer as the
 network runs; in the middle block, `bottleneck` comes before `features`.
 
 Interventions chain: each gets what the one before it has made. Of an attention layer that is the
 call as earlier ones changed it. Once one has returned an output, later ones get it from
 ``call.attend()``; one that returns an output without having asked for it would drop the earlier
 one's and is refused (`Incompatible`), as is a changed call, which can no longer reach the output.
-Two interventions that set one adapter in one step are refused as well.
+Two interventions that set one adapter in one step are refused as well; low-rank changes of one
+layer add up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +34,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentbench.errors import BadInput, HookNeverFired, Incompatible, NotFinite, unknown
-from latentbench.model import AttentionCall, Condition, Convention, DiffusionModel
+from latentbench.model import AttentionCall, Condition, Convention, DiffusionModel, LowRank
 from latentbench.parameterization import Eta, Grid, split_prediction, transition
 from latentbench.sampling.fixed_point import FixedPoint
 
@@ -141,6 +143,10 @@ class Intervention:
         """Return adapter scales by adapter name."""
         return {}
 
+    def low_rank(self, step: Step) -> Mapping[str, LowRank]:
+        """Return changes by linear layer (`model.linear_layers()`), for all images or one each."""
+        return {}
+
     def context(self, step: Step, layer: str, context: Tensor) -> Tensor | None:
         """Return what the layer's keys and values are made from, or None to leave it."""
         return None
@@ -247,7 +253,8 @@ class _Taps:
     @property
     def inside(self) -> bool:
         """Whether anything reads or changes rows inside the network, ordered (branch, image)."""
-        return bool(self._own("bottleneck", "attention", "context") or self.layers)
+        inner = ("bottleneck", "attention", "context", "low_rank")
+        return bool(self._own(*inner) or self.layers)
 
     @property
     def bottleneck(self) -> Callable[[Tensor], Tensor] | None:
@@ -265,6 +272,14 @@ class _Taps:
     @property
     def features(self) -> Callable[[str, Tensor], Tensor] | None:
         return self._change_map if self.layers else None
+
+    @property
+    def low_rank(self) -> Mapping[str, Sequence[LowRank]]:
+        found: dict[str, list[LowRank]] = {}
+        for v in self._own("low_rank"):
+            for layer, change in v.low_rank(self.step).items():
+                found.setdefault(layer, []).append(change.tile(len(self.step.branches)))
+        return found
 
     def _change_h(self, rows: Tensor) -> Tensor:
         h = self.step.split(rows)

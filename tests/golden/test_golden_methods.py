@@ -24,11 +24,15 @@ SMALL = {
     "images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3, "rounds": 5,
     "trials": 2, "batch": 4, "rank": 2,
 }  # fmt: skip
+OWN = {  # where those would be too many or too few
+    "sliderspace": {"directions": 3, "samples": 8},
+}
 TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
 NUMBERED = {
     "hspace_jacobian",
     "noiseclr",
     "potential_flows",
+    "sliderspace",
     "steerable_graph",
     "subspace_edit",
 }  # whose directions have no names
@@ -49,7 +53,8 @@ IDS = ("a", "b")
 def output(name: str, model, cache: Cache) -> torch.Tensor:
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose(overrides=[f"+method={name}"]).method
-    editor = instantiate({**config, **{k: v for k, v in SMALL.items() if k in config}})
+    small = {k: v for k, v in SMALL.items() if k in config} | OWN.get(name, {})
+    editor = instantiate({**config, **small})
     data = toy.ToyData()
     toys = {
         "scorer": toy.PatternScorer,
