@@ -27,6 +27,7 @@ VERBS = (
     "feature_maps",
     "personalise",
     "vary",
+    "invent",
 )
 
 
@@ -243,6 +244,18 @@ class Editor(ABC, Generic[Model]):
     def vary(self, batch: Batch, draws: int) -> Float[Tensor, "b v 3 h w"]:
         """Return `draws` fresh images of what each image shows, each in a layout of its own."""
         raise self._cannot("vary")
+
+    def invent(
+        self, characters: Sequence[str], ids: Sequence[str], prompts: Sequence[str]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return one fresh image per id of a character that the method invents.
+
+        Args:
+            characters: whom each image shows: one name stands for one character in all calls.
+            ids: one name per image, for its noise.
+            prompts: one caption per image, with the word `SUBJECT` for the character.
+        """
+        raise self._cannot("invent")
 
     def _cannot(self, verb: str) -> Incompatible:
         has = ", ".join(sorted(self.verbs())) or "none"

@@ -119,6 +119,12 @@ class CheckedEditor(Editor[Any]):
         """Return the editor's variations."""
         return self._images("vary", self.editor.vary(_copy(batch), draws), batch.ids, draws)
 
+    def invent(
+        self, characters: Sequence[str], ids: Sequence[str], prompts: Sequence[str]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the editor's samples of characters."""
+        return self._images("invent", self.editor.invent(characters, ids, prompts), ids)
+
     def _images(
         self,
         verb: str,

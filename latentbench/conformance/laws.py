@@ -32,6 +32,7 @@ IMAGES = (
     "compose",
     "personalise",
     "vary",
+    "invent",
 )  # verbs whose results can be seen
 
 
@@ -243,7 +244,13 @@ def asked_for(trial: Trial) -> None:
     )
 
 
-@law("what was learned, saved and loaded gives equal results", "edit", "interpolate", "generate")
+@law(
+    "what was learned, saved and loaded gives equal results",
+    "edit",
+    "interpolate",
+    "generate",
+    "invent",
+)
 def state(trial: Trial) -> None:
     """Act with a method that loads what another one has learned."""
     cls, fitted = type(trial.editor), trial.editor
@@ -309,6 +316,17 @@ def references_read(trial: Trial) -> None:
     found = trial.editor.personalise(other, ids, prompts)
     least = float((found - trial.whole).abs().flatten(1).amax(1).min())
     _ask(least > 1e-3, "other references give the same image: the references are not read")
+
+
+@law("another character gives another image, and one character one image", "invent")
+def characters_read(trial: Trial) -> None:
+    """Compare images of one noise: of their characters, of others, of one for all."""
+    characters, ids, prompts = trial.inputs(ALL)
+    found = trial.editor.invent(characters[1:] + characters[:1], ids, prompts)
+    least = float((found - trial.whole).abs().flatten(1).amax(1).min())
+    _ask(least > 1e-3, "other characters give the same image: the characters are not read")
+    one = trial.editor.invent(characters[:1] * 2, ids[:1] * 2, prompts[:1] * 2)
+    _ask(torch.equal(one[0], one[1]), "one character with one noise gives two images")
 
 
 @law("every variation is another image", "vary")

@@ -157,6 +157,9 @@ class Trial:
         if self.verb == "personalise":
             references = self.data.batch("test", [5, 6])
             return references, ids, [f"{SUBJECT} {WORDS[i]}" for i in ids]
+        if self.verb == "invent":
+            prompts = [f"{SUBJECT} {WORDS[i]}" for i in ids]
+            return tuple(f"character {i}" for i in ids), ids, prompts
         batch, edit = self.edits(order)
         if self.verb == "edit":
             return batch, edit, torch.tensor([0.0, self.build().max_strength])

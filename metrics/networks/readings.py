@@ -12,6 +12,7 @@ from latentbench.data.faults import shortened
 from latentbench.errors import BadInput, NotMeasurable
 from latentbench.metric import SampleMetric, Surroundings
 from latentbench.types import Samples
+from latentbench.zoo.answers import without_ghosts
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader, read_split
 
@@ -143,6 +144,27 @@ class FactorMetric(SampleMetric):
             self.reader.factors(samples.outputs) - self.reader.factors(samples.sources)[:, None]
         )
         return Readings(change, asked, target)
+
+    def far_from_asked(self, samples: Samples) -> Float[Tensor, " b"]:
+        """Return the distance of the draws to what was asked / that of the source, by row.
+
+        Root mean square over the asked factors, to the mean reading of the truths; half of a thing
+        that is there or not counts as nothing.
+
+        Raises:
+            BadInput: an edit that asks for no change.
+        """
+        assert samples.truths is not None and samples.sources is not None
+        asked = targets(samples, type(self).__name__)
+        answer = read_answers(self.reader, samples.truths).mean(1, keepdim=True)
+        whole = (self.reader.factors(samples.sources)[:, None] - answer).abs()
+        gap = (self.reader.factors(samples.outputs) - answer).abs()
+        thing = things(asked, self.surroundings.dataset)
+        gap = torch.where(thing, without_ghosts(gap, whole.expand_as(gap)), gap)
+        far, all_of_it = (
+            torch.where(asked, square, 0).sum(-1).sqrt() for square in (gap**2, whole**2)
+        )
+        return (far / all_of_it).mean(1).double()
 
     def sharpness(self) -> Sharpness:
         """Return the judge's own error, on the last images of the calibration split."""

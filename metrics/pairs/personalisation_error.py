@@ -1,13 +1,9 @@
 """`personalisation_error_<judge>`: the subject, as the prompt asks, as varied as its photos?"""
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.metric import Figure
 from latentbench.types import Samples
-from latentbench.zoo.answers import without_ghosts
-from metrics.networks.readings import read_answers, targets, things
 from metrics.pairs.variation_error import SMALLEST, VariationError
 
 
@@ -62,19 +58,6 @@ class PersonalisationError(VariationError):
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the four errors of each row ``[b]``."""
         subject, variety = self.content_and_spread(samples)
-        prompt = self._from_prompt(samples)
+        prompt = self.far_from_asked(samples)
         errors = (subject + prompt + variety, subject, prompt, variety)
         return dict(zip(self.figures, errors, strict=True))
-
-    def _from_prompt(self, samples: Samples) -> Float[Tensor, " b"]:
-        assert samples.truths is not None and samples.sources is not None
-        asked = targets(samples, type(self).__name__)
-        answer = read_answers(self.reader, samples.truths).mean(1, keepdim=True)
-        whole = (self.reader.factors(samples.sources)[:, None] - answer).abs()
-        gap = (self.reader.factors(samples.outputs) - answer).abs()
-        thing = things(asked, self.surroundings.dataset)
-        gap = torch.where(thing, without_ghosts(gap, whole.expand_as(gap)), gap)
-        far, all_of_it = (
-            torch.where(asked, square, 0).sum(-1).sqrt() for square in (gap**2, whole**2)
-        )
-        return (far / all_of_it).mean(1).double()

@@ -96,6 +96,8 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
         return torch.cat([m.flatten(1) for m in maps.values()], 1)
     if "personalise" in editor.verbs():
         return editor.personalise(data.batch("test", [5, 6]), IDS, [f"a {SUBJECT}"] * 2)
+    if "invent" in editor.verbs():
+        return editor.invent(("one", "two"), IDS, [f"a {SUBJECT}"] * 2)
     return editor.generate(IDS, ("hat", "smile"))
 
 
