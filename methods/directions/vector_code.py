@@ -11,15 +11,16 @@ from torch import Tensor
 from latentbench.batching import even_batches
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, unknown
 from latentbench.model import LatentModel
 from latentbench.models.push_forward import PushForward
 from latentbench.models.semantic import SemanticDiffusion
 from latentbench.streams import Streams
-from latentbench.types import Batch, Edit, Latent, Space
+from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.directions.fit_images import refuse_too_few
 
 ENCODED = 32  # images that the encoder sees at once
+MEAN, UNIT = "mean", "unit"  # of each channel, in what a fit has learned
 
 
 def vector_code(latent: Latent) -> tuple[Space, Float[Tensor, "b d"]]:
@@ -129,3 +130,46 @@ class VectorCodeEditor(Editor[Any]):
                 f"number, 0 to {count - 1}; take benchmark=direction_discovery"
             )
         return edit.component
+
+
+class LabelledCodeEditor(VectorCodeEditor):
+    """Moves a standardised code by a row that a fit has learned for each label of the data.
+
+    A class derived from it says in `fit` how the rows come of codes and labels.
+    """
+
+    measured: ClassVar[tuple[str, ...]] = (MEAN, UNIT)
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {"edit": frozenset({Capability.LABELS})}
+
+    def labelled(self, data: Dataset) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n f"]]:
+        """Return the fit's codes, standardised per channel, and their labels, -1 or 1.
+
+        What they are standardised by is kept.
+        """
+        codes = self.codes(data)
+        mean, unit = codes.mean(0), codes.std(0).clamp(min=1e-6)
+        self.learned_ = {MEAN: mean, UNIT: unit}
+        factors = data.describe("generator", self.chosen(data)).factors
+        assert factors is not None
+        return (codes - mean) / unit, (factors.to(codes) > 0.5) * 2.0 - 1.0
+
+    def keep_rows(self, data: Dataset, rows: Float[Tensor, "f d"]) -> None:
+        """Keep one row per label, by the label's name."""
+        found = rows.detach().to(self.model.device, torch.float32)
+        pairs = zip(data.factor_names, found, strict=True)
+        self.learned_ |= {f"row/{name}": row[None].clone() for name, row in pairs}
+
+    def row(self, edit: Edit) -> Float[Tensor, " d"]:
+        """Return the row of the edit's attribute.
+
+        Raises:
+            BadInput: an unknown attribute, or nothing was learned.
+        """
+        names = [name.removeprefix("row/") for name in self.learned_ if name.startswith("row/")]
+        if not names:
+            raise BadInput(
+                f"{type(self).__name__} has learned nothing yet; call fit, or load_state"
+            )
+        if edit.attribute not in names:
+            raise unknown("attribute", str(edit.attribute), names)
+        return self.learned_[f"row/{edit.attribute}"][0]
