@@ -74,12 +74,12 @@ class CodeClassifier(LabelledCodeEditor):
         self, code: Float[Tensor, "r d"], edit: Edit, strength: Float[Tensor, " r"]
     ) -> Float[Tensor, "r d"]:
         """Return z + s sqrt(d) w / |w|."""
-        reach = strength * code.shape[1] ** 0.5
-        return code + self.learned_[UNIT] * reach[:, None] * self.row(edit)
+        row, reach = self.row(edit), strength * code.shape[1] ** 0.5
+        return code + self.learned_[UNIT] * reach[:, None] * row
 
     def _layer(self, reads: int, labels: int) -> nn.Linear:
         """Return a linear layer with weights up to 1 / sqrt(fan-in), from the cell's streams."""
-        layer = nn.utils.skip_init(nn.Linear, reads, labels, device=self.model.device)
+        layer = nn.Linear(reads, labels, device="meta").to_empty(device=self.model.device)
         for name, p in layer.named_parameters():
             drawn = self.streams.generator(f"code_classifier/{name}")
             p.data = (reads**-0.5 * (2 * torch.rand(p.shape, generator=drawn) - 1)).to(p.device)

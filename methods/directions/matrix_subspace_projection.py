@@ -18,9 +18,10 @@ class MatrixSubspaceProjection(LabelledCodeEditor):
 
     Source: "Latent Space Factorisation and Manipulation via Matrix Subspace Projection", section 3,
     as a plug-in for a code z that stays as it is. M has a row per label y, -1 or 1, and makes
-    |M z - y|^2 + |M^T y - z|^2 least over labelled images. An edit of label i is z + s (v w -
-    (M z)_i) M_i, where v is -1 or 1 and w the `value`. Strength is s: 0 is the reconstruction, 1
-    the published edit.
+    |M z - y|^2 + |M^T y - z|^2 least over labelled images. An edit of label i is
+    z + (v w - (M z)_i) M_i, where v is -1 or 1; the published scripts take w from 1 to 2.6.
+    Strength is w. Below 1 the edit goes that share of the way to v, so that 0 is the
+    reconstruction.
 
     Deviations: the source learns encoder, decoder and M together, by descent, so that codes arrange
     themselves along M; here M alone is learned, by the one solution of the Sylvester equation
@@ -29,29 +30,30 @@ class MatrixSubspaceProjection(LabelledCodeEditor):
 
     Args:
         images: labelled images of the generators' split; the cell's seed chooses them.
-        value: w; the published scripts take 1 to 2.6.
         orthonormal: take the nearest orthonormal rows (the polar factor) in place of M. Readouts of
-            other labels then stay as they were, and s = 1 arrives at v w exactly.
+            other labels then stay as they were, and the edit arrives at v w exactly.
         steps: sampling steps, where the model has any; default: the model's.
-        max_strength: largest s of a benchmark's curve.
+        max_strength: largest w of a benchmark's curve.
 
     Example:
         >>> editor = MatrixSubspaceProjection(images=500)  # editor.fit(data, edits)
     """
 
     paper = "Latent Space Factorisation and Manipulation via Matrix Subspace Projection, section 3"
-    small: ClassVar[Mapping[str, Any]] = {"images": 12}
+    small: ClassVar[Mapping[str, Any]] = {
+        "images": 12,
+        "max_strength": 12.0,
+    }  # toys hardly show w 2
 
     def __init__(
         self,
         *,
         images: Annotated[int, between(2, 1_000_000)] = 2000,
-        value: Positive = 1.3,
         orthonormal: bool = False,
         steps: Steps | None = None,
-        max_strength: Positive = 3.0,
+        max_strength: Positive = 5.0,
     ) -> None:
-        self.images, self.value, self.orthonormal = images, value, orthonormal
+        self.images, self.orthonormal = images, orthonormal
         self.steps, self.max_strength = steps, max_strength
         self.learned_ = {}  # mean and deviation of the code, and M by row
 
@@ -67,11 +69,11 @@ class MatrixSubspaceProjection(LabelledCodeEditor):
     def moved(
         self, code: Float[Tensor, "r d"], edit: Edit, strength: Float[Tensor, " r"]
     ) -> Float[Tensor, "r d"]:
-        """Return z + s (v w - (M z)_i) M_i; the strength's sign is v."""
+        """Return z + (v w - (M z)_i) M_i; the strength is v w."""
         row, unit = self.row(edit), self.learned_[UNIT]
         z = (code - self.learned_[MEAN]) / unit
         own = (z * row).sum(1)  # row by row: bytes do not depend on the neighbours
-        change = strength * self.value - strength.abs() * own
+        change = strength - strength.abs().clamp(max=1) * own
         return code + unit * change[:, None] * row
 
 
