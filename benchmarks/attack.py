@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from benchmarks.attributes import Attributes, column_of, far_images, general_edit, goal_of
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count
 from latentbench.data.dataset import Dataset, Split
 from latentbench.errors import unknown
-from latentbench.types import Capability, Edit, Samples
+from latentbench.types import Batch, Capability, Edit, Samples
 
 
 class Attack(Benchmark):
@@ -74,23 +76,13 @@ class Attack(Benchmark):
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Return one attacked image per face."""
-        data, name = bench.dataset, work.group
-        numbers = far_images(data, self.split, name, self.n)
-        index, goal = [numbers[k] for k in work.indices], goal_of(name)
-        batch, edit = data.batch(self.split, index), general_edit(data, name)
-        if batch.prompts is not None:
-            goals = torch.full((len(index),), goal)
-            told = data.edited_prompts(self.split, index, name[:-1], goals)
-            edit = replace(edit, source_prompts=batch.prompts, target_prompts=told)
+        batch, edit, wanted = self.ask(bench, work.group, work.indices)
         strengths = torch.tensor(self.curve(bench.editor.max_strength))
         images = bench.editor.edit(batch, edit, strengths).clamp(-1, 1).cpu()
-        assert batch.factors is not None
-        wanted = batch.factors.clone()
-        wanted[:, column_of(data, name)] = goal
         return Samples(
             batch.ids,
             images[:, 1:],
-            (name,) * len(batch),
+            (work.group,) * len(batch),
             sources=batch.images,
             truths=batch.images[:, None],
             reconstructions=images[:, 0],
@@ -99,3 +91,20 @@ class Attack(Benchmark):
             factors=batch.factors,
             wanted=wanted[:, None],
         )
+
+    def ask(
+        self, bench: Bench, name: str, places: Sequence[int]
+    ) -> tuple[Batch, Edit, Float[Tensor, "b f"]]:
+        """Return images, what is asked of them, and the factors that an honest edit would give."""
+        data, goal = bench.dataset, goal_of(name)
+        numbers = far_images(data, self.split, name, self.n)
+        index = [numbers[k] for k in places]
+        batch, edit = data.batch(self.split, index), general_edit(data, name)
+        if batch.prompts is not None:
+            goals = torch.full((len(index),), goal)
+            told = data.edited_prompts(self.split, index, name[:-1], goals)
+            edit = replace(edit, source_prompts=batch.prompts, target_prompts=told)
+        assert batch.factors is not None
+        wanted = batch.factors.clone()
+        wanted[:, column_of(data, name)] = goal
+        return batch, edit, wanted

@@ -4,15 +4,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latentbench.batching import map_batches
 from latentbench.data.dataset import Dataset
 from latentbench.intervals import Kind
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.classifiers import EmbeddedClassifier
 from latentbench.zoo.judges import JudgeName
-from metrics.networks.reader import BATCH, Reader
-from metrics.networks.readings import FactorMetric, targets
+from metrics.networks.reader import Reader
+from metrics.networks.readings import FactorMetric, classifier_reads, targets
 from metrics.paths.path_error import undrawn
 
 VICTIM = "attr1"  # classifier that methods attack
@@ -98,7 +97,7 @@ class AttackSuccess(FactorMetric):
         reads = {
             self.extractor: self.reader.factors,
             SECOND: self.second.factors,
-            VICTIM: self._victim_reads,
+            VICTIM: lambda images: classifier_reads(self.victim, images),
         }
         fooled = {
             who: misread(read(samples.outputs), read(source), samples) & (seen < moved)
@@ -112,13 +111,6 @@ class AttackSuccess(FactorMetric):
         """Return the rendered honest edits."""
         faces = self.surroundings.dataset.render(wanted.flatten(0, 1))
         return faces.unflatten(0, wanted.shape[:2])
-
-    def _victim_reads(self, images: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "b s f"]:
-        """Return what the classifier reads."""
-        rows = map_batches(
-            lambda x: self.victim.probabilities(x).cpu(), images.flatten(0, 1), BATCH
-        )
-        return rows.unflatten(0, images.shape[:2])
 
 
 def misread(
