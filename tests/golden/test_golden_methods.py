@@ -22,7 +22,7 @@ FILE = Path(__file__).with_name("methods.json")
 NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
 SMALL = {
     "images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3, "rounds": 5,
-    "trials": 2, "batch": 4, "rank": 2,
+    "trials": 2, "batch": 4, "rank": 2, "epochs": 3,
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
     "sliderspace": {"directions": 3, "samples": 8},
@@ -39,6 +39,7 @@ NUMBERED = {
 HOMES = {  # else "latent"
     "autoencode": "diffae",
     "autoencode_fresh": "diffae",
+    "counterfactual_directions": "diffae",
     "delta_edit": "gan",
     "lerp_style": "gan",
     "code_classifier": "gan",
