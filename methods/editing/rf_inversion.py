@@ -81,7 +81,8 @@ class RFInversion(Editor[DiffusionModel]):
     predicted x0 with z_0; put so, both hold for any denoiser.
 
     Deviations: one grid gives times, divisions and steps (diffusers' community pipeline reads its
-    steps from the other end of the schedule, which fits even levels only); y_1 is drawn per image;
+    steps from the other end of the schedule, which fits even levels only, and its inversion tells
+    the network times i / (n + 1)); y_1 is drawn per image;
     the strength lambda moves the condition from the inversion's to the target and the guidance from
     1 to `guidance`, so that 0 is the reconstruction.
 
