@@ -21,8 +21,8 @@ CONF = Path(__file__).parents[2] / "conf"
 FILE = Path(__file__).with_name("methods.json")
 NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
 SMALL = {
-    "images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3, "rounds": 5,
-    "trials": 2, "batch": 4, "rank": 2, "epochs": 3,
+    "images": 12, "anchors": 8, "extremes": 4, "components": 4, "steps": 5, "iterations": 3,
+    "rounds": 5, "trials": 2, "batch": 4, "rank": 2, "epochs": 3,
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
     "sliderspace": {"directions": 3, "samples": 8},
@@ -47,6 +47,7 @@ HOMES = {  # else "latent"
     "features_style": "gan",
     "matrix_subspace_projection": "gan",
     "potential_flows": "gan",
+    "relative_stitching": "gan",
     "steerable_graph": "gan",
     "features_semantic": "diffae",
 }
