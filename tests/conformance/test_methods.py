@@ -53,6 +53,8 @@ DEAR = {  # further trials of methods that learn or optimise for seconds in each
     ("selfdiscovery", "invert on latent"), ("suppress_eot", "invert on latent"),
     ("null_text", "invert on latent"), ("noiseclr", "invert on latent"),
     ("diffattack", "edit on latent"), ("composed_mcmc", "compose on latent"),
+    *(("weights2weights", trial) for trial in ("invert on pixel", "invert on latent",
+                                               "edit on latent")),
     *(("sliderspace", trial) for trial in ("invert on pixel", "invert on latent",
                                               "generate on latent", "edit on latent")),
     *((name, trial) for name in ("hspace_jacobian", "subspace_edit")

@@ -26,6 +26,7 @@ SMALL = {
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
     "sliderspace": {"directions": 3, "samples": 8},
+    "weights2weights": {"people": 6, "named": 3, "code_iterations": 2},
 }
 TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
 NUMBERED = {
