@@ -213,7 +213,7 @@ class Record:
             TypeError, ValueError: a value that JSON cannot hold.
         """
         data = json.loads(json.dumps(_escaped(asdict(self)), allow_nan=False))
-        return json.dumps(data | {SEAL: _seal(data)}, indent=1) + "\n"
+        return json.dumps(sealed(data), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Record":
@@ -382,6 +382,11 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _refuse(constant: str) -> None:
     raise BadInput(f"not a record: it holds {constant}")
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON values of a record with the seal over them."""
+    return {**data, SEAL: _seal(data)}
 
 
 def _seal(data: Mapping[str, Any]) -> str:

@@ -9,23 +9,28 @@ are made up, in a folder of their own: nothing is computed.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
-from latentbench import records, store
+from latentbench import records
 from latentbench.command import answered, count
 from latentbench.records import Record, Status
+from latentbench.reports import kept
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "results" / "reference"
 PYTHON = sys.executable
 TORCH = (PYTHON, "-c", "import torch")
+SEEDS = 8  # of each made-up method on one model
 FAMILY = "import torch, diffusers; diffusers.UNet2DModel, diffusers.DDIMScheduler"
 SWEEP = ("method=ddim_inversion,edit_friendly_ddpm", "model=faces_ddpm",
          "benchmark=reconstruction_quick", "tracker=none")  # fmt: skip
@@ -67,25 +72,58 @@ def seconds(command: Sequence[str]) -> float:
 def report(measure: Measure, runs: int) -> None:
     """Print one row."""
     seconds(measure.command)  # fills the index, and the disk's cache
-    pairs = [(seconds(measure.command), seconds(measure.yardstick)) for _ in range(runs)]
+    show(measure, [(seconds(measure.command), seconds(measure.yardstick)) for _ in range(runs)])
+
+
+def show(measure: Measure, pairs: Sequence[tuple[float, float]]) -> None:
+    """Print the medians of several runs, each of the command and its yardstick."""
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     each = f"  {1000 * ours / measure.units:.1f} ms each" if measure.units else ""
-    print(f"{measure.name:40} {ours:8.2f} s {theirs:8.2f} s {ratio:7.2f}  aim {measure.aim:.2f}"
+    print(f"{measure.name:60} {ours:8.2f} s {theirs:8.2f} s {ratio:7.2f}  aim {measure.aim:.2f}"
           f"{each}", flush=True)  # fmt: skip
 
 
 def fill_board(folder: Path, wanted: int) -> None:
-    """Fill a results folder with as many records as wanted: the reference's, with other seeds."""
+    """Fill a results folder with as many records as wanted: the reference's, with other seeds.
+
+    After eight seeds of each, they are of another model.
+    """
     found = [pair for pair in records.list_records(REFERENCE) if pair[1].status is Status.OK]
+    texts = [json.loads((source / records.FILE).read_bytes()) for source, _ in found]
+    samples = [(source / records.SAMPLES).read_bytes() for source, _ in found]
     for k in range(wanted):
-        source, record = found[k % len(found)]
-        samples = (source / records.SAMPLES).read_bytes()
+        one = k % len(found)
+        model, seed = divmod(k // len(found), SEEDS)
+        names = dict(texts[one]["names"])
+        names["model"] += f"_{model}" if model else ""
         target = folder / "cells" / f"{k:016x}"
-        files = {records.SAMPLES: store.write(target / records.SAMPLES, samples)}
-        made = replace(record, id=target.name, seed=k // len(found), identity={}, files=files,
-                       schema=records.SCHEMA)  # fmt: skip
-        records.write(made, target)
+        target.mkdir(parents=True)
+        (target / records.SAMPLES).write_bytes(samples[one])
+        made = {"id": target.name, "names": names, "seed": seed, "identity": {},
+                "files": {records.SAMPLES: sha256(samples[one]).hexdigest()}}  # fmt: skip
+        text = json.dumps(records.sealed(texts[one] | made))
+        (target / records.FILE).write_text(text)
+
+
+def change_one(folder: Path) -> None:
+    """Give one record another date, which is on its board's key."""
+    place = folder / "cells" / f"{0:016x}"
+    record = records.load(place)
+    records.write(replace(record, created=f"{record.created} again"), place)
+
+
+def report_board(folder: Path, wanted: int, runs: int) -> None:
+    """Print what a leaderboard takes: the first, one of an unchanged folder, one of a change."""
+    fill_board(folder, wanted)
+    command = (PYTHON, "-m", "latentbench.cli", "leaderboard", "--results", str(folder))
+    name = f"leaderboard over {wanted} records"
+    for what in ("made first", "after a change of one record"):
+        measure = Measure(f"{name}, {what}", command, 0.5, units=wanted)
+        show(measure, [(seconds(command), seconds(TORCH))])
+        time.sleep(kept.SETTLED + 1)  # files of this moment are read again
+        change_one(folder)
+    report(Measure(f"{name}, unchanged", command, 0.5, units=wanted), runs)
 
 
 def fill_sweep(folder: Path, wanted: int) -> tuple[str, ...]:
@@ -123,15 +161,13 @@ def record_cells(words: Sequence[str], seeds: int) -> None:
 def run(cells: int, of_board: int, runs: int) -> int:
     """Print the table; return the exit code."""
     latentbench = (PYTHON, "-m", "latentbench.cli")
-    print(f"{'':40} {'it':>10} {'yardstick':>10} {'ratio':>7}")
+    print(f"{'':60} {'it':>10} {'yardstick':>10} {'ratio':>7}")
     report(Measure("latentbench --help", (*latentbench, "--help"), 0.15), runs)
     report(Measure("runner.py --help", (PYTHON, "runner.py", "--help"), 0.15), runs)
     report(Measure("latentbench list", (*latentbench, "list"), 0.25), runs)
     with tempfile.TemporaryDirectory() as place:
         board, sweep = Path(place) / "board", Path(place) / "sweep"
-        fill_board(board, of_board)
-        name, command = f"leaderboard over {of_board} records", (*latentbench, "leaderboard")
-        report(Measure(name, (*command, "--results", str(board)), 0.5, units=of_board), 1)
+        report_board(board, of_board, runs)
         command = fill_sweep(sweep, cells)
         report(Measure(f"no-op rerun of {cells} cells", command, 0.5, units=cells), 1)
     family = (PYTHON, "-c", FAMILY)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from latentbench.records import Record
 
 FOLDER = CHECKOUT / ".cache" / "latentbench" / "boards"
-LISTING, PLACE, PART = "cells.sealed", "results.txt", ".part"
+PLACE, LISTING, PART = "results.txt", ".cells", ".part"
 SETTLED = 2.0  # seconds after a change from which on another change shows in a file's times
 Facts = list[int] | None  # size, inode and times of a file; None: it is not there
 
@@ -91,8 +91,9 @@ class Kept:
         self._sources = Sources([CHECKOUT / "latentbench"])
         self._key = content_hash(self._sources.digest, str(results.resolve()))
         self._folder = FOLDER / content_hash(str(results.resolve()))[:16]
+        self._listing = self._folder / f"{self._key}{LISTING}"
         self._read: dict[str, Record] = {}  # those that this process has read
-        self._used: set[str] = set()
+        self._used = {self._listing.name}
 
     def parts(self) -> list[Part]:
         """Return the head and the boards; see `parts`."""
@@ -171,14 +172,15 @@ class Kept:
         return part
 
     def _listed(self) -> dict[str, Seen]:
-        body = store.read_sealed(self._folder / LISTING, self._key)
+        body = store.read_sealed(self._listing, self._key)
         return {} if body is None else {k: Seen(*v) for k, v in json.loads(body).items()}
 
     def _keep(self, cells: dict[str, Seen]) -> None:
         """Keep what was seen, and remove the boards that are no more."""
         values = {name: list(vars(seen).values()) for name, seen in cells.items()}
-        self._write(self._folder / LISTING, self._key, values)
-        for path in self._folder.glob(f"*{PART}"):
+        self._write(self._listing, self._key, values)
+        old = [p for end in (LISTING, PART) for p in self._folder.glob(f"*{end}")]
+        for path in old:
             if path.name not in self._used:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)

@@ -131,7 +131,7 @@ def test_another_seed_joins_its_row(results):
     assert changed == anew(results)
 
 
-def test_other_code_makes_every_board_anew(results, made, monkeypatch):
+def test_other_code_makes_every_board_anew(results, made, monkeypatch, caplog):
     before = kept.parts(results)
     made.clear()
     real = kept.Sources
@@ -147,6 +147,8 @@ def test_other_code_makes_every_board_anew(results, made, monkeypatch):
     assert made == ["edits", "paths"]
     assert after[0].markdown.endswith("Another legend")
     assert after[1:] == before[1:]
+    assert not caplog.text
+    assert len([*kept.FOLDER.glob("*/*")]) == 5  # none of the old code
 
 
 def test_nothing_is_kept_by_code_that_was_changed_meanwhile(results, monkeypatch):
