@@ -21,10 +21,11 @@ CONF = Path(__file__).parents[2] / "conf"
 FILE = Path(__file__).with_name("methods.json")
 NAMES = sorted(p.stem for p in (CONF / "method").glob("*.yaml"))
 SMALL = {
-    "images": 12, "anchors": 8, "extremes": 4, "components": 4, "steps": 5, "iterations": 3,
+    "images": 12, "extremes": 4, "components": 4, "steps": 5, "iterations": 3,
     "rounds": 5, "trials": 2, "batch": 4, "rank": 2, "epochs": 3,
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
+    "relative_stitching": {"anchors": 8},
     "sliderspace": {"directions": 3, "samples": 8},
     "weights2weights": {"people": 6, "named": 3, "code_iterations": 2},
 }
