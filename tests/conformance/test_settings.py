@@ -35,6 +35,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "auxiliary_weight",
     "average_weight",
     "blend_start",
+    "blocks",
     "bypass",
     "context",
     "correlation",
