@@ -93,11 +93,11 @@ class CounterfactualDirections(VectorCodeEditor):
         batch: Count = 64,
         reach: Annotated[float, above(0), at_most(10)] = 0.15,
         epochs: Annotated[int, between(0, 1_000_000)] = 300,
-        learning_rate: Positive = 0.001,
+        learning_rate: Positive = 0.01,
         count: Count = 6,
         index: Annotated[int, between(0, 1_000_000)] = 0,
         steps: Steps | None = None,
-        max_strength: Positive = 0.6,
+        max_strength: Positive = 1.0,
     ) -> None:
         if variant == "h" and index >= count:
             raise BadInput(f"index={index} of {count} directions; give 0 to {count - 1}")
