@@ -98,6 +98,10 @@ class Judge(Protocol):
         """Return learned perceptual distances of image pairs."""
         ...
 
+    def style(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Return statistics of features that do not depend on their places."""
+        ...
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the weights, which name what it reads in caches."""
         ...

@@ -20,7 +20,7 @@ from latentbench.content import content_hash
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import BadInput, LatentbenchError
 from latentbench.streams import Streams
-from latentbench.types import Space
+from latentbench.types import Capability, Space
 
 ALL = (0, 1, 2)
 ROUNDING = 1e-3  # of images in [-1, 1], between calls of different batch sizes
@@ -222,8 +222,12 @@ def effect(trial: Trial) -> None:
 def asked_for(trial: Trial) -> None:
     """Compare edits of the same images.
 
-    Attributes may share an unsupervised component: those are asked for by number as well.
+    Attributes may share an unsupervised component: those are asked for by number as well. Who
+    translates by a second model is asked for that model's domain, and for more by captions alone.
     """
+    _, needs = trial.cls.required(["edit"], trial.settings())
+    if Capability.SECOND_MODEL in needs and Capability.PROMPTS not in trial.model.gives:
+        return
     editor = trial.editor
     batch, edit = trial.edits(ALL)
     top = torch.tensor([editor.max_strength])

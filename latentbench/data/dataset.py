@@ -54,6 +54,14 @@ class Dataset(ABC):
         """Return the exact images of factors, where counterfactuals are known."""
         raise NotImplementedError(f"{type(self).__name__} does not draw images")
 
+    def second_domain(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b 3 h w"]:
+        """Return images of the domain to translate to, of the same things where it draws both."""
+        raise NotImplementedError(f"{type(self).__name__} has images of one domain")
+
+    def second_size(self, split: str) -> int:
+        """Return how many images of the domain to translate to the split holds."""
+        raise NotImplementedError(f"{type(self).__name__} has images of one domain")
+
     def edited_prompts(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
     ) -> tuple[str, ...]:

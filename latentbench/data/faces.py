@@ -31,6 +31,7 @@ PARTS = (
 )  # fmt: skip
 SPLIT_SIZE = 2**28
 NATIVE_SIZE = 64
+STYLES = ("photo", "lines")
 
 
 @dataclass(frozen=True)
@@ -643,6 +644,39 @@ def _render_chunk(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 64 64"]:
     return image.clamp_(0, 1) * 2 - 1
 
 
+_OUTLINED = ("shirt", "hair", "skin", "beard", "hat")
+_LUMA = (0.299, 0.587, 0.114)
+_PAPER, _INK = (0.97, 0.95, 0.90), (0.10, 0.12, 0.30)
+
+
+def _outline(cover: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+    """Share of a shape's pixels that lie on its inner edge."""
+    return cover + F.max_pool2d(-cover[:, None], 3, 1, 1)[:, 0]
+
+
+def _lines_chunk(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 64 64"]:
+    """Ink on blank paper: large shapes are outlined and toned lightly, small ones toned fully."""
+    head = _Head(factors)
+    ink = torch.zeros(len(factors), NATIVE_SIZE, NATIVE_SIZE, device=factors.device)
+    paper = torch.ones_like(ink)
+    luma = torch.tensor(_LUMA, device=factors.device)[:, None, None]
+    for layer in _layers(head):
+        if layer.part == "background":
+            continue
+        tone = 1 - (layer.colour * luma).sum(1).clamp(0, 1)
+        if layer.part in _OUTLINED:
+            tone = 0.4 * tone
+            tone = tone + (1 - tone) * _outline(layer.cover)
+        alpha = layer.cover if layer.opacity is None else layer.cover * layer.opacity
+        ink.lerp_(tone.expand_as(ink), alpha.expand_as(ink))
+        paper.mul_(1 - alpha)
+    light = 2 * head.f["light"] - 1
+    shadow = (-light * (head.x / (head.width + 0.08)).clamp(-1, 1)).clamp_min(0)
+    ink += (1 - ink) * 0.3 * shadow * (1 - paper)
+    blank, full = (torch.tensor(c, device=ink.device)[:, None, None] for c in (_PAPER, _INK))
+    return torch.lerp(blank, full, ink[:, None]) * 2 - 1
+
+
 def _chunks(factors: Float[Tensor, "b f"]) -> tuple[Float[Tensor, "c f"], ...]:
     """Batches of the size that renders fastest (cache on a CPU, launches on a GPU)."""
     return factors.float().split(16 if factors.device.type == "cpu" else 1024)
@@ -657,27 +691,37 @@ def _check_size(size: int) -> int:
     return NATIVE_SIZE // size
 
 
-def render(factors: Float[Tensor, "b f"], size: int = NATIVE_SIZE) -> Float[Tensor, "b 3 h w"]:
+def render(
+    factors: Float[Tensor, "b f"], size: int = NATIVE_SIZE, style: str = "photo"
+) -> Float[Tensor, "b 3 h w"]:
     """Draw faces.
+
+    A line drawing shows the same shapes in the same places, and no colours: the background is
+    blank, and of skin, hair, shirt and eyes the tone alone is left.
 
     Args:
         factors: float [b, f] in [0, 1], in the order of ``FACTORS``, on any device.
         size: Pixels per side: 64, or a divisor of it (area average of the 64-pixel image).
+        style: One of ``STYLES``: ``"photo"``, or ``"lines"`` for a line drawing of the same faces.
 
     Returns:
         float32 RGB in [-1, 1] on the factors' device.
 
     Raises:
-        ValueError: Factors out of range or of the wrong shape, or an impossible size.
+        ValueError: Factors out of range or of the wrong shape, an impossible size, or an unknown
+            style.
 
     Example:
         >>> render(sample_factors("test", torch.arange(2)), size=32).shape
         torch.Size([2, 3, 32, 32])
     """
     step = _check_size(size)
+    if style not in STYLES:
+        raise ValueError(f"unknown style {style!r}; styles are {', '.join(STYLES)}")
     if not len(_check_factors(factors)):
         return torch.empty(0, 3, size, size, device=factors.device)
-    parts = [_render_chunk(chunk) for chunk in _chunks(factors)]
+    draw = _render_chunk if style == "photo" else _lines_chunk
+    parts = [draw(chunk) for chunk in _chunks(factors)]
     return torch.cat([F.avg_pool2d(part, step) if step > 1 else part for part in parts])
 
 

@@ -29,7 +29,13 @@ class FacesDataset(Dataset):
     version = faces.Faces.version
     parts = faces.PARTS
     gives = frozenset(
-        {Capability.LABELS, Capability.PROMPTS, Capability.PART_MASKS, Capability.COUNTERFACTUALS}
+        {
+            Capability.LABELS,
+            Capability.PROMPTS,
+            Capability.PART_MASKS,
+            Capability.COUNTERFACTUALS,
+            Capability.SECOND_DOMAIN,
+        }
     )
 
     def __init__(
@@ -69,6 +75,15 @@ class FacesDataset(Dataset):
     def render(self, factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 h w"]:
         """Return faces with these factors."""
         return faces.render(factors, self.image_size)
+
+    def second_domain(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b 3 h w"]:
+        """Return line drawings of the same faces."""
+        factors = self._split(split).factors(torch.as_tensor(list(indices)))
+        return faces.render(factors, self.image_size, "lines")
+
+    def second_size(self, split: str) -> int:
+        """Return how many line drawings the split holds."""
+        return self.size(split)
 
     def edited_prompts(
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]

@@ -83,6 +83,11 @@ class Judge(nn.Module):
         """Feature maps from fine to coarse."""
         return self.trunk(to_input_size(images))[0]
 
+    def style(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Mean and spread over the image of each unit-normalised feature, whatever its place."""
+        maps = [_unit(level).flatten(2) for level in self.pyramid(images)]
+        return torch.cat([part for level in maps for part in (level.mean(2), level.std(2))], 1)
+
     def level_distances(
         self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b l"]:

@@ -58,18 +58,24 @@ def device_of(judge: Judge) -> torch.device:
     return judge.layer_weights.device
 
 
-def test_faces(first: int, n: int, size: int = 64) -> Float[Tensor, "n 3 h w"]:
+def test_faces(
+    first: int, n: int, size: int = 64, style: str = "photo"
+) -> Float[Tensor, "n 3 h w"]:
     """Faces of the test split."""
-    return faces.render(faces.sample_factors("test", torch.arange(first, first + n)), size)
+    return faces.render(faces.sample_factors("test", torch.arange(first, first + n)), size, style)
 
 
 def set_distance(
-    judge: Judge, images: Float[Tensor, "n 3 h w"], size: int, first: int = 500_000
+    judge: Judge,
+    images: Float[Tensor, "n 3 h w"],
+    size: int,
+    first: int = 500_000,
+    style: str = "photo",
 ) -> Figures:
     """Frechet distance to as many real faces, and its floor: real against other real faces."""
     n, device = len(images), device_of(judge)
-    real = in_batches(judge.features, test_faces(first, n, size), device)
-    other = in_batches(judge.features, test_faces(first + n, n, size), device)
+    real = in_batches(judge.features, test_faces(first, n, size, style), device)
+    other = in_batches(judge.features, test_faces(first + n, n, size, style), device)
     distance = frechet(real, in_batches(judge.features, images, device))
     floor = frechet(real, other)
     return {

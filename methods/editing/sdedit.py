@@ -1,14 +1,21 @@
 """SDEdit: noise the image part of the way, denoise under the target condition."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Count, Guidance, Share, Steps, above, at_most
+from latentbench.bounds import Count, Guidance, Name, Share, Steps, above, at_most
+from latentbench.cache import Cache
+from latentbench.errors import Incompatible
+from latentbench.fitting import Fitting
+from latentbench.model import DiffusionModel, LatentModel
+from latentbench.option import Option
 from latentbench.sampling.blending import KeepOutside, latent_mask
 from latentbench.sampling.loop import generate, guided, noise_to_level
+from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Space
 from methods.editing.steps_back import StepsBackEditor
 
@@ -108,3 +115,84 @@ class SDEdit(StepsBackEditor):
         shape = (n + 1 if self.eta > 0 else 1, *x0.shape[1:])
         stream = "sdedit" if number == 0 else f"sdedit/{number}"
         return self.streams.normal(stream, batch.ids, shape, x0.device)
+
+
+class SDEditTranslation(SDEdit):
+    """SDEdit by a model of another domain: the source is noised, that model denoises it.
+
+    Source: as for `SDEdit`; section 4 makes images of strokes in this way. The cell's own model
+    takes no part: nothing has to be known of the source's domain. Captions, where the target model
+    takes any, are the source's own.
+
+    Args:
+        steps: sampling steps; default: the target model's.
+        guidance: guidance scale towards the caption.
+        negative: prompt that guidance leads away from; default: the empty condition.
+        eta: stochasticity of the sampler.
+        repeats: passes, each with fresh noise, from the last one's result.
+        target_model: a yaml of conf/model: the denoiser of the other domain.
+        max_strength: largest strength of a benchmark's curve; 1 starts from pure noise.
+
+    Raises:
+        Incompatible: the target model's images have another size.
+
+    Example:
+        >>> editor = SDEditTranslation(target_model="faces_lines", max_strength=0.5)
+    """
+
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {"edit": frozenset({Space.NOISE})}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
+        "edit": frozenset({Capability.SECOND_MODEL})
+    }
+    others: ClassVar[Mapping[str, str]] = {"target_model": "model"}
+
+    def __init__(
+        self,
+        *,
+        steps: Steps | None = None,
+        guidance: Guidance = 1.0,
+        negative: str | None = None,
+        eta: Share = 0.0,
+        repeats: Count = 1,
+        target_model: Name = "faces_lines",
+        max_strength: Annotated[float, above(0), at_most(1)] = 0.5,
+    ) -> None:
+        super().__init__(
+            steps=steps, guidance=guidance, negative=negative, eta=eta, repeats=repeats,
+            max_strength=max_strength,
+        )  # fmt: skip
+        self.target_model = target_model
+
+    @classmethod
+    def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
+        """Return why the target model cannot denoise, or None."""
+        target = others.get("target_model")
+        if target is None or issubclass(target.cls, DiffusionModel):
+            return None
+        return f"target_model={target.name} ({target.cls.__name__}) is no denoiser"
+
+    def attach(
+        self,
+        model: DiffusionModel,
+        streams: Streams,
+        cache: Cache,
+        parts: Mapping[str, Any] | None = None,
+        fitting: Fitting | None = None,
+    ) -> None:
+        """Give the editor the target model in the place of the cell's."""
+        target = (parts or {})["target_model"]
+        if target.image_size != model.image_size:
+            raise Incompatible(
+                f"the target model's images have {target.image_size} pixels a side, the source "
+                f"model's {model.image_size}; take two models of one size"
+            )
+        super().attach(target, streams, cache, parts, fitting)
+
+    def edit(
+        self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the target model's images, under captions where it takes any."""
+        told = (
+            edit if Capability.PROMPTS in self.model.gives else replace(edit, target_prompts=None)
+        )
+        return super().edit(batch, told, strengths)

@@ -81,7 +81,8 @@ class CycleDiffusion(NoiseMapEditor):
         spaces, needs = super().required(verbs, config)
         if config.get("target_model") is None:
             return spaces, needs
-        return spaces - {Space.TEXT}, needs - {Capability.PROMPTS, Capability.TARGET_PROMPTS}
+        needs = needs - {Capability.PROMPTS, Capability.TARGET_PROMPTS}
+        return spaces - {Space.TEXT}, needs | {Capability.SECOND_MODEL}
 
     @classmethod
     def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:

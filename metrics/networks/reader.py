@@ -64,6 +64,10 @@ class Reader:
         """Return identity embeddings of unit length."""
         return self._read(self.judge.identity, images)
 
+    def style(self, images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n d"]:
+        """Return statistics of the features that do not depend on their places."""
+        return self._read(self.judge.style, images)
+
     def distance(
         self, a: Float[Tensor, "*n 3 h w"], b: Float[Tensor, "*n 3 h w"]
     ) -> Float[Tensor, "*n"]:
@@ -117,6 +121,7 @@ def read_split(
     kind: str,
     split: str,
     indices: range,
+    second: bool = False,
 ) -> Tensor:
     """Return what a network reads on images of the data set, from the cache where it is known.
 
@@ -126,14 +131,17 @@ def read_split(
         kind: "features" or "factors", a method of the extractor.
         split: split of the data set.
         indices: which images.
+        second: read images of the data set's second domain.
     """
-    data = surroundings.dataset
-    key = content_hash(extractor.digest, kind, *_contents(data), split, list(map(int, indices)))
+    data, which = surroundings.dataset, (split, list(map(int, indices)))
+    which += ("second domain",) if second else ()
+    key = content_hash(extractor.digest, kind, *_contents(data), *which)
 
     def make() -> dict[str, Tensor]:
         parts = [indices[k : k + LOADED] for k in range(0, len(indices), LOADED)]
         read = getattr(extractor, kind)
-        rows = torch.cat([read(data.batch(split, part).images) for part in parts])
+        take = data.second_domain if second else lambda *at: data.batch(*at).images
+        rows = torch.cat([read(take(split, part)) for part in parts])
         return {kind: finite(rows, extractor.name)}
 
     return surroundings.cache.get_or_make("features", key, make)[kind]

@@ -10,7 +10,7 @@ from torch import Tensor
 from latentbench.bounds import SetSize
 from latentbench.data.dataset import Dataset, Split
 from latentbench.metric import Metric, Surroundings
-from latentbench.types import Samples
+from latentbench.types import Capability, Samples
 from latentbench.zoo.judges import JudgeName
 from metrics.jackknife import Array
 from metrics.networks.reader import Extractor, Reader, read_once, read_split
@@ -20,12 +20,19 @@ LEFT_OUT, MEASURED = "left_out", "measured"  # sums: numbers of rows
 Set = tuple[Array, list[str]]  # features [n, d] of images, and the id of each
 
 
-def too_few(dataset: Dataset, split: str, fewest: int) -> str | None:
+def too_few(dataset: Dataset, split: str, fewest: int, second: bool = False) -> str | None:
     """Return that a split holds fewer images than are needed, in words, or None."""
-    size = dataset.size(split) if fewest else 0
+    if second and Capability.SECOND_DOMAIN not in dataset.gives:
+        return f"needs images of another domain, {type(dataset).__name__} has images of one"
+    size = _size(dataset, split, second) if fewest else 0
     if size >= fewest:
         return None
-    return f"needs {fewest} images of the split {split!r}, {type(dataset).__name__} has {size}"
+    where = f"the split {split!r}{' of the second domain' if second else ''}"
+    return f"needs {fewest} images of {where}, {type(dataset).__name__} has {size}"
+
+
+def _size(dataset: Dataset, split: str, second: bool) -> int:
+    return dataset.second_size(split) if second else dataset.size(split)
 
 
 class FeatureSets(Metric):
@@ -42,6 +49,7 @@ class FeatureSets(Metric):
 
     prefix: str
     fewest_real: ClassVar[int] = 2  # images of the reference split without which there is no figure
+    second: ClassVar[bool] = False  # whether the real images are those of the second domain
 
     def __init__(
         self,
@@ -61,7 +69,8 @@ class FeatureSets(Metric):
 
     def unfed(self, dataset: Dataset) -> str | None:
         """Return why the data set cannot feed it: a reference split of too few images."""
-        return super().unfed(dataset) or too_few(dataset, self.reference_split, self.fewest_real)
+        few = too_few(dataset, self.reference_split, self.fewest_real, self.second)
+        return super().unfed(dataset) or few
 
     def load(self, surroundings: Surroundings) -> Extractor:
         """Return the network that gives the features."""
@@ -101,12 +110,12 @@ class FeatureSets(Metric):
 
     def reference(self) -> Set:
         """Return the features of the real images, with their ids."""
-        size = self.surroundings.dataset.size(self.reference_split)
+        size = _size(self.surroundings.dataset, self.reference_split, self.second)
         return self.real(self.reference_split, range(max(0, size - self.reference_n), size))
 
     def other_real(self, n: int) -> Set | None:
         """Return n further real images, or None where the split has too few."""
-        size = self.surroundings.dataset.size(self.reference_split)
+        size = _size(self.surroundings.dataset, self.reference_split, self.second)
         last = size - self.reference_n
         return self.real(self.reference_split, range(last - n, last)) if last >= n else None
 
@@ -118,5 +127,5 @@ class FeatureSets(Metric):
 
     def real(self, split: str, indices: range) -> Set:
         """Return the features of these images of the data set, with their ids."""
-        found = read_split(self.surroundings, self.network, "features", split, indices)
+        found = read_split(self.surroundings, self.network, "features", split, indices, self.second)
         return found.double().numpy(), [f"{split}/{k}" for k in indices]

@@ -62,12 +62,18 @@ def scheduler(prediction: str = "v_prediction") -> DDPMScheduler:
 
 
 def _loss(
-    unet: UNet2DModel, plan: training.Plan, device: torch.device, prediction: str, power: float
+    unet: UNet2DModel,
+    plan: training.Plan,
+    device: torch.device,
+    prediction: str,
+    power: float,
+    style: str,
 ) -> training.Loss:
     noising = scheduler(prediction)
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
-        images = faces.render(training.batch_factors(plan, "generator", step, device), SIZE)
+        factors = training.batch_factors(plan, "generator", step, device)
+        images = faces.render(factors, SIZE, style)
         noise = torch.randn(images.shape, generator=generator).to(device)
         uniforms = training.stratified_uniforms(plan.batch, generator)
         t = (uniforms**power * 1000).long().to(device)
@@ -87,6 +93,7 @@ def train(
     root: Path,
     prediction: str = "v_prediction",
     power: float = 1.0,
+    style: str = "photo",
 ) -> float:
     """Train where it is, or go on training, up to averaged weights.
 
@@ -97,11 +104,14 @@ def train(
         root: Folder of the checkpoints.
         prediction: What it predicts: ``"epsilon"`` or ``"v_prediction"``.
         power: Timesteps are 1000 u**power with u even in [0, 1): above 1, low noise comes oftener.
+        style: How the faces are drawn.
 
     Returns:
         The seconds spent over all calls.
     """
-    return training.train(unet, _loss(unet, plan, device, prediction, power), plan, root=root)
+    return training.train(
+        unet, _loss(unet, plan, device, prediction, power, style), plan, root=root
+    )
 
 
 def save(unet: UNet2DModel, folder: Path) -> None:

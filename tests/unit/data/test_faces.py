@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from latentbench.data import faces
 from latentbench.data.faces import FACTOR_NAMES, FACTORS, SPLITS, Faces
@@ -148,6 +149,7 @@ def test_data_set():
         (lambda: Faces().counterfactual(torch.tensor([0]), "hat", 1.5), "clamp first"),
         (lambda: faces.render(torch.zeros(2, 19)), r"shape \(batch, 20\)"),
         (lambda: faces.render(torch.full((1, 20), float("nan"))), "finite"),
+        (lambda: faces.render(torch.zeros(1, 20), 32, "oil"), "styles are photo, lines"),
         (lambda: faces.identity_variants("test", torch.tensor([0]), 0), "at least 1 photo"),
         (lambda: FACTORS[0].value("wied"), "is not a word of"),
     ],
@@ -155,3 +157,37 @@ def test_data_set():
 def test_errors_say_what_to_do(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# ---------------------------------------------------------------- line drawings
+
+
+def test_drawings_are_ink_on_paper_and_show_no_background():
+    factors = faces.sample_factors("test", torch.arange(8))
+    drawn = faces.render(factors, style="lines")
+    assert torch.equal(faces.render(factors, 32, "lines"), F.avg_pool2d(drawn, 2))
+    empty = faces.part_masks(factors)["background"] & ~any_other_part(factors)
+    paper = torch.tensor(faces._PAPER) * 2 - 1
+    assert (drawn.permute(0, 2, 3, 1)[empty] - paper).abs().max() < 1e-6
+    way = torch.tensor(faces._INK) * 2 - 1 - paper
+    share = ((drawn - paper[:, None, None]) / way[:, None, None]).unbind(1)
+    for channel in share[1:]:  # every pixel lies between paper and ink
+        torch.testing.assert_close(channel, share[0], rtol=0, atol=1e-5)
+    assert float(share[0].min()) > -1e-5 and float(share[0].max()) < 1 + 1e-5
+
+
+def any_other_part(factors):
+    masks = faces.part_masks(factors)
+    return torch.stack([m for name, m in masks.items() if name != "background"]).any(0)
+
+
+@pytest.mark.parametrize("name", [n for n in FACTOR_NAMES if n != "background"])
+def test_every_factor_but_the_background_shows_in_a_drawing(name):
+    low, high = (faces.with_factor(plain(4), name, value) for value in (0.0, 1.0))
+    change = faces.render(high, 32, "lines") - faces.render(low, 32, "lines")
+    assert float(change.abs().amax((1, 2, 3)).min()) > 0.05
+
+
+def test_the_background_does_not_show_in_a_drawing():
+    low, high = (faces.with_factor(plain(4), "background", value) for value in (0.0, 1.0))
+    assert torch.equal(faces.render(high, 32, "lines"), faces.render(low, 32, "lines"))

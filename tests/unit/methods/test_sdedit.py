@@ -5,11 +5,11 @@ import torch
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, Incompatible
 from latentbench.sampling.loop import generate, guided, noise_to_level
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit
-from methods.editing.sdedit import SDEdit
+from methods.editing.sdedit import SDEdit, SDEditTranslation
 
 SOURCE, TARGET = "a face with hat", "a face with smile"
 
@@ -133,3 +133,36 @@ def test_strengths_of_one_step_are_one_image(latent):
     assert latent.evaluations.forward - before == 2 * 2  # steps x branches
     assert bool((images == images[:, :1]).all())
     assert [editor.effective_strength(s) for s in (0.1, 0.4, 0.59)] == [0.0, 0.4, 0.4]
+
+
+# ---------------------------------------------------------------- a model of another domain
+
+
+class Brighter(toy.GaussianModel):
+    """The same images on a brighter ground: another domain."""
+
+    def mean(self, prompt):
+        return super().mean(prompt) + 0.2
+
+
+def translating(model, target, **settings) -> SDEditTranslation:
+    editor = SDEditTranslation(**settings)
+    editor.attach(model, Streams(0), Cache(None), {"target_model": target})
+    return editor
+
+
+def test_a_translation_is_sdedit_by_the_target_model(gaussian):
+    batch, target = Batch(("0",), gaussian.draw((SOURCE,)), (SOURCE,)), Brighter()
+    edit, strengths = Edit("x", target_prompts=(SOURCE,)), torch.tensor([0.0, 0.5, 1.0])
+    found = translating(gaussian, target).edit(batch, edit, strengths)
+    assert torch.equal(found, attached(target, guidance=1.0).edit(batch, edit, strengths))
+    assert torch.equal(found[:, 0], batch.images)
+    assert 0 < float((found[:, 1] - batch.images).mean()) < 0.4
+
+
+def test_a_target_model_of_another_size_is_refused(gaussian):
+    class Larger(toy.GaussianModel):
+        image_size = 16
+
+    with pytest.raises(Incompatible, match="16 pixels a side"):
+        translating(gaussian, Larger())

@@ -1,5 +1,7 @@
 """Recipes of the models with a vector code: where they start, what they write, the GAN's game."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import UNet2DModel
@@ -16,6 +18,7 @@ from latentbench.zoo.recipes import (
     faces_diffae,
     faces_diffusevae,
     faces_gan,
+    faces_lines,
     faces_vae,
     further_ldms,
 )
@@ -84,6 +87,25 @@ def test_codes_are_standardised_exactly(root):
     codes = faces_diffae.standardise(semantic, CachedFaces(root, 40, CPU))
     torch.testing.assert_close(codes.mean(0), torch.zeros(64), rtol=0, atol=1e-4)
     torch.testing.assert_close(codes.std(0), torch.ones(64), rtol=1e-2, atol=1e-2)
+
+
+# ---------------------------------------------------------------- another domain
+
+
+def test_each_stage_of_the_drawings_has_faces_of_its_own():
+    plans = faces_lines.stages()
+    ends = [(plan.fresh, plan.fresh + plan.images) for plan in plans]
+    assert all(before[1] <= after[0] for before, after in pairwise(ends))
+    assert len({plan.seed for plan in plans}) == len({plan.name for plan in plans}) == len(plans)
+
+
+@pytest.mark.slow
+def test_a_model_of_drawings_has_the_levels_of_the_photographs(root, tmp_path):
+    told = faces_lines.make(tmp_path, CPU, root, TINY)
+    assert told["start"] == "faces_ddpm" and told["lines_0"]["steps"] == 2
+    scheduler = (tmp_path / "scheduler" / "scheduler_config.json").read_text()
+    own = weights.folder("faces_ddpm") / "scheduler" / "scheduler_config.json"
+    assert scheduler == own.read_text()
 
 
 # ---------------------------------------------------------------- the game

@@ -1,0 +1,60 @@
+"""`dataset=two_folders`: a user's own images of two domains, unpaired."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latentbench.bounds import Count, Name, Size
+from latentbench.content import content_hash
+from latentbench.data.folder import Folder
+from latentbench.types import Capability
+
+
+class TwoFolders(Folder):
+    """Images of one domain, as `Folder` reads them, and images of the domain to translate to.
+
+    No image of one folder belongs to an image of the other. Both are dealt out to splits alike, by
+    their files' names or by a table in each folder.
+
+    Args:
+        path: the folder of the first domain.
+        target: the folder of the domain to translate to.
+        table: csv, tsv, jsonl or parquet file of the first; by default the only one in the folder.
+        size: pixels per side; None until a model gives its own.
+        limit: only the first images of each split and folder, by name; None for all.
+        links: follow links that lead out of the folders.
+
+    Raises:
+        BadInput: at once, before any work: no folder, no image, images that cannot be read (by
+            name), a table that does not match them.
+
+    Example:
+        ``TwoFolders(path="/data/photos", target="/data/drawings", size=64)``
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Name,
+        target: Name,
+        table: Name | None = None,
+        size: Size | None = None,
+        limit: Count | None = None,
+        links: bool = False,
+    ) -> None:
+        super().__init__(path=path, table=table, size=size, limit=limit, links=links)
+        self._target = Folder(path=target, size=size, limit=limit, links=links)
+        self.gives |= {Capability.SECOND_DOMAIN}
+
+    def second_domain(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b 3 h w"]:
+        """Return images of the second folder."""
+        return self._target.batch(split, indices).images
+
+    def second_size(self, split: str) -> int:
+        """Return how many images of the second folder the split holds."""
+        return self._target.size(split)
+
+    def fingerprint(self) -> str:
+        """Return a hash of all images of both folders and of what tables say of them."""
+        return content_hash(super().fingerprint(), self._target.fingerprint())
