@@ -134,7 +134,10 @@ def config(group: str, name: str) -> Any:
         with plugins.conf():
             return OmegaConf.to_container(compose(plugins.EMPTY, [f"+tracker={name}"]).tracker)
     option = options(group)[name]
-    values = {k: "somewhere" if v is None and k == "path" else v for k, v in option.config.items()}
+    values = {
+        k: "somewhere" if v is None and k in ("path", "target") else v
+        for k, v in option.config.items()
+    }
     return {"_target_": f"{option.cls.__module__}.{option.cls.__qualname__}", **values}
 
 

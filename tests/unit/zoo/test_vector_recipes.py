@@ -102,7 +102,7 @@ def test_each_stage_of_the_drawings_has_faces_of_its_own():
 @pytest.mark.slow
 def test_a_model_of_drawings_has_the_levels_of_the_photographs(root, tmp_path):
     told = faces_lines.make(tmp_path, CPU, root, TINY)
-    assert told["start"] == "faces_ddpm" and told["lines_0"]["steps"] == 2
+    assert told["lines_0"]["start"] == "faces_ddpm" and told["lines_0"]["steps"] == 2
     scheduler = (tmp_path / "scheduler" / "scheduler_config.json").read_text()
     own = weights.folder("faces_ddpm") / "scheduler" / "scheduler_config.json"
     assert scheduler == own.read_text()
