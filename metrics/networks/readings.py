@@ -12,9 +12,9 @@ from latentbench.data.faces import FACTOR_NAMES
 from latentbench.data.faults import shortened
 from latentbench.errors import BadInput, NotMeasurable
 from latentbench.metric import SampleMetric, Surroundings
-from latentbench.models.classifier import Classifier
 from latentbench.types import Samples
 from latentbench.zoo.answers import without_ghosts
+from latentbench.zoo.classifiers import EmbeddedClassifier
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import BATCH, Reader, read_split
 
@@ -92,7 +92,7 @@ def read_answers(reader: Reader, answers: Float[Tensor, "b s 3 h w"]) -> Float[T
 
 
 def classifier_reads(
-    classifier: Classifier, images: Float[Tensor, "b s 3 h w"]
+    classifier: EmbeddedClassifier, images: Float[Tensor, "b s 3 h w"]
 ) -> Float[Tensor, "b s f"]:
     """Return the probabilities that a classifier of methods gives, in batches of one size."""
     rows = map_batches(lambda x: classifier.probabilities(x).cpu(), images.flatten(0, 1), BATCH)
