@@ -4,7 +4,7 @@ A board is kept as text under a hash of its records, their samples and the code,
 of these makes another. Which content a file has is remembered with its size, inode and times, as
 git does; a file whose facts have changed, or that was written a moment ago, is read again. So an
 unchanged folder is looked at and not read: what damages a file behind the back of its times is
-found by the commands that read it, such as `latentbench show`.
+found by the commands that read it, such as `latentbench show CELL`.
 
 All of this lies in the checkout's cache and may be removed at any time. Two processes may use it at
 once: files are written whole under their own seal, and a board that the other has removed is made
