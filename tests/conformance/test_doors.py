@@ -61,7 +61,7 @@ WRONG = {
         "export --format hf --results FOLDER": "no record below",
         "export --format csv --results RESULTS --out FILE": "--out must be a folder",
         "site --results RESULTS --serve --json": "give one of them",
-        "list --dataset folders": "unknown dataset 'folders'; did you mean folder?",
+        "list --dataset folders": "unknown dataset 'folders'; did you mean folder or two_folders?",
         "track --results FOLDER": "no record below",
         "track --results RESULTS --project a/b": "project must be a name",
         "track --results RESULTS --mode of": "invalid choice: 'of'",

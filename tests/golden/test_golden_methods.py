@@ -25,6 +25,7 @@ SMALL = {
     "rounds": 5, "trials": 2, "batch": 4, "rank": 2, "epochs": 3,
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
+    "character_factory": {"people": 6, "name_iterations": 3},
     "relative_stitching": {"anchors": 8},
     "sliderspace": {"directions": 3, "samples": 8},
     "weights2weights": {"people": 6, "named": 3, "code_iterations": 2},

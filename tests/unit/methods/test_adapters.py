@@ -74,6 +74,7 @@ def test_a_scale_of_zero_is_the_plain_model_to_the_bit(latent):
     assert torch.equal(predicted(latent, x, none), predicted(latent, x, None))
 
 
+@pytest.mark.slow
 def test_every_branch_is_changed_and_a_window_is_kept(latent):
     x, change = noise(latent, 2), changes(latent, 2)
     terms = guided(latent.condition(["a face", "hat"], 2), latent.unconditional(2), 3.0)

@@ -71,6 +71,7 @@ def test_an_adapter_denoises_its_own_image_better_than_the_plain_model_does(pixe
     assert bool((own < plain).all()), (own, plain)
 
 
+@pytest.mark.slow
 def test_the_space_gives_back_the_adapters_that_span_it(pixel):
     """With as many components as people less one, a person's own beta is that person's weights."""
     editor = fitted(pixel, components=7)
@@ -117,6 +118,7 @@ def test_a_code_denoises_its_image_better_than_the_mean_person(pixel):
     assert shared.shape == (1, 5)
 
 
+@pytest.mark.slow
 def test_edits_move_along_the_direction_from_the_reconstruction(learned):
     batch, strengths = DATA.batch("test", [0, 1]), torch.tensor([0.0, 0.5, 1.0])
     images = learned.edit(batch, HAT, strengths)
@@ -140,6 +142,7 @@ def test_an_inversion_is_kept_and_its_code_is_part_of_it(pixel, tmp_path, learne
     assert (pixel.evaluations.forward, pixel.evaluations.backward) == before
 
 
+@pytest.mark.slow
 def test_a_person_is_learned_once_from_all_references(latent, tmp_path):
     editor = attached(latent, tmp_path)
     with torch.enable_grad():
