@@ -61,9 +61,9 @@ class EarlyTimeShared(Editor[DiffusionModel]):
 
     Deviations: a trained model is tuned, not a new one trained; by low-rank changes of attention
     and of what reads the time, which act below t_tilde alone, and so learn from times below it
-    alone. Above it the model is untouched. One level for all images of a
-    step. A sampler whose steps below t_tilde lie at the blocks' left ends is refused: it would not
-    show the sharing (50 steps of 1000 visit 0, 20, 40, 60, 80).
+    alone. Above it the model is untouched. One level for all images of a step. A sampler whose
+    steps below t_tilde lie at the blocks' left ends is refused: it would not show the sharing (50
+    steps of 1000 visit 0, 20, 40, 60, 80).
 
     Args:
         below: t_tilde, in the model's timesteps.
@@ -124,11 +124,16 @@ class EarlyTimeShared(Editor[DiffusionModel]):
         """Tune the network for times that it is told a block at a time.
 
         Raises:
-            BadInput: the sampler's steps do not show it.
+            BadInput: the sampler's steps do not show it, or no level of the training is early.
         """
         self._sampled()
         model, grid = self.model, shared(self.model.grid(self.levels), self.below, self.blocks)
         early = (grid.timesteps < self.below).nonzero().flatten()
+        if not len(early):
+            raise BadInput(
+                f"none of method.levels={self.levels} noise levels is below method.below="
+                f"{self.below:g}, the earliest is at {float(grid.timesteps.min()):g}; raise either"
+            )
         chosen = self.streams.choice("fit/images", data.size("generator"), self.images)
         learned = {k: v.to(model.device).requires_grad_() for k, v in self._first().items()}
         adam = torch.optim.Adam(learned.values(), self.learning_rate)
@@ -185,6 +190,11 @@ class EarlyTimeShared(Editor[DiffusionModel]):
             raise BadInput(
                 f"method.below={self.below:g} is not within this model's times, "
                 f"{float(grid.timesteps.min()):g} to {float(grid.timesteps.max()):g}; lower it"
+            )
+        if not bool(early.any()):
+            raise BadInput(
+                f"none of the {self.steps} steps starts below method.below={self.below:g}, the "
+                f"last is at {float(grid.timesteps.min()):g}; raise method.steps or method.below"
             )
         if self.blocks and torch.equal(told.timesteps, grid.timesteps):
             raise BadInput(
