@@ -65,7 +65,8 @@ class CounterfactualDirections(VectorCodeEditor):
         max_strength: largest strength of a benchmark's curve, and of the line search.
 
     Raises:
-        BadInput: an edit whose attribute was not fitted; a `reach` so small that nothing changes.
+        BadInput: an edit whose attribute was not fitted; a `reach` so small that no answer changes;
+            more h-directions than z_sem has numbers.
 
     Example:
         >>> editor = CounterfactualDirections(variant="g")  # editor.fit(data, edits)
@@ -123,7 +124,19 @@ class CounterfactualDirections(VectorCodeEditor):
             source = self.invert(data.batch("generator", [number]))
             image = data.batch("generator", [number]).images.to(self.model.device)
             logits = self.parts["classifier"].log_odds(image)
+            if self.variant == "h" and self.count > (d := self._size(source)):
+                raise BadInput(
+                    f"method.count={self.count} is more than the {d} numbers of z_sem have "
+                    f"directions; give {d} or fewer"
+                )
             table = self._renders(source, image)
+        for name in asked:
+            answers = table["logits"][:, column[name]]
+            if float(answers.min()) == float(answers.max()):
+                raise BadInput(
+                    f"no render within method.reach={self.reach:g} changes what the classifier "
+                    f"answers of {name!r}; raise method.reach"
+                )
         g, spread = self._proxy(table)
         for name in asked:
             y = column[name]
@@ -194,11 +207,6 @@ class CounterfactualDirections(VectorCodeEditor):
         x = table["deltas"] / self.reach
         raw = torch.cat([table["logits"], table["distance"]], 1)
         spread = raw.std(0)
-        if not bool((spread > 0).any()):
-            raise BadInput(
-                f"no render within reach={self.reach:g} changes what the classifier answers; raise "
-                "method.reach"
-            )
         y = (raw - raw.mean(0)) / spread.clamp(min=1e-6)
         weight = x.new_tensor([W_LOGITS] * table["logits"].shape[1] + [W_DISTANCE])
         held = max(round(HELD_OUT * len(x)), 1)

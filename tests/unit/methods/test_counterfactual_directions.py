@@ -133,11 +133,7 @@ def test_refusals_say_what_to_do(diffae):
     editor = fitted(diffae)
     with pytest.raises(BadInput, match="no direction was fitted"):
         editor.edit(BATCH, Edit("smile+", "smile"), torch.ones(1))
-    with pytest.raises(BadInput, match=r"raise method\.reach"):
-        editor._proxy(
-            {
-                "deltas": torch.zeros(8, 4),
-                "logits": torch.zeros(8, 2),
-                "distance": torch.zeros(8, 1),
-            }
-        )
+    with pytest.raises(BadInput, match=r"answers of 'hat'; raise method\.reach"):
+        learned(diffae, lambda u: 0 * u[:, 0])  # pixels change, answers do not
+    with pytest.raises(BadInput, match="count=65 is more than the"):
+        fitted(diffae, variant="h", count=65, index=64)
