@@ -1,6 +1,6 @@
 """SDEdit: noise the image part of the way, denoise under the target condition."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentbench.bounds import Count, Guidance, Name, Share, Steps, above, at_most
 from latentbench.cache import Cache
+from latentbench.data.dataset import Dataset
 from latentbench.errors import Incompatible
 from latentbench.fitting import Fitting
 from latentbench.model import DiffusionModel, LatentModel
@@ -134,7 +135,8 @@ class SDEditTranslation(SDEdit):
         max_strength: largest strength of a benchmark's curve; 1 starts from pure noise.
 
     Raises:
-        Incompatible: the target model's images have another size.
+        Incompatible: the target model's images have another size, or it reads no prompts that
+            `guidance` or `negative` are about.
 
     Example:
         >>> editor = SDEditTranslation(target_model="faces_lines", max_strength=0.5)
@@ -186,7 +188,17 @@ class SDEditTranslation(SDEdit):
                 f"the target model's images have {target.image_size} pixels a side, the source "
                 f"model's {model.image_size}; take two models of one size"
             )
+        if Capability.PROMPTS not in target.gives and (self.guidance != 1 or self.negative):
+            raise Incompatible(
+                f"method.guidance={self.guidance:g} and method.negative={self.negative!r} are "
+                f"about prompts, and target_model={self.target_model} reads none; take guidance 1 "
+                f"and negative null"
+            )
         super().attach(target, streams, cache, parts, fitting)
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse strengths of less than a step, of which the target model says how many."""
+        super().check(data, self.steps, strengths)
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]

@@ -166,3 +166,16 @@ def test_a_target_model_of_another_size_is_refused(gaussian):
 
     with pytest.raises(Incompatible, match="16 pixels a side"):
         translating(gaussian, Larger())
+
+
+def test_guidance_of_a_target_model_without_prompts_is_refused(pixel):
+    for settings in ({"guidance": 2.0}, {"negative": "hat"}):
+        with pytest.raises(Incompatible, match="target_model=faces_lines reads none"):
+            translating(pixel, pixel, **settings)
+
+
+def test_the_steps_are_the_target_models():
+    """The source model's are not what a strength is a share of."""
+    SDEditTranslation().check(toy.ToyData(), 5, (0.1,))
+    with pytest.raises(BadInput, match="0 of 5 sampling steps"):
+        SDEditTranslation(steps=5).check(toy.ToyData(), 5, (0.1,))
