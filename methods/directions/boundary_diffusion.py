@@ -18,7 +18,7 @@ from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Intervention, Recorder, Step, denoise, generate, plain
 from latentbench.types import Batch, Capability, Edit, Latent, Space
-from methods.directions.fit_images import refuse_too_few
+from methods.directions.fit_images import refuse_one_sided, refuse_too_few
 
 FIT_BATCH = 32
 HELD_OUT = 4  # one image in so many tells how well a boundary separates others
@@ -130,7 +130,7 @@ class BoundaryDiffusion(Editor[DiffusionModel]):
         self.boundaries_ = {}
         for a, name in enumerate(names):
             shown = labels[:, a] > 0.5
-            _check_classes(name, shown)
+            refuse_one_sided(name, shown)
             for space in self.spaces:
                 for key, value in self._boundary(space, codes[space], shown).items():
                     self.boundaries_[f"{name}/{space}/{key}"] = value
@@ -265,13 +265,3 @@ def linear_boundary(rows: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, fl
     weight = machine.dual_coef_[0] @ rows[machine.support_]
     size = np.linalg.norm(weight)
     return weight / size, float(machine.intercept_[0] / size)
-
-
-def _check_classes(name: str, shown: Bool[Tensor, " n"]) -> None:
-    """Refuse an attribute that no image, or every image, shows."""
-    if bool(shown.all()) or not bool(shown.any()):
-        which = "all" if bool(shown.all()) else "none"
-        raise BadInput(
-            f"{which} of the {len(shown)} images that boundaries are fitted on show {name!r}; "
-            f"raise method.images"
-        )

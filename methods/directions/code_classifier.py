@@ -58,7 +58,7 @@ class CodeClassifier(LabelledCodeEditor):
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn all classifiers together."""
-        z, y = self.labelled(data)
+        z, y = self.labelled(data, edits)
         shown = (y + 1) / 2
         classifier = self._layer(z.shape[1], y.shape[1])
         adam = torch.optim.Adam(classifier.parameters(), self.learning_rate)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentbench.bounds import Positive, Steps, between
 from latentbench.data.dataset import Dataset
+from latentbench.errors import BadInput
 from latentbench.types import Edit
 from methods.directions.vector_code import MEAN, UNIT, LabelledCodeEditor
 
@@ -58,8 +59,17 @@ class MatrixSubspaceProjection(LabelledCodeEditor):
         self.learned_ = {}  # mean and deviation of the code, and M by row
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
-        """Solve for M, from the codes and all labels."""
-        z, y = self.labelled(data)
+        """Solve for M, from the codes and all labels.
+
+        Raises:
+            BadInput: see `labelled`; or more labels than orthonormal rows can be.
+        """
+        z, y = self.labelled(data, edits)
+        if self.orthonormal and y.shape[1] > z.shape[1]:
+            raise BadInput(
+                f"the {y.shape[1]} labels of the data are more than the {z.shape[1]} numbers of a "
+                f"code, which has no room for orthonormal rows; take method.orthonormal=false"
+            )
         M = projection(z, y)
         if self.orthonormal:
             u, _, vh = torch.linalg.svd(M, full_matrices=False)

@@ -17,7 +17,7 @@ from latentbench.models.push_forward import PushForward
 from latentbench.models.semantic import SemanticDiffusion
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Latent, Space
-from methods.directions.fit_images import refuse_too_few
+from methods.directions.fit_images import refuse_one_sided, refuse_too_few
 
 ENCODED = 32  # images that the encoder sees at once
 MEAN, UNIT = "mean", "unit"  # of each channel, in what a fit has learned
@@ -141,16 +141,25 @@ class LabelledCodeEditor(VectorCodeEditor):
     measured: ClassVar[tuple[str, ...]] = (MEAN, UNIT)
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {"edit": frozenset({Capability.LABELS})}
 
-    def labelled(self, data: Dataset) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n f"]]:
+    def labelled(
+        self, data: Dataset, edits: Sequence[Edit]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n f"]]:
         """Return the fit's codes, standardised per channel, and their labels, -1 or 1.
 
         What they are standardised by is kept.
+
+        Raises:
+            BadInput: an edit's attribute is unknown, or shown by all of the images or by none.
         """
+        factors = data.describe("generator", self.chosen(data)).factors
+        assert factors is not None
+        for name in sorted({edit.attribute for edit in edits if edit.attribute is not None}):
+            if name not in data.factor_names:
+                raise unknown("attribute", name, data.factor_names)
+            refuse_one_sided(name, factors[:, data.factor_names.index(name)] > 0.5)
         codes = self.codes(data)
         mean, unit = codes.mean(0), codes.std(0).clamp(min=1e-6)
         self.learned_ = {MEAN: mean, UNIT: unit}
-        factors = data.describe("generator", self.chosen(data)).factors
-        assert factors is not None
         return (codes - mean) / unit, (factors.to(codes) > 0.5) * 2.0 - 1.0
 
     def keep_rows(self, data: Dataset, rows: Float[Tensor, "f d"]) -> None:

@@ -17,6 +17,7 @@ from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel
 from latentbench.sampling.loop import generate, guided, plain, predict
 from latentbench.types import SUBJECT, Batch, Capability, Edit, Space
+from methods.directions.fit_images import refuse_too_few
 from methods.personalisation.learned_subject import place_of_subject
 
 SLOW = 0.1  # how much slower the generator's weights move (their learning rate multiplier)
@@ -111,11 +112,7 @@ class CharacterFactory(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more people than there are images."""
-        if self.people > (there := data.size("generator")):
-            raise BadInput(
-                f"method.people={self.people} is more than the {there} images of the split "
-                f"'generator'; give {there} or fewer, or add images"
-            )
+        refuse_too_few(self.people, data, "people")
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn real names, which other settings of the GAN share, then the GAN over them."""

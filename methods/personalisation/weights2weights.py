@@ -16,7 +16,7 @@ from latentbench.model import Condition, DiffusionModel, LowRank
 from latentbench.sampling.loop import denoise, generate, guided, invert, noise_to_level, plain
 from latentbench.types import SUBJECT, Batch, Capability, Edit, Latent, Space
 from methods.directions.adapters import Adapted, first_down, layers_of
-from methods.directions.fit_images import refuse_too_few
+from methods.directions.fit_images import refuse_one_sided, refuse_too_few
 from methods.directions.step_window import refuse_empty
 from methods.personalisation.learned_subject import captions_of
 
@@ -116,7 +116,7 @@ class Weights2Weights(Editor[DiffusionModel]):
 
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse more people than there are images, and a start after the last step."""
-        refuse_too_few(self.people, data)
+        refuse_too_few(self.people, data, "people")
         refuse_empty(self.start, 1.0, steps)
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
@@ -133,6 +133,7 @@ class Weights2Weights(Editor[DiffusionModel]):
         _, _, V = torch.linalg.svd(X, full_matrices=False)
         V = V[: self.components]
         P = X @ V.T
+        self.directions_ = {}
         self.space_ = {"mean": mean, "std": std, "V": V, "spread": P.std(0)}
         for name, y in labels.items():
             n = torch.linalg.pinv(P[:, : self.named]) @ y.to(P)
@@ -290,13 +291,9 @@ class Weights2Weights(Editor[DiffusionModel]):
                 f"edit {edit.name!r} names no attribute whose labels weights2weights could learn "
                 f"from; take benchmark=attribute_editing"
             )
-        y = (known[:, data.factor_names.index(edit.attribute)] > 0.5).float()
-        if bool((y == y[0]).all()):
-            raise BadInput(
-                f"all of method.people={self.people} are alike in {edit.attribute!r}, so that it "
-                f"has no direction; give more people"
-            )
-        return edit.sign * (y - y.mean())
+        shown = known[:, data.factor_names.index(edit.attribute)] > 0.5
+        refuse_one_sided(edit.attribute, shown, "people")
+        return edit.sign * (shown.float() - shown.float().mean())
 
     def _inverted(self, batch: Batch) -> dict[str, Tensor]:
         model, b = self.model, len(batch)

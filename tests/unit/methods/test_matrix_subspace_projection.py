@@ -83,7 +83,7 @@ def test_orthonormal_rows_arrive_and_leave_other_labels_alone(gan):
 def test_labels_are_signs_and_the_code_is_standardised(gan):
     editor = fitted(gan)
     M = matrix(editor)
-    z, y = editor.labelled(DATA)
+    z, y = editor.labelled(DATA, [])
     assert set(y.unique().tolist()) == {-1.0, 1.0}
     torch.testing.assert_close(z.std(0), torch.ones(z.shape[1]), rtol=1e-3, atol=0)
     torch.testing.assert_close(projection(z, y).float(), M)
@@ -107,3 +107,25 @@ def test_what_cannot_be_edited_is_told(gan):
         bare.row(HAT)
     with pytest.raises(BadInput, match="unknown attribute 'hatt'; did you mean hat"):
         fitted(gan).row(Edit("hatt+", "hatt"))
+
+
+class Short(MatrixSubspaceProjection):
+    """Codes of two numbers."""
+
+    def codes(self, data):
+        return torch.randn(self.images, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_what_cannot_be_learned_is_refused(gan, monkeypatch):
+    editor = Short(images=2)
+    editor.attach(gan, Streams(0), Cache(None))
+    hats = DATA.describe("generator", range(9)).factors[:, 1] > 0.5
+    monkeypatch.setattr(editor, "chosen", lambda data: (~hats).nonzero().flatten().tolist())
+    with pytest.raises(BadInput, match=r"none of the . images .* show 'hat'; raise method\.images"):
+        editor.fit(DATA, [HAT])
+    with pytest.raises(BadInput, match="unknown attribute 'hatt'"):
+        editor.fit(DATA, [Edit("hatt+", "hatt")])
+    editor = Short(images=64, orthonormal=True)
+    editor.attach(gan, Streams(0), Cache(None))
+    with pytest.raises(BadInput, match="3 labels of the data are more than the 2 numbers"):
+        editor.fit(DATA, [HAT])

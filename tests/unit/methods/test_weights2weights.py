@@ -100,6 +100,13 @@ def test_a_direction_tells_the_people_with_an_attribute_from_those_without(pixel
     torch.testing.assert_close(editor.directions_["hat-"], -editor.directions_["hat+"])
 
 
+def test_a_fit_keeps_no_direction_of_the_one_before(pixel):
+    editor = fitted(pixel, iterations=2)
+    with torch.enable_grad():
+        editor.fit(DATA, [Edit("smile+", "smile")])
+    assert set(editor.directions_) == {"smile+"}
+
+
 @pytest.mark.slow
 def test_a_code_denoises_its_image_better_than_the_mean_person(pixel):
     editor = fitted(pixel, code_iterations=16)
@@ -194,8 +201,10 @@ def test_what_does_not_go_together_is_refused(pixel, learned):
         attached(pixel).fit(DATA, [Edit("direction 0", component=0)])
     known = DATA.describe("generator", range(9)).factors[:, 1]
     bare = [k for k in range(9) if known[k] < 0.5]
-    with pytest.raises(BadInput, match="give more people"):
+    with pytest.raises(BadInput, match=r"that the fit learns from show .*raise method\.people"):
         attached(pixel)._labels(DATA, bare, HAT)
+    with pytest.raises(BadInput, match=r"method\.people=300 is more than the 256 images"):
+        Weights2Weights(people=300).check(DATA, 20, ())
     with pytest.raises(BadInput, match="call fit, or load_state"):
         attached(pixel).invert(DATA.batch("test", [0]))
     with pytest.raises(BadInput, match="unknown edit 'smile"):
