@@ -209,6 +209,7 @@ class SliderSpace(Editor[DiffusionModel]):
         """Return one image per id, each with sliders of its own at scale 1."""
         self._refuse_unfitted()
         x = self.model.prior(self.streams, ids).parts[Space.NOISE] if noise is None else noise
+        x = x.to(self.model.device)
         drawn = [self.streams.choice(f"mixed/{i}", self.count, self.mixed) for i in ids]
         which = torch.tensor(drawn, device=x.device)
         told = self._condition(len(x)) if prompts is None else None

@@ -113,8 +113,8 @@ class RelativeStitching(Editor[Any]):
                 f"{self.model.image_size}; take two models of one size"
             )
         chosen = self.streams.choice("fit/images", data.size("generator"), self.images)
-        theirs = _codes(other, data, chosen[: self.anchors])
-        read = self.images if self.bridge == "relative" else self.anchors
+        read = {"relative": self.images, "absolute": 1}.get(self.bridge, self.anchors)
+        theirs = _codes(other, data, chosen[: min(read, self.anchors)])
         own = _codes(self.model, data, chosen[:read])
         d = own.shape[1]
         if self.bridge == "absolute":
