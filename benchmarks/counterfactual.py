@@ -27,9 +27,10 @@ class Counterfactual(Attack):
     It asks what `Attack` asks, of the same classifier attr1, and wants the opposite: "glasses+" is
     not that glasses are read where there are none, but that the face has them, and is otherwise the
     same. The counterfactual of an image is the output of the smallest strength of the curve at
-    which attr1 answers as asked, and that of the largest where it never does: the classifier
-    chooses per image, as in the method's own field, and whoever uses it gains nothing by that. The
-    score is a judge's (`metrics.edits.flip`), and the reading of a classifier alone is worth
+    which attr1 answers as asked, and that of the largest where it never does, or where it answered
+    so of the source already, by mistake: no answer can flip there. The classifier chooses per
+    image, as in the method's own field, and whoever uses it gains nothing by that. The score is a
+    judge's (`metrics.edits.flip`), and the reading of a classifier alone is worth
     nothing there: an attack scores as doing nothing does.
 
     Every editor takes part that the data can ask; none needs to use the classifier.
@@ -71,7 +72,8 @@ class Counterfactual(Attack):
         curve = torch.tensor(self.curve(bench.editor.max_strength))
         images = bench.editor.edit(batch, edit, curve).clamp(-1, 1).cpu()
         column = column_of(bench.dataset, work.group)
-        chosen = first_flip(answers(images[:, 1:], bench.device, column), edit.sign) + 1
+        read = torch.cat([batch.images[:, None], images[:, 1:]], 1)
+        chosen = first_flip(answers(read, bench.device, column), edit.sign)
         return Samples(
             batch.ids,
             images[torch.arange(len(batch)), chosen][:, None],
@@ -98,14 +100,22 @@ def answers(
 
 
 def first_flip(yes: Bool[Tensor, "b s"], sign: int) -> Tensor:
-    """Return the first place of each row whose answer is the one asked for, else the last.
+    """Return the first place of each row where the answer has become the one asked for.
+
+    Args:
+        yes: answers, that of the source first.
+        sign: the answer asked for: above 0 is yes.
+
+    Returns:
+        Places after the source's: the last one where the answer never changes as asked.
 
     Example:
-        >>> first_flip(torch.tensor([[False, True, True], [False, False, False]]), 1).tolist()
+        >>> first_flip(torch.tensor([[False, True, True], [True, True, True]]), 1).tolist()
         [1, 2]
     """
     asked = yes == (sign > 0)
-    return torch.where(asked.any(1), asked.int().argmax(1), yes.shape[1] - 1)
+    flips = asked & ~asked[:, :1]
+    return torch.where(flips.any(1), flips.int().argmax(1), yes.shape[1] - 1)
 
 
 @cache

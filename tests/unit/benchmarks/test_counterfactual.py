@@ -46,6 +46,18 @@ def test_what_never_flips_is_held_at_its_largest_strength():
     assert first_flip(~yes, 1).tolist() == [2, 3]
 
 
+def test_a_source_that_is_misread_has_no_flip_and_is_held_at_its_largest_strength(monkeypatch):
+    misread = torch.tensor([[False, False, False], [False, True, False], [True, False, False]])
+    assert first_flip(misread, -1).tolist() == [2, 2, 1]
+    monkeypatch.setattr(
+        "benchmarks.counterfactual.answers",
+        lambda images, device, column: torch.zeros(images.shape[:2], dtype=torch.bool),
+    )
+    bench = Bench(Perfect(), Blank(), DATA, Streams(0), Cache(None), CPU, 1)
+    found = Counterfactual(n=1, strengths=4).run(Work("glasses-", (0,), 1), bench, {})
+    assert found.strengths.tolist() == [[1.0]] and torch.equal(found.outputs, found.truths)
+
+
 def test_editors_with_and_without_a_classifier_are_asked():
     attack = {"classifier": "attr1", "structure": 1.0}
     for method, settings, model in (
