@@ -17,6 +17,7 @@ from metrics.paths.path_error import undrawn
 
 SMALLEST = 0.02  # of one aim missed altogether: a smaller difference does not matter
 PEOPLE, PHOTOS = 128, 4  # held-out people, and photos of each, that say what variances mean
+ALIKE = 0.01  # share of pairs of real people who are no further apart than counts as the same
 WHO = "who/"  # columns of what was seen
 
 
@@ -26,9 +27,15 @@ class InventionError(FactorMetric):
     Per identity factor, read by the judge: W, the variance within a character, B, that between
     characters' means less what W adds to it, and R, the variance over photos of held-out people.
 
-    * `character_error`: 1 - mean over factors of (B / max(R, B + W)) / (the same of photos of
-      held-out people). 0 is what photos give; 1 is somebody else in every picture (B = 0, W = R),
-      and 1 is one face for all (B = W = 0), which a share of B + W alone would call perfect.
+    * `character_error`: 1 - the lesser of `distinct_share` and mean over factors of
+      (B / max(R, B + W)) / (the same of photos of held-out people). 0 is what photos give; 1 is
+      somebody else in every picture (B = 0, W = R), and 1 is one face for all (B = W = 0), which a
+      share of B + W alone would call perfect.
+    * `distinct_share`: mean over pairs of characters of how far they are apart, up to what counts
+      as two people. B is the mean over pairs of half the squared difference of two means, less what
+      W adds; a pair is as far apart as its own part of B / max(R, B + W), and two people are as far
+      apart as all but 1% of the pairs of held-out people. Two faces that take turns have as much B
+      as real people, or more, and half of the pairs.
     * `within_share`: mean of W / R; photos have little, as the judge misreads.
     * `between_share`: mean of B / R; about 1 for photos.
     * `prompt_error`: as in `PersonalisationError`.
@@ -67,6 +74,7 @@ class InventionError(FactorMetric):
         shares = {
             "within_share": (f"variance within a character / that of photos, {by}", False),
             "between_share": (f"variance between characters / that of photos, {by}", None),
+            "distinct_share": (f"pairs of characters that are two people, {by}", True),
         }
         return {
             self._named(name): Figure(words, higher_is_better=False, smallest=SMALLEST)
@@ -86,9 +94,10 @@ class InventionError(FactorMetric):
         data = surroundings.dataset
         self.who = [k for k, f in enumerate(data.factor_names) if f not in data.attributes]
         photos = self._photos().numpy()
-        within, between = variances(photos.reshape(-1, len(self.who)), np.arange(PEOPLE), PHOTOS)
-        self.whole = within + between
-        self.best = float((between / self.whole).mean())
+        within, apart = variances(photos.reshape(-1, len(self.who)), np.arange(PEOPLE), PHOTOS)
+        self.whole = within + apart.mean(0)
+        pairs = (apart / self.whole).mean(1)
+        self.best, self.least = float(pairs.mean()), float(np.quantile(pairs, ALIKE))
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the prompt error of each row ``[b]``, and who is read ``[b, s]``."""
@@ -106,17 +115,19 @@ class InventionError(FactorMetric):
 
         def statistic(keep: Mask) -> dict[str, float]:
             rows = read[keep]
-            within, between = variances(
-                rows.reshape(-1, rows.shape[2]), number[keep], rows.shape[1]
-            )
-            share = between / np.maximum(self.whole, between + within)
-            character, asked = 1 - float(share.mean()) / self.best, float(prompt[keep].mean())
+            within, apart = variances(rows.reshape(-1, rows.shape[2]), number[keep], rows.shape[1])
+            between = apart.mean(0)
+            pairs = (apart / np.maximum(self.whole, between + within)).mean(1)
+            distinct = float((pairs / self.least).clip(0, 1).mean())
+            character = 1 - min(float(pairs.mean()) / self.best, distinct)
+            asked = float(prompt[keep].mean())
             found = {
                 "invention_error": character + asked,
                 "character_error": character,
                 "prompt_error": asked,
                 "within_share": float((within / self.whole).mean()),
                 "between_share": float((between / self.whole).mean()),
+                "distinct_share": distinct,
             }
             return {self._named(name): value for name, value in found.items()}
 
@@ -149,20 +160,27 @@ class InventionError(FactorMetric):
 
 
 def variances(rows: Array, number: Rows, each: int) -> tuple[Array, Array]:
-    """Return the variances within and between groups, without bias, per column.
+    """Return the variance within groups, and how far each two groups are apart, without bias.
 
     Args:
         rows: values ``[n * each, f]``.
-        number: group of each `each` rows ``[n]``; the groups are of one size.
+        number: group of each `each` rows ``[n]``.
         each: rows of one entry of `number`.
 
+    Returns:
+        Variances ``[f]``, and of each pair of groups half the squared difference of their means
+        less what the variance within adds ``[p, f]``; their mean is the variance between groups.
+
     Example:
-        >>> w, b = variances(np.array([[0.0], [2.0], [4.0], [6.0]]), np.array([0, 1]), 2)
-        >>> w.tolist(), b.tolist()
-        ([2.0], [7.0])
+        >>> w, apart = variances(np.array([[0.0], [2.0], [4.0], [6.0]]), np.array([0, 1]), 2)
+        >>> w.tolist(), apart.tolist()
+        ([2.0], [[7.0]])
     """
     labels = np.repeat(number, each)
     groups = [rows[labels == k] for k in np.unique(labels)]
     within = np.mean([group.var(0, ddof=1) for group in groups], 0)
     means = np.stack([group.mean(0) for group in groups])
-    return within, means.var(0, ddof=1) - within / len(groups[0])
+    added = within / np.array([[len(group)] for group in groups])
+    one, other = np.triu_indices(len(groups), 1)
+    gap = means[one] - means[other]
+    return within, (gap**2 - added[one] - added[other]) / 2

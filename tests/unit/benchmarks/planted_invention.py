@@ -1,7 +1,7 @@
 """Methods that invent people: one holds to them and obeys, the others cheat."""
 
 import torch
-from planted_editors import SIZE
+from planted_editors import SIZE, number
 from planted_personalisation import FREE, obeyed
 from planted_variation import known
 
@@ -47,6 +47,13 @@ class OneFace(Cast):
 
     def who(self, character, name):
         return self.face("of one")
+
+
+class TwoFaces(Cast):
+    """Draws two people in turn, as different as people can be."""
+
+    def who(self, character, name):
+        return torch.full_like(self.face(name), float(number(character) % 2))
 
 
 class Deaf(Cast):

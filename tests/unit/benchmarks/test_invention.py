@@ -84,6 +84,8 @@ def test_trap_what_alone_would_look_perfect_is_not(errors):
     frozen, one, kin, unsure = (errors(m) for m in ("Frozen", "OneFace", "Kin", "Unsure"))
     assert frozen["within_share"].value < 0.01 and frozen["invention_error"].value > 0.4
     assert one["within_share"].value < 0.3 and one["character_error"].value > 0.9
+    two = errors("TwoFaces")
+    assert two["between_share"].value > 1 and two["character_error"].value > 0.4
     assert 0.5 < kin["character_error"].value < 0.9  # a quarter of the variance
     assert kin["within_share"].value < 0.3 < unsure["within_share"].value
     assert unsure["character_error"].value > 0.5

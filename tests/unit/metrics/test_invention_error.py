@@ -71,3 +71,15 @@ def test_trap_too_much_variance_between_people_hides_none_within(surroundings):
     found = errors(surroundings, pictures(wild))
     assert found["between_share"].value == pytest.approx(0.5, abs=0.1)  # of photos' R
     assert found["character_error"].value == pytest.approx(5 / 6, abs=0.1)  # one pair in six
+
+
+def test_trap_two_faces_that_take_turns_are_half_of_the_pairs(surroundings):
+    """Their variance is that of real people or more, whoever they are."""
+    one = (drawn(1, 1)[:1] > 0.5).float()
+    two = torch.cat([one, 1 - one]).repeat(ROWS // 2, 1, 1)
+    found = errors(surroundings, pictures(two))
+    assert found["between_share"].value > 1.5
+    assert found["distinct_share"].value == pytest.approx(0.5, abs=0.05)
+    assert found["character_error"].value == pytest.approx(0.5, abs=0.05)
+    best = errors(surroundings, pictures(drawn(1, 1)))
+    assert best["distinct_share"].value > 0.97
