@@ -19,7 +19,7 @@ from latentbench.zoo.judges import JudgeName, reliability
 from metrics.edits.attack import SECOND, VICTIM, misread
 from metrics.edits.edit_error import SMALLEST
 from metrics.networks.reader import Reader
-from metrics.networks.readings import FactorMetric, classifier_reads, targets
+from metrics.networks.readings import FactorMetric, classifier_reads, targets, things
 from metrics.paths.path_error import undrawn
 
 WITNESS = 0.25  # share of a true counterfactual's change that the image must show
@@ -39,7 +39,8 @@ class Flip(FactorMetric):
 
     * `flip_error_<judge>`: the root mean square over all factors, weighted by how well the judge
       reads them, of the reading minus that of the nearest true counterfactual; summed over images,
-      / the same of the untouched sources. 0 is perfect, 1 is doing nothing. What is no
+      / the same of the untouched sources. 0 is perfect, 1 is doing nothing. Half of the way to a
+      thing, such as glasses, counts as nothing, as in `edit_error`. What is no
       counterfactual counts as no nearer than its source: an output that does not change attr1's
       answer where a true one does, and one whose pixels show less than a quarter of the true change
       (its projection on the nearest true one's), which is read and not seen.
@@ -123,8 +124,9 @@ class Flip(FactorMetric):
         output, answers, before = (
             self.reader.factors(x) for x in (samples.outputs, truths, source)
         )
-        gap, place = self._nearest(output, answers, before, true)
-        idle, idle_place = self._nearest(before, answers, before, true)
+        thing = things(targets(asked, type(self).__name__), self.surroundings.dataset)
+        gap, place = self._nearest(output, answers, before, true, thing)
+        idle, idle_place = self._nearest(before, answers, before, true, thing)
         images, idle_images = (_chosen(truths, k) for k in (place, idle_place))
         counts = (flipped | ~possible) & (shown(samples.outputs, source, images) >= WITNESS)
 
@@ -167,12 +169,12 @@ class Flip(FactorMetric):
         answers: Float[Tensor, "b k f"],
         source: Float[Tensor, "b 1 f"],
         true: Bool[Tensor, "b k"],
+        thing: Bool[Tensor, "b 1 f"],
     ) -> tuple[Float[Tensor, "b s"], Int[Tensor, "b s"]]:
         """Return the distance to the nearest true counterfactual, and which one that is."""
-        graded = torch.zeros_like(source, dtype=torch.bool)
         gaps = torch.stack(
             [
-                factor_distance(read, one.expand_as(read), source, self.reliability, graded)
+                factor_distance(read, one.expand_as(read), source, self.reliability, thing)
                 for one in answers.split(1, dim=1)
             ],
             -1,

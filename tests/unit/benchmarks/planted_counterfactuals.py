@@ -1,5 +1,7 @@
 """Changes that flip a classifier honestly, and changes that only flip it."""
 
+from dataclasses import replace
+
 import torch
 from planted_editors import LEVELS, Perfect, noise
 
@@ -26,6 +28,14 @@ class Attack(Perfect):
             left = (odds < MARGIN)[:, None, None, None]
             x = torch.where(left, (x + STEP * slope.sign()).clamp(-1, 1), x)
         return x.detach()
+
+
+class FadedAttack(Attack):
+    """Fades the edit in by a quarter, which attr1 does not take for it, and attacks the rest."""
+
+    def attacked(self, batch, edit):
+        faded = batch.images.lerp(self.edited(batch, edit, 1.0), 0.27)
+        return super().attacked(replace(batch, images=faded), edit)
 
 
 class Whole(Perfect):

@@ -98,6 +98,18 @@ def test_the_true_counterfactual_is_perfect_and_an_attack_is_worth_nothing(score
 
 
 @pytest.mark.slow
+def test_an_attack_on_a_faint_edit_gains_little_and_is_told(scores):
+    found = scores("planted_counterfactuals.FadedAttack")
+    assert found["flipped_attr1"] == 1 and found["flipped_zoo1"] < 0.5
+    assert found["flip_error_zoo1"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_fade_to_half_is_well_behind(scores):
+    assert scores("planted_editors.HalfMix")["flip_error_zoo1"] > 0.6
+
+
+@pytest.mark.slow
 def test_doing_nothing_is_one_and_going_the_whole_way_is_no_fault(scores):
     idle, whole = scores("planted_editors.Tiny"), scores("planted_counterfactuals.Whole")
     assert idle["flip_error_zoo1"] == pytest.approx(1, abs=0.01)
