@@ -12,13 +12,12 @@ from latentbench.cache import Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import Incompatible
 from latentbench.fitting import Fitting
-from latentbench.model import DiffusionModel, LatentModel
-from latentbench.option import Option
+from latentbench.model import DiffusionModel
 from latentbench.sampling.blending import KeepOutside, latent_mask
 from latentbench.sampling.loop import generate, guided, noise_to_level
 from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Space
-from methods.editing.steps_back import StepsBackEditor
+from methods.editing.steps_back import StepsBackEditor, TranslatingEditor
 
 
 class SDEdit(StepsBackEditor):
@@ -118,7 +117,7 @@ class SDEdit(StepsBackEditor):
         return self.streams.normal(stream, batch.ids, shape, x0.device)
 
 
-class SDEditTranslation(SDEdit):
+class SDEditTranslation(TranslatingEditor, SDEdit):
     """SDEdit by a model of another domain: the source is noised, that model denoises it.
 
     Source: as for `SDEdit`; section 4 makes images of strokes in this way. The cell's own model
@@ -142,12 +141,6 @@ class SDEditTranslation(SDEdit):
         >>> editor = SDEditTranslation(target_model="faces_lines", max_strength=0.5)
     """
 
-    requires: ClassVar[Mapping[str, frozenset[Space]]] = {"edit": frozenset({Space.NOISE})}
-    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "edit": frozenset({Capability.SECOND_MODEL})
-    }
-    others: ClassVar[Mapping[str, str]] = {"target_model": "model"}
-
     def __init__(
         self,
         *,
@@ -164,14 +157,6 @@ class SDEditTranslation(SDEdit):
             max_strength=max_strength,
         )  # fmt: skip
         self.target_model = target_model
-
-    @classmethod
-    def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
-        """Return why the target model cannot denoise, or None."""
-        target = others.get("target_model")
-        if target is None or issubclass(target.cls, DiffusionModel):
-            return None
-        return f"target_model={target.name} ({target.cls.__name__}) is no denoiser"
 
     def attach(
         self,

@@ -1,6 +1,7 @@
 """Editors whose strength is the share of the sampling steps that they make again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -9,8 +10,11 @@ from torch import Tensor
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
-from latentbench.model import DiffusionModel
+from latentbench.model import DiffusionModel, LatentModel
+from latentbench.models.semantic import SemanticDiffusion
+from latentbench.option import Option
 from latentbench.parameterization import whole_steps
+from latentbench.types import Capability, Space
 
 
 class StepsBackEditor(Editor[DiffusionModel]):
@@ -47,6 +51,29 @@ class StepsBackEditor(Editor[DiffusionModel]):
         back = [steps_back(strength, n) for strength in strengths.tolist()]
         made = {k: from_level(n - k) for k in sorted({*back})}
         return torch.stack([made[k] for k in back], 1)
+
+
+class TranslatingEditor(StepsBackEditor):
+    """Has the steps made by a model of another domain, the target model."""
+
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {"edit": frozenset({Space.NOISE})}
+    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
+        "edit": frozenset({Capability.SECOND_MODEL})
+    }
+    others: ClassVar[Mapping[str, str]] = {"target_model": "model"}
+
+    @classmethod
+    def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
+        """Return why the target model cannot denoise what the source gives, or None."""
+        target = others.get("target_model")
+        if target is None:
+            return None
+        named = f"target_model={target.name} ({target.cls.__name__})"
+        if not issubclass(target.cls, DiffusionModel):
+            return f"{named} is no denoiser"
+        if issubclass(target.cls, SemanticDiffusion):
+            return f"{named} needs a code of its image besides noise"
+        return None
 
 
 def steps_back(strength: float, n: int) -> int:

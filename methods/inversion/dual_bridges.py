@@ -1,22 +1,20 @@
 """DDIB: one model's ODE carries an image to noise, another model's ODE carries that to its own."""
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Name, Steps, above, at_most
-from latentbench.model import Convention, DiffusionModel, LatentModel
-from latentbench.option import Option
+from latentbench.model import Convention
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import generate, plain
-from latentbench.types import Batch, Capability, Edit, Latent, Space
-from methods.editing.steps_back import StepsBackEditor
+from latentbench.types import Batch, Edit, Latent, Space
+from methods.editing.steps_back import TranslatingEditor
 from methods.inversion.cycle_diffusion import refuse_other_levels
 
 
-class DualBridges(StepsBackEditor):
+class DualBridges(TranslatingEditor):
     """x_l = ODESolve(x_s; v_s, 0, l), then x_t = ODESolve(x_l; v_t, l, 0).
 
     Source: "Dual Diffusion Implicit Bridges for Image-to-Image Translation", algorithm 1. Both
@@ -39,11 +37,6 @@ class DualBridges(StepsBackEditor):
     """
 
     paper = "Dual Diffusion Implicit Bridges for Image-to-Image Translation, algorithm 1"
-    requires: ClassVar[Mapping[str, frozenset[Space]]] = {"edit": frozenset({Space.NOISE})}
-    needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "edit": frozenset({Capability.SECOND_MODEL})
-    }
-    others: ClassVar[Mapping[str, str]] = {"target_model": "model"}
 
     def __init__(
         self,
@@ -56,14 +49,6 @@ class DualBridges(StepsBackEditor):
         self.steps, self.target_model = steps, target_model
         self.convention: Convention = convention
         self.max_strength = max_strength
-
-    @classmethod
-    def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
-        """Return why the target model cannot decode noise, or None."""
-        target = others.get("target_model")
-        if target is None or issubclass(target.cls, DiffusionModel):
-            return None
-        return f"target_model={target.name} ({target.cls.__name__}) is no denoiser"
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from latentbench.cache import Cache
+from latentbench.cells.catalogue import option
 from latentbench.conformance import toy
 from latentbench.errors import BadInput, Incompatible
 from latentbench.sampling.inversion import ddim_invert
 from latentbench.sampling.loop import generate, plain
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit
+from methods.editing.sdedit import SDEditTranslation
 from methods.inversion.dual_bridges import DualBridges
 
 DOMAIN, WORDS = Edit("domain"), "a face with hat"
@@ -74,3 +76,13 @@ def test_both_models_share_latents_and_a_step_is_the_least(gaussian):
         edited(gaussian, Wider(), batch_of(gaussian))
     with pytest.raises(BadInput, match="of 50 sampling steps"):
         edited(gaussian, Brighter(), batch_of(gaussian), (0.01,))
+
+
+def test_a_target_model_that_gets_no_code_is_refused():
+    """A translation gives it noise alone, and it would denoise under a code of zeros."""
+    coded, vae = (option("model", name) for name in ("faces_diffae", "faces_vae"))
+    for cls in (DualBridges, SDEditTranslation):
+        said = cls.misfit(toy.GaussianModel, {"target_model": coded})
+        assert "needs a code of its image" in str(said)
+        assert "is no denoiser" in str(cls.misfit(toy.GaussianModel, {"target_model": vae}))
+        assert cls.misfit(toy.GaussianModel, {}) is None
