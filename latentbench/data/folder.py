@@ -157,7 +157,9 @@ def _find_table(folder: Path) -> Path | None:
     found = sorted(p for p in files if p.suffix.lower() in READERS)
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
-        raise BadInput(f"{folder} holds several tables ({names}); say which: dataset.table=...")
+        raise BadInput(
+            f"{folder} holds several tables ({names}); leave one there, or say which: dataset.table=..."
+        )
     return found[0] if found else None
 
 

@@ -1,6 +1,7 @@
 """`dataset=two_folders`: a user's own images of two domains, unpaired."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from latentbench.bounds import Count, Name, Size
 from latentbench.content import content_hash
 from latentbench.data.folder import Folder
+from latentbench.errors import BadInput
+from latentbench.paths import user_path
 from latentbench.types import Capability
 
 
@@ -27,11 +30,13 @@ class TwoFolders(Folder):
 
     Raises:
         BadInput: at once, before any work: no folder, no image, images that cannot be read (by
-            name), a table that does not match them.
+            name), a table that does not match them, one folder within the other.
 
     Example:
         ``TwoFolders(path="/data/photos", target="/data/drawings", size=64)``
     """
+
+    gives = frozenset({Capability.SECOND_DOMAIN})
 
     def __init__(
         self,
@@ -43,9 +48,12 @@ class TwoFolders(Folder):
         limit: Count | None = None,
         links: bool = False,
     ) -> None:
+        first = user_path(path, "dataset.path").resolve()
+        second = user_path(target, "dataset.target").resolve()
+        _check_apart(first, second)
         super().__init__(path=path, table=table, size=size, limit=limit, links=links)
-        self._target = Folder(path=target, size=size, limit=limit, links=links)
-        self.gives |= {Capability.SECOND_DOMAIN}
+        self._target = Folder(path=str(second), size=size, limit=limit, links=links)
+        self.gives |= TwoFolders.gives
 
     def second_domain(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b 3 h w"]:
         """Return images of the second folder."""
@@ -58,3 +66,18 @@ class TwoFolders(Folder):
     def fingerprint(self) -> str:
         """Return a hash of all images of both folders and of what tables say of them."""
         return content_hash(super().fingerprint(), self._target.fingerprint())
+
+
+def _check_apart(first: Path, second: Path) -> None:
+    """Refuse a second folder that is none, or that shares images with the first.
+
+    Raises:
+        BadInput: says which.
+    """
+    if not second.is_dir():
+        raise BadInput(f"{second} is not a folder; give dataset.target=/where/the/others/are")
+    if first == second or first in second.parents or second in first.parents:
+        raise BadInput(
+            f"dataset.path={first} and dataset.target={second} share images, as sub-folders are "
+            f"searched as well; give two folders of which neither is in the other"
+        )

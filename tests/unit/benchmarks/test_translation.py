@@ -18,6 +18,7 @@ from latentbench.data.faces_dataset import FacesDataset
 from latentbench.data.folder import Folder
 from latentbench.data.two_folders import TwoFolders
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
 from latentbench.records import Status
 from latentbench.streams import Streams
 
@@ -93,6 +94,32 @@ def test_other_drawings_are_other_data(folders):
     before = TwoFolders(**places, size=SIZE).fingerprint()
     save_image(torch.zeros(3, SIZE, SIZE), folders / "drawings" / "0.png")
     assert TwoFolders(**places, size=SIZE).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("photos", "photos"),
+        ("photos", "linked"),
+        ("photos", "photos/below"),
+        (".", "drawings"),
+    ],
+)
+def test_folders_that_share_images_are_refused(folders, path, target):
+    (folders / "photos" / "below").mkdir()
+    (folders / "linked").symlink_to(folders / "photos")
+    with pytest.raises(BadInput, match="share images"):
+        TwoFolders(path=str(folders / path), target=str(folders / target), size=SIZE)
+
+
+@pytest.mark.parametrize("target", ["", "~nobody_of_this_name/x", "nowhere", "s3://bucket/x"])
+def test_what_is_wrong_with_the_target_is_said_of_the_target(folders, target):
+    with pytest.raises(BadInput, match=r"dataset\.target"):
+        TwoFolders(path=str(folders / "photos"), target=target, size=SIZE)
+
+
+def test_a_skipped_cell_names_the_data_that_give_a_second_domain():
+    assert misfit("dual_bridges", TwoFolders) is None
 
 
 # ---------------------------------------------------------------- planted methods
