@@ -158,7 +158,7 @@ def _find_table(folder: Path) -> Path | None:
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise BadInput(
-            f"{folder} holds several tables ({names}); leave one there, or say which: dataset.table=..."
+            f"{folder} holds several tables ({names}); leave one, or say which: dataset.table=..."
         )
     return found[0] if found else None
 

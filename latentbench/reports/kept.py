@@ -13,6 +13,7 @@ again.
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -191,7 +192,7 @@ class Kept:
         try:
             if not self._folder.is_dir():
                 _remove_orphans()
-                store.write(self._folder / PLACE, str(self._results.resolve()).encode())
+                store.write(self._folder / PLACE, os.fsencode(self._results.resolve()))
             store.write_sealed(path, key, json.dumps(value).encode())
         except OSError as error:
             store.report_once(FOLDER, error, store.NOT_KEPT)
@@ -221,5 +222,5 @@ def _remove_orphans() -> None:
     """Remove what is kept of folders of results that are no more."""
     for folder in FOLDER.glob("*"):
         with contextlib.suppress(OSError):
-            if not Path((folder / PLACE).read_text()).is_dir():
+            if not Path(os.fsdecode((folder / PLACE).read_bytes())).is_dir():
                 store.remove_folder(folder)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -272,3 +273,18 @@ def test_no_record_gives_the_head_alone(tmp_path, monkeypatch):
     (tmp_path / "cells" / "begun").mkdir(parents=True)
     assert kept.parts(tmp_path) == [leaderboard.head()]
     assert kept.parts(tmp_path / "nowhere") == [leaderboard.head()]
+
+
+def test_a_folder_whose_name_is_not_utf8_is_kept_as_well(results, made):
+    odd = results.parent / os.fsdecode(b"results\xff")
+    results.rename(odd)
+    right = anew(odd)
+    made.clear()
+    assert kept.parts(odd) == right
+    assert kept.parts(odd) == right
+    assert made == ["edits", "paths"]
+    (place,) = kept.FOLDER.glob("*/results.txt")
+    place.write_bytes(b"\xff damaged")
+    Planted(results).edits("good")
+    kept.parts(results)
+    assert not place.exists()
