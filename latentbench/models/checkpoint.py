@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from latentbench.bounds import Dtype, Guidance, Name, Steps
 from latentbench.content import content_hash
@@ -20,6 +21,7 @@ from latentbench.models.feature_points import Change, FeaturePoint
 from latentbench.parameterization import Grid
 
 Attend = Callable[[AttentionCall], Tensor]
+BASE, ADAPTER = ".base_layer", ".lora_"  # in the names of layers that peft has wrapped
 
 
 class CheckpointDiffusion(Denoiser):
@@ -100,10 +102,10 @@ class CheckpointDiffusion(Denoiser):
 
     def _hash_weights(self) -> str:
         tensors = {
-            f"{number}.{key}".replace(".base_layer.", "."): value  # adapters are off: not counted
+            f"{number}.{key}".replace(f"{BASE}.", "."): value  # adapters are off: not counted
             for number, net in enumerate(self.networks())
             for key, value in net.state_dict().items()
-            if ".lora_" not in key
+            if ADAPTER not in key
         }
         config = {k: v for k, v in self.scheduler.config.items() if not k.startswith("_")}
         return content_hash(config, tensors)
@@ -165,8 +167,12 @@ class CheckpointDiffusion(Denoiser):
 
     @cached_property
     def _linear(self) -> Mapping[str, tuple[int, int]]:
-        modules = self.network.named_modules()
-        return {n: (m.in_features, m.out_features) for n, m in modules if type(m) is nn.Linear}
+        found = {n: m for n, m in self.network.named_modules() if type(m) is nn.Linear}
+        return {
+            name.removesuffix(BASE): (layer.in_features, layer.out_features)
+            for name, layer in found.items()
+            if ADAPTER not in name
+        }
 
     def linear_layers(self) -> Mapping[str, tuple[int, int]]:
         """Return the network's linear layers: name -> numbers (in, out)."""
@@ -206,8 +212,7 @@ class CheckpointDiffusion(Denoiser):
             raise Incompatible(f"{type(self.network).__name__} has no middle block to tap")
         return self._tap(layer, change)
 
-    @contextmanager
-    def _tap(self, layer: str, change: Change) -> Iterator[None]:
+    def _tap(self, layer: str, change: Change) -> AbstractContextManager[None]:
         """Change the map of a feature layer for as long as the context lasts."""
         calls = []
 
@@ -215,16 +220,11 @@ class CheckpointDiffusion(Denoiser):
             calls.append(layer)
             return change(value)
 
-        handle = self._points[layer].hook(self.network, changed)
-        try:
-            yield
-        finally:
-            handle.remove()
-        if not calls:
-            raise HookNeverFired(f"{type(self.network).__name__} never called its {layer}")
+        return self._hooked(layer, self._points[layer].hook(self.network, changed), calls)
 
-    @contextmanager
-    def _change_weights(self, layer: str, changes: Sequence[LowRank]) -> Iterator[None]:
+    def _change_weights(
+        self, layer: str, changes: Sequence[LowRank]
+    ) -> AbstractContextManager[None]:
         """Add low-rank changes to a linear layer for as long as the context lasts."""
         if layer not in self._linear:
             raise unknown(f"linear layer of {type(self.network).__name__}", layer, self._linear)
@@ -237,6 +237,11 @@ class CheckpointDiffusion(Denoiser):
             return output
 
         handle = self.network.get_submodule(layer).register_forward_hook(changed)
+        return self._hooked(layer, handle, calls)
+
+    @contextmanager
+    def _hooked(self, layer: str, handle: RemovableHandle, calls: Sequence[str]) -> Iterator[None]:
+        """Remove a layer's hook at the end of the context, and raise where it was never called."""
         try:
             yield
         finally:

@@ -68,6 +68,19 @@ def test_it_is_what_peft_computes(zoo):
     torch.testing.assert_close(both, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_linear_layers_have_the_same_names_with_and_without_adapters(zoo):
+    from latentbench.models.pixel_diffusion import PixelDiffusion
+
+    bare, model = (PixelDiffusion(path=str(zoo / "pixel"), steps=5) for _ in range(2))
+    change, x = changes(bare, 2), noise(bare, 2)
+    model.add_adapter("s", LoraConfig(r=2, target_modules=list(change)))
+    assert model.linear_layers() == bare.linear_layers()
+    expected = predicted(bare, x, change)
+    torch.testing.assert_close(predicted(model, x, change), expected, rtol=1e-5, atol=1e-5)
+    model.remove_adapters()
+    torch.testing.assert_close(predicted(model, x, change), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_scale_of_zero_is_the_plain_model_to_the_bit(latent):
     x = noise(latent, 2)
     none = {n: LowRank(c.down, 0 * c.up) for n, c in changes(latent, 2).items()}
