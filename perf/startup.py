@@ -107,7 +107,7 @@ def fill_board(folder: Path, wanted: int) -> None:
 
 
 def change_one(folder: Path) -> None:
-    """Give one record another date, which is on its board's key."""
+    """Give one record another date, so that its board is made again."""
     place = folder / "cells" / f"{0:016x}"
     record = records.load(place)
     records.write(replace(record, created=f"{record.created} again"), place)
@@ -119,10 +119,11 @@ def report_board(folder: Path, wanted: int, runs: int) -> None:
     command = (PYTHON, "-m", "latentbench.cli", "leaderboard", "--results", str(folder))
     name = f"leaderboard over {wanted} records"
     for what in ("made first", "after a change of one record"):
+        time.sleep(kept.SETTLED + 1)  # files of this moment would be read again by the next
         measure = Measure(f"{name}, {what}", command, 0.5, units=wanted)
         show(measure, [(seconds(command), seconds(TORCH))])
-        time.sleep(kept.SETTLED + 1)  # files of this moment are read again
         change_one(folder)
+    time.sleep(kept.SETTLED + 1)
     report(Measure(f"{name}, unchanged", command, 0.5, units=wanted), runs)
 
 
