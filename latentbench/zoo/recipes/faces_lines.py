@@ -41,7 +41,8 @@ def make(folder: Path, device: torch.device, root: Path, share: float = 1.0) -> 
     unet, told = shipped_unet().to(device), {}
     for k, plan in enumerate(training.shortened(stage, share) for stage in stages()):
         seconds = faces_ddpm.train(unet, plan, device, root, power=1.5, style=STYLE)
-        told[f"{STYLE}_{k}"] = training.facts(plan, "generator", seconds) | unet_start()
+        start = {"start": f"{STYLE}_{k - 1}"} if k else unet_start()
+        told[f"{STYLE}_{k}"] = training.facts(plan, "generator", seconds) | start
     faces_ddpm.save(unet.eval(), folder)
     return told
 

@@ -102,7 +102,10 @@ def test_each_stage_of_the_drawings_has_faces_of_its_own():
 @pytest.mark.slow
 def test_a_model_of_drawings_has_the_levels_of_the_photographs(root, tmp_path):
     told = faces_lines.make(tmp_path, CPU, root, TINY)
-    assert told["lines_0"]["start"] == "faces_ddpm" and told["lines_0"]["steps"] == 2
+    starts = [stage["start"] for stage in told.values()]
+    assert starts == ["faces_ddpm", "lines_0", "lines_1"] and told["lines_0"]["steps"] == 2
+    shipped = weights.card("faces_lines")["training"]
+    assert [shipped[stage]["start"] for stage in told] == starts
     scheduler = (tmp_path / "scheduler" / "scheduler_config.json").read_text()
     own = weights.folder("faces_ddpm") / "scheduler" / "scheduler_config.json"
     assert scheduler == own.read_text()
