@@ -22,20 +22,6 @@ def attached(model, fitting=None, **settings):
     return editor
 
 
-class Late:
-    """A model whose times are all later by a quarter of a step: none of them is 0."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __getattr__(self, name):
-        return getattr(self.model, name)
-
-    def grid(self, steps=None):
-        grid = self.model.grid(steps)
-        return replace(grid, timesteps=grid.timesteps + 250 // (steps or 5))
-
-
 def fitted(model, **more):
     editor = attached(model, **more)
     with torch.enable_grad():
@@ -141,11 +127,20 @@ def test_what_would_not_show_is_refused(pixel):
         fitted(pixel, below=100.0, blocks=5, steps=50)
     with pytest.raises(BadInput, match="below=2000 is not within this model's times, 0 to 800"):
         fitted(pixel, below=2000.0)
-    with pytest.raises(BadInput, match=r"none of the 5 steps starts below method\.below=40"):
-        fitted(Late(pixel), below=40.0, blocks=0)
-    with pytest.raises(BadInput, match=r"none of method\.levels=2 noise levels is below"):
-        fitted(Late(pixel), below=100.0, blocks=0, levels=2)
     with pytest.raises(BadInput, match="call fit"):
         attached(pixel).generate(IDS, None)
     with pytest.raises(BadInput, match="a batch of 16 is more than the 4 images"):
         EarlyTimeShared(images=4)
+
+
+def test_a_model_without_early_times_is_refused(pixel, monkeypatch):
+    grid = pixel.grid
+
+    def later(steps=None):  # by a quarter of a step, so that no time is 0
+        return replace(grid(steps), timesteps=grid(steps).timesteps + 250 // (steps or 5))
+
+    monkeypatch.setattr(pixel, "grid", later)
+    with pytest.raises(BadInput, match=r"none of the 5 steps starts below method\.below=40"):
+        fitted(pixel, below=40.0, blocks=0)
+    with pytest.raises(BadInput, match=r"none of method\.levels=2 noise levels is below"):
+        fitted(pixel, below=100.0, blocks=0, levels=2)
