@@ -145,6 +145,7 @@ def scores(place):
     return found
 
 
+@pytest.mark.slow
 def test_the_true_drawing_is_at_0_the_photo_at_1_and_another_drawing_no_better(scores):
     error = {
         name: scores(name, METRICS, 4)["translation_error_zoo1"].value

@@ -105,6 +105,7 @@ def scores(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_photos_of_the_person_are_ahead_of_copies_and_of_somebody_else(scores):
     error = {
         name: scores(name, METRICS[:1], 3, 2)["variation_error_zoo1"].value

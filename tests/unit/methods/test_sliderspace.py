@@ -64,6 +64,7 @@ def test_components_are_those_of_the_features_and_are_made_once(pixel, tmp_path)
     assert pixel.evaluations.forward == before
 
 
+@pytest.mark.slow
 def test_a_slider_is_asked_for_by_its_number_and_has_two_sides(learned):
     batch = DATA.batch("test", [0, 1])
     one, two = (learned.edit(batch, Edit("k", component=k), STRENGTHS) for k in (0, 1))

@@ -62,6 +62,7 @@ def test_strength_0_is_the_reconstruction_and_1_another_image(latent):
     assert float((found[:, 1] - expected).abs().amax()) > 1e-2
 
 
+@pytest.mark.slow
 def test_without_a_start_nothing_changes(latent):
     batch, edit = batch_of(latent), Edit("x", target_prompts=TARGETS)
     moved = {}

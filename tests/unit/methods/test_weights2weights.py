@@ -42,6 +42,7 @@ def learned(pixel):
     return fitted(pixel)
 
 
+@pytest.mark.slow
 def test_people_side_by_side_are_people_one_at_a_time(pixel):
     """In one call, in calls of three, and without the other people."""
     whole = trained(attached(pixel), [0, 1, 2, 3])
