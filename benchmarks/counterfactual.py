@@ -9,16 +9,14 @@ from torch import Tensor
 
 from benchmarks.attack import Attack
 from benchmarks.attributes import Attributes, column_of
-from latentbench.batching import map_batches
 from latentbench.benchmark import Bench, Work
 from latentbench.bounds import Count, between
 from latentbench.data.dataset import Split
 from latentbench.types import Capability, Samples
-from latentbench.zoo.classifiers import EmbeddedClassifier
+from latentbench.zoo.classifiers import EmbeddedClassifier, classifier_reads
 
 ASKED = "attr1"  # the classifier whose answer is to change
 MIDDLE = 0.5  # its probability at which the answer changes
-READ = 16  # images it sees at once
 
 
 class Counterfactual(Attack):
@@ -94,9 +92,7 @@ def answers(
     images: Float[Tensor, "b s 3 h w"], device: torch.device, column: int
 ) -> Bool[Tensor, "b s"]:
     """Return whether the classifier says yes."""
-    read = _classifier(str(device)).probabilities
-    found = map_batches(lambda x: read(x)[:, column].cpu(), images.flatten(0, 1), READ)
-    return (found > MIDDLE).unflatten(0, images.shape[:2])
+    return classifier_reads(_classifier(str(device)), images)[..., column] > MIDDLE
 
 
 def first_flip(yes: Bool[Tensor, "b s"], sign: int) -> Tensor:

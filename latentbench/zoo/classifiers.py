@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench import weights
+from latentbench.batching import map_batches
 from latentbench.bounds import Name
 from latentbench.content import content_hash
 from latentbench.data.faces import FACTOR_NAMES
@@ -35,6 +36,7 @@ class FactorNetwork(nn.Module):
 
 ARCHITECTURES = {"FactorNetwork": FactorNetwork}
 CLASSIFIERS = ("attr1",)
+READ = 16  # images a classifier sees at once
 
 
 class EmbeddedClassifier(Classifier):
@@ -71,3 +73,11 @@ class EmbeddedClassifier(Classifier):
     def read(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b l"]:
         """Return the network's output."""
         return self.network(to_input_size(images))
+
+
+def classifier_reads(
+    classifier: EmbeddedClassifier, images: Float[Tensor, "b s 3 h w"]
+) -> Float[Tensor, "b s f"]:
+    """Return the probabilities that a classifier of methods gives, in batches of one size."""
+    rows = map_batches(lambda x: classifier.probabilities(x).cpu(), images.flatten(0, 1), READ)
+    return rows.unflatten(0, images.shape[:2])

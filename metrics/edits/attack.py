@@ -8,10 +8,10 @@ from latentbench.data.dataset import Dataset
 from latentbench.intervals import Kind
 from latentbench.metric import Figure, Surroundings
 from latentbench.types import Samples
-from latentbench.zoo.classifiers import EmbeddedClassifier
+from latentbench.zoo.classifiers import EmbeddedClassifier, classifier_reads
 from latentbench.zoo.judges import JudgeName
 from metrics.networks.reader import Reader
-from metrics.networks.readings import FactorMetric, classifier_reads, targets
+from metrics.networks.readings import FactorMetric, targets
 from metrics.paths.path_error import undrawn
 
 VICTIM = "attr1"  # classifier that methods attack

@@ -14,12 +14,12 @@ from latentbench.metric import Figure, Surroundings
 from latentbench.statistics import add_note
 from latentbench.types import Samples, Score
 from latentbench.zoo.answers import factor_distance
-from latentbench.zoo.classifiers import EmbeddedClassifier
+from latentbench.zoo.classifiers import EmbeddedClassifier, classifier_reads
 from latentbench.zoo.judges import JudgeName, reliability
 from metrics.edits.attack import SECOND, VICTIM, misread
 from metrics.edits.edit_error import SMALLEST
 from metrics.networks.reader import Reader
-from metrics.networks.readings import FactorMetric, classifier_reads, targets, things
+from metrics.networks.readings import FactorMetric, targets, things
 from metrics.paths.path_error import undrawn
 
 WITNESS = 0.25  # share of a true counterfactual's change that the image must show

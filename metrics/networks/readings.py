@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latentbench.batching import map_batches
 from latentbench.data.dataset import Dataset
 from latentbench.data.faces import FACTOR_NAMES
 from latentbench.data.faults import shortened
@@ -14,9 +13,8 @@ from latentbench.errors import BadInput, NotMeasurable
 from latentbench.metric import SampleMetric, Surroundings
 from latentbench.types import Samples
 from latentbench.zoo.answers import without_ghosts
-from latentbench.zoo.classifiers import EmbeddedClassifier
 from latentbench.zoo.judges import JudgeName
-from metrics.networks.reader import BATCH, Reader, read_split
+from metrics.networks.reader import Reader, read_split
 
 CALIBRATION_N = 512  # images on which a judge's own error is measured
 UNCHANGED = 1e-6  # in units of a factor's range
@@ -89,14 +87,6 @@ def read_answers(reader: Reader, answers: Float[Tensor, "b s 3 h w"]) -> Float[T
     one = answers[:, :1]
     same = bool((answers == one).all())
     return reader.factors(one if same else answers).expand(-1, answers.shape[1], -1)
-
-
-def classifier_reads(
-    classifier: EmbeddedClassifier, images: Float[Tensor, "b s 3 h w"]
-) -> Float[Tensor, "b s f"]:
-    """Return the probabilities that a classifier of methods gives, in batches of one size."""
-    rows = map_batches(lambda x: classifier.probabilities(x).cpu(), images.flatten(0, 1), BATCH)
-    return rows.unflatten(0, images.shape[:2])
 
 
 def things(target: Bool[Tensor, "b 1 f"], dataset: Dataset) -> Bool[Tensor, "b 1 f"]:
