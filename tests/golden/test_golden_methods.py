@@ -26,8 +26,11 @@ SMALL = {
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
     "character_factory": {"people": 6, "name_iterations": 3},
+    "hubness": {"pool": 200, "share": 0.2},
     "relative_stitching": {"anchors": 8},
+    "simplicial": {"pool": 200},
     "sliderspace": {"directions": 3, "samples": 8},
+    "truncation": {"pool": 100},
     "weights2weights": {"people": 6, "named": 3, "code_iterations": 2},
 }
 TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
@@ -48,10 +51,12 @@ HOMES = {  # else "latent"
     "code_classifier": "gan",
     "consistency": "lcm",
     "features_style": "gan",
+    "hubness": "gan",
     "matrix_subspace_projection": "gan",
     "potential_flows": "gan",
     "relative_stitching": "gan",
     "steerable_graph": "gan",
+    "truncation": "gan",
     "features_semantic": "diffae",
 }
 IDS = ("a", "b")
