@@ -142,11 +142,20 @@ def _only(caption: str, other: str) -> str:
 def goals(name: str) -> dict[str, float]:
     """Return the value that each attribute of a composition should have.
 
+    Raises:
+        BadInput: an attribute is named twice.
+
     Example:
         >>> goals("glasses+ smile- !hat")
         {'glasses': 1.0, 'smile': 0.0, 'hat': 0.0}
     """
-    return {word.strip("!+-"): float(word.endswith("+")) for word in name.split()}
+    found: dict[str, float] = {}
+    for word in name.split():
+        attribute = word.strip("!+-")
+        if attribute in found:
+            raise BadInput(f"{name!r} names {attribute} twice; ask for each attribute once")
+        found[attribute] = float(word.endswith("+"))
+    return found
 
 
 @cache

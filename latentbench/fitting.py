@@ -65,6 +65,10 @@ class Fitting:
                 self._save(name, step + 1, tensors, optimizer)
                 saved = time.monotonic()
 
+    def _key(self, folder: Path, name: str) -> str:
+        """Return what a file is sealed under: a cell has a folder per seed that it fits with."""
+        return f"{self.cell}/{folder.name}/{name}"
+
     def _path(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}.safetensors"
 
@@ -84,9 +88,8 @@ class Fitting:
             own, words[STATE] = _flat(optimizer.state_dict())
             kept |= own
         try:
-            store.write_sealed(
-                path, f"{self.cell}/fit/{name}", save(kept, {"json": json.dumps(words)})
-            )
+            body = save(kept, {"json": json.dumps(words)})
+            store.write_sealed(path, self._key(path.parent, name), body)
         except OSError as error:
             store.report_once(path.parent, error, "a killed fit begins again")
 
@@ -94,7 +97,7 @@ class Fitting:
         self, name: str, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None
     ) -> int:
         path = self._path(name)
-        data = None if path is None else store.read_sealed(path, f"{self.cell}/fit/{name}")
+        data = None if path is None else store.read_sealed(path, self._key(path.parent, name))
         if path is None or data is None:
             return 0
         kept, words = load(data), _words(data)

@@ -188,6 +188,8 @@ def _wrong_choice(word: Word, many: bool) -> Iterator[str]:
                       f"known: {', '.join(options)}"  # fmt: skip
             elif name not in options:
                 yield str(unknown(word.root, name, options))
+            elif names.count(name) > 1:
+                yield f"{word.text} names {name} twice; name each {word.root} once"
     if word.key == "sweep" and not many and word.values != ("none",):
         yield f"{word.text} names many cells; add -m"
     if word.key == "launch" and len(word.values) > 1:

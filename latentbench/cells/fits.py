@@ -7,24 +7,31 @@ takes that depends on the same; the record of such a cell names the hash of the 
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from latentbench import store
+from latentbench.annotations import fits
+from latentbench.bounds import Seed, between
 from latentbench.cache import COST, Cache
 from latentbench.errors import BadInput, unknown
 from latentbench.metric_state import as_json, as_tensor
+from latentbench.records import in_words
 
+log = logging.getLogger(__name__)
 KIND = "fit"
 CARD = "latentbench.fit"  # name under which an entry keeps its card
 IMPORTED = "imported"  # in a card: sha256 of the file that it came from
 METADATA = "latentbench"  # name of the card in an exported file
+COUNTS = "evaluations"  # of a card in an exported file
 FIELDS = ("key", "method", "model", "dataset", "seed", "edits")  # of a card, at least
 
 
@@ -59,10 +66,10 @@ class Fit:
     def document(self) -> dict[str, Any]:
         """Return it as JSON values; of the tensors their names, shapes and norms."""
         tensors = {
-            name: {"shape": list(v.shape), "norm": float(v.double().norm())}
+            name: {"shape": list(v.shape), "norm": in_words(float(v.double().norm()))}
             for name, v in self.tensors.items()
         }
-        return {**self.card, "evaluations": list(self.cost), "tensors": tensors}
+        return {**self.card, COUNTS: list(self.cost), "tensors": tensors}
 
 
 def every(cache: Path) -> Iterator[Fit]:
@@ -70,9 +77,13 @@ def every(cache: Path) -> Iterator[Fit]:
     for path in sorted(cache.glob(f"{KIND}/*/*.sealed")):
         body = store.read_sealed(path, f"{KIND}/{path.stem}")
         entry = {} if body is None else load(body)
-        if CARD in entry:
-            cost = entry.pop(COST).tolist()
-            yield Fit(as_json(entry.pop(CARD)), entry, (cost[0], cost[1]))
+        if CARD not in entry:
+            continue
+        card, (forward, backward) = as_json(entry.pop(CARD)), entry.pop(COST).tolist()
+        if why := _fault(card):
+            log.warning("%s is left out: %s", path, why)
+        else:
+            yield Fit(card, entry, (forward, backward))
 
 
 def find(cache: Path, prefix: str) -> Fit:
@@ -81,15 +92,15 @@ def find(cache: Path, prefix: str) -> Fit:
     Raises:
         BadInput: none does, or several do.
     """
-    fits = list(every(cache))
-    found = [fit for fit in fits if fit.key.startswith(prefix)]
+    known = list(every(cache))
+    found = [fit for fit in known if fit.key.startswith(prefix)]
     if len(found) > 1:
         lines = "; ".join(fit.line for fit in found)
         raise BadInput(
             f"{prefix!r} is the beginning of {len(found)} fits: {lines}; give more of it"
         )
     if not found:
-        raise unknown("fit", prefix, [fit.key[:12] for fit in fits])
+        raise unknown("fit", prefix, [fit.key[:12] for fit in known])
     return found[0]
 
 
@@ -100,7 +111,7 @@ def write(fit: Fit, path: Path) -> str:
         OSError: it cannot be written.
     """
     card = {name: value for name, value in fit.card.items() if name != IMPORTED}
-    words = {METADATA: json.dumps({**card, "evaluations": list(fit.cost)})}
+    words = {METADATA: json.dumps({**card, COUNTS: list(fit.cost)})}
     return store.write(path, save(dict(fit.tensors), words))
 
 
@@ -113,7 +124,7 @@ def take(path: Path, cache: Path) -> Fit:
     """
     data = path.read_bytes()
     card, tensors = _read(data, path)
-    forward, backward = (int(n) for n in card.pop("evaluations", (0, 0)))
+    forward, backward = card.pop(COUNTS, (0, 0))
     card[IMPORTED] = hashlib.sha256(data).hexdigest()
     fit = Fit(card, tensors, (forward, backward))
     Cache(cache).put(KIND, fit.key, {**tensors, CARD: as_tensor(card)}, fit.cost)
@@ -127,14 +138,31 @@ def _read(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         card = json.loads(header["__metadata__"][METADATA])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no exported fit ({type(error).__name__}); {hint}") from error
-    lacking = [name for name in FIELDS if name not in card] if isinstance(card, dict) else FIELDS
-    if lacking or not _is_key(card["key"]):
-        raise BadInput(f"{path} is no exported fit: its card lacks {', '.join(lacking) or 'a key'}")
+    if why := _fault(card):
+        raise BadInput(f"{path} is no exported fit: {why}; {hint}")
     return card, tensors
 
 
-def _is_key(key: Any) -> bool:
-    """Return whether this is a sha256: it names a file of the cache."""
-    return isinstance(key, str) and len(key) == 64 and set(key) <= set("0123456789abcdef")
+def _are_counts(counts: Any) -> bool:
+    return fits(counts, list[Annotated[int, between(0, 2**63 - 1)]]) and len(counts) == 2
+
+
+def _fault(card: Any) -> str | None:
+    """Return what is wrong with a card in words, or None."""
+    if not isinstance(card, dict):
+        return f"its card is {type(card).__name__}, not an object"
+    if lacking := [name for name in FIELDS if name not in card]:
+        return f"its card lacks {', '.join(lacking)}"
+    if in_words(card) != card:
+        return "its card holds NaN or infinity"
+    if not (isinstance(card["key"], str) and re.fullmatch("[0-9a-f]{64}", card["key"])):
+        return "its key is no sha256"  # it names a file of the cache
+    parts = [card[group] for group in ("method", "model", "dataset")]
+    if not all(isinstance(part, dict) and isinstance(part.get("name"), str) for part in parts):
+        return "its card does not name method, model and dataset"
+    counts = card.get(COUNTS, [0, 0])
+    if not (fits(card["edits"], list[str]) and fits(card["seed"], Seed) and _are_counts(counts)):
+        return f"its card's edits, seed or {COUNTS} are no such"
+    return None

@@ -79,10 +79,11 @@ class FileLock:
 
     Raises:
         FileExistsError: another process has it.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_other_kinds(path)
         self.path = path
         self.handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
         try:
@@ -138,6 +139,20 @@ class ObjectLock:
 Lock = FileLock | ObjectLock
 
 
+def _refuse_other_kinds(path: Path) -> None:
+    """Make the folder of a lock, where there is no file in its place, nor a folder in the lock's.
+
+    Raises:
+        OSError: there is, and nobody will ever take it away; or the folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # which would say that another process has the lock
+        raise NotADirectoryError(f"{path.parent} is not a folder") from error
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+
+
 def _acquire(path: Path, wait: bool, tell: Callable[[str], None]) -> Lock | None:
     """Return the lock, or None where none can be written."""
     make = FileLock if isinstance(path, Path) else ObjectLock
@@ -171,10 +186,7 @@ class Watch:
 
     def owner(self) -> Process | str:
         """Look again; return who owns the lock."""
-        try:
-            found = self.path.read_bytes()
-        except OSError:
-            found = b""
+        found = _read(self.path)
         if found != self.seen:
             self.seen, self.since = found, time.monotonic()
         return _owner(found) or "another process"
@@ -184,6 +196,13 @@ class Watch:
         owner = _owner(self.seen)
         dead = owner is not None and owner.alive() is False
         return dead or time.monotonic() - self.since > STALE
+
+
+def _read(path: Path) -> bytes:
+    """Return what is in a lock; nothing where it is gone, or a link to nothing."""
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
 
 
 def _owner(content: bytes) -> Process | None:
@@ -214,7 +233,7 @@ def _take_away(path: Path, seen: bytes) -> bool:
         return False
     try:
         with contextlib.suppress(OSError):
-            if path.read_bytes() == seen:
+            if _read(path) == seen:
                 path.unlink()
                 return True
         return False

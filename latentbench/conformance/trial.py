@@ -196,7 +196,7 @@ def fits(method: Option, model_name: str, verb: str) -> bool:
     asked = {Capability.LABELS, Capability.TARGET_PROMPTS, Capability.REFERENCES}
     named = {TOYS[group] for k, group in cls.others.items() if method.config.get(k)}
     given = asked | {Capability.EDIT_MASKS} | model.gives | named
-    return not spaces - model.spaces and not needs - given
+    return not spaces - model.spaces and not needs - given and cls.misfit(model, {}) is None
 
 
 def trials(method: Option, cache: Cache | None = None) -> list[Trial]:

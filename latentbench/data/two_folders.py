@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentbench.bounds import Count, Name, Size
 from latentbench.content import content_hash
+from latentbench.data.faults import refuse
 from latentbench.data.folder import Folder
 from latentbench.errors import BadInput
 from latentbench.paths import user_path
@@ -30,7 +31,8 @@ class TwoFolders(Folder):
 
     Raises:
         BadInput: at once, before any work: no folder, no image, images that cannot be read (by
-            name), a table that does not match them, one folder within the other.
+            name), a table that does not match them, one folder within the other, an image that is
+            in both.
 
     Example:
         ``TwoFolders(path="/data/photos", target="/data/drawings", size=64)``
@@ -53,6 +55,7 @@ class TwoFolders(Folder):
         _check_apart(first, second)
         super().__init__(path=path, table=table, size=size, limit=limit, links=links)
         self._target = Folder(path=str(second), size=size, limit=limit, links=links)
+        self._refuse_copies()
         self.gives |= TwoFolders.gives
 
     def second_domain(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b 3 h w"]:
@@ -66,6 +69,16 @@ class TwoFolders(Folder):
     def fingerprint(self) -> str:
         """Return a hash of all images of both folders and of what tables say of them."""
         return content_hash(super().fingerprint(), self._target.fingerprint())
+
+    def _refuse_copies(self) -> None:
+        """Refuse files of the second folder that are in the first one as well, byte by byte."""
+        first = {digest: name for name, digest in self._hashes.items()}
+        second = self._target._hashes.items()
+        copies = [
+            f"{name}: it is {first[one]} of the other" for name, one in second if one in first
+        ]
+        what = f"images below {self._target.path} are in {self.path} as well"
+        refuse(copies, what, "an image belongs to one domain: leave one of the two", len(second))
 
 
 def _check_apart(first: Path, second: Path) -> None:

@@ -156,6 +156,7 @@ class SliderSpace(Editor[DiffusionModel]):
         """
         if edits and all(edit.component is None for edit in edits):
             raise self._unnumbered(edits[0].name)
+        self._refuse_many()
         sliders = {k: v.to(self.model.device).requires_grad_() for k, v in self._first().items()}
         latents, v = self.components()
         adamw = torch.optim.AdamW(sliders.values(), self.learning_rate)
@@ -221,21 +222,12 @@ class SliderSpace(Editor[DiffusionModel]):
         )  # fmt: skip
 
     def components(self) -> tuple[Float[Tensor, "m ..."], Float[Tensor, "n d"]]:
-        """Return clean latents of the model's own images, and v of the encoder's features of them.
-
-        Raises:
-            BadInput: the features have fewer dimensions than there are sliders.
-        """
+        """Return clean latents of the model's own images, and v of the encoder's features."""
         scorer = self.parts["scorer"]
         known = (self.model.fingerprint(), scorer.fingerprint(), self.streams.seed, self.samples)
         key = content_hash("sliderspace", *known, self.concept, self.steps)
         made = self.cache.get_or_make("samples", key, self._sampled)
         phi = made["features"].to(self.model.device).double()
-        if phi.shape[1] < self.count:
-            raise BadInput(
-                f"method.directions={self.count}, but features of {self.scorer!r} have "
-                f"{phi.shape[1]} dimensions; ask for no more directions"
-            )
         _, _, V = torch.linalg.svd(phi - phi.mean(0), full_matrices=False)
         return made["latents"].to(self.model.device), V[: self.count].float()
 
@@ -310,6 +302,15 @@ class SliderSpace(Editor[DiffusionModel]):
                 latents.append(z0[:kept])
                 features.append(self._features(z0)[:kept])
         return {"latents": torch.cat(latents), "features": torch.cat(features)}
+
+    def _refuse_many(self) -> None:
+        """Refuse more sliders than the encoder's space, in which its words are too, has axes."""
+        axes = self.parts["scorer"].text([""]).shape[1]
+        if axes < self.count:
+            raise BadInput(
+                f"method.directions={self.count}, but features of {self.scorer!r} have {axes} "
+                f"dimensions; ask for no more directions"
+            )
 
     def _refuse_unfitted(self) -> None:
         if not self.sliders_:

@@ -1,12 +1,15 @@
 """DDIB: one model's ODE carries an image to noise, another model's ODE carries that to its own."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Name, Steps, above, at_most
-from latentbench.model import Convention
+from latentbench.model import Convention, LatentModel
+from latentbench.models.semantic import SemanticDiffusion
+from latentbench.option import Option
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import generate, plain
 from latentbench.types import Batch, Edit, Latent, Space
@@ -20,7 +23,8 @@ class DualBridges(TranslatingEditor):
     Source: "Dual Diffusion Implicit Bridges for Image-to-Image Translation", algorithm 1. Both
     models are trained apart; they share latents and levels, and nothing else. There and back again
     is exact up to the discretisation. The paper's l is 1, pure noise: here the strength, a share of
-    the sampling steps. Deviations: DDIM steps, and no guidance.
+    the sampling steps. Deviations: DDIM steps, and no guidance. A source that inverts under a code
+    of each image is skipped: its x_T holds only what the code leaves out.
 
     Args:
         steps: sampling steps; default: the model's.
@@ -49,6 +53,14 @@ class DualBridges(TranslatingEditor):
         self.steps, self.target_model = steps, target_model
         self.convention: Convention = convention
         self.max_strength = max_strength
+
+    @classmethod
+    def misfit(cls, model: type[LatentModel], others: Mapping[str, Option]) -> str | None:
+        """Return why the two models have no ODE to share, or None."""
+        if issubclass(model, SemanticDiffusion):
+            name = model.__name__
+            return f"{name} inverts images under a code of each, which no target_model takes over"
+        return super().misfit(model, others)
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]

@@ -88,6 +88,32 @@ def held_out(ids: Sequence[str]) -> Mask:
     return groups(ids, TEST) == TEST - 1
 
 
+def that_vary(factors: Array, *parts: Mask) -> Mask:
+    """Return which factors differ among the rows of each part: nothing can be known of others.
+
+    Args:
+        factors: ``[n, f]``.
+        parts: rows; by default all of them.
+
+    Example:
+        >>> that_vary(np.array([[0.0, 1.0], [1.0, 1.0]])).tolist()
+        [True, False]
+    """
+    whole = np.ones(len(factors), dtype=bool)
+    return np.all([np.ptp(factors[part], axis=0) > 0 for part in parts or (whole,)], axis=0)
+
+
+def chosen(factors: Array, which: Mask) -> Array:
+    """Return some columns of factors; all of them as they are, to the last bit of any sum."""
+    return factors if which.all() else factors[:, which]
+
+
+def left_out(which: Mask) -> str:
+    """Return how many factors are left out, in words."""
+    flat = int((~which).sum())
+    return f"{flat} of {len(which)} factors do not vary and are left out" if flat else ""
+
+
 def top_gap(scores: Float[np.ndarray, "d f"]) -> Float[np.ndarray, " f"]:
     """Return, per factor, by how much the best code beats the second best.
 

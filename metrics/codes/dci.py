@@ -13,7 +13,14 @@ from latentbench.bounds import between
 from latentbench.errors import BadInput
 from latentbench.metric import Figure
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, check_pairs, held_out
+from metrics.codes.code_metric import (
+    CodeMetric,
+    check_pairs,
+    chosen,
+    held_out,
+    left_out,
+    that_vary,
+)
 from metrics.jackknife import Array
 
 TINY = 1e-11  # added before entropies, as in disentanglement_lib
@@ -30,7 +37,8 @@ class DCI(CodeMetric):
 
     Deviation: codes of more than `components` dimensions are first reduced to so many principal
     components, since each factor costs n x d x trees; the note says so. D and C then speak of
-    principal axes. No interval: refitting is expensive, and importances are not a mean over images.
+    principal axes. Factors that do not vary are left out, as in `mig`. No interval: refitting is
+    expensive, and importances are not a mean over images.
 
     Args:
         trees: boosting rounds per factor.
@@ -69,9 +77,13 @@ class DCI(CodeMetric):
         if d > self.components:
             pca = PCA(self.components, svd_solver="full").fit(z[~test])
             z, note = pca.transform(z), f"{note}; on {self.components} principal axes of {d}"
+        known, n = that_vary(y, ~test, test), len(set(ids))
+        y, note = chosen(y, known), "; ".join(filter(None, [note, left_out(known)]))
+        if min(known.sum(), z.shape[1]) < 2:
+            few = f"needs 2 codes, and 2 factors that vary; {note}"
+            return dict.fromkeys(self.figures, Score(None, n, note=few))
         importance, r2 = tree_importances((z[~test], y[~test]), (z[test], y[test]), self.trees)
         values = (disentanglement(importance), completeness(importance), float(np.mean(r2)))
-        n = len(set(ids))
         found = zip(self.figures, values, strict=True)
         return {name: Score(value, n, note=note) for name, value in found}
 

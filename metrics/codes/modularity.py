@@ -9,7 +9,7 @@ from latentbench.bounds import between
 from latentbench.errors import BadInput
 from latentbench.metric import Figure
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, jackknifed
+from metrics.codes.code_metric import CodeMetric, chosen, jackknifed
 from metrics.codes.mutual_information import information_table
 from metrics.jackknife import Array
 
@@ -21,8 +21,8 @@ class Modularity(CodeMetric):
     section 3: per code 1 - sum of its squared mutual informations but the largest / (largest
     (f - 1)); mean over codes, codes without information count 0. Conventions of
     disentanglement_lib: 20 bins, nats. A factor may be held by many codes (a duplicated code keeps
-    its 1: that is what `mig` and `sap` punish). At small n the bias of the information alone
-    makes noise look unmodular.
+    its 1: that is what `mig` and `sap` punish). Factors that do not vary are left
+    out. At small n the bias of the information alone makes noise look unmodular.
 
     The interval is the jackknife over 10 groups of images.
 
@@ -51,8 +51,9 @@ class Modularity(CodeMetric):
         z, y = rows["codes"], rows["factors"]
 
         def statistic(keep: np.ndarray) -> dict[str, float]:
-            information, _ = information_table(z[keep], y[keep], self.bins, "modularity")
-            return {"modularity": modularity(information)}
+            information, entropies = information_table(z[keep], y[keep], self.bins, "modularity")
+            known = chosen(information, entropies > 0)
+            return {"modularity": modularity(known) if known.shape[1] > 1 else np.nan}
 
         return jackknifed(statistic, ids)
 

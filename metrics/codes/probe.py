@@ -12,7 +12,15 @@ from latentbench.bounds import Count
 from latentbench.metric import Figure, Surroundings
 from latentbench.statistics import add_note
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, Mask, held_out, jackknifed
+from metrics.codes.code_metric import (
+    CodeMetric,
+    Mask,
+    chosen,
+    held_out,
+    jackknifed,
+    left_out,
+    that_vary,
+)
 from metrics.codes.tad import LEAST, auroc
 from metrics.jackknife import Array
 
@@ -28,7 +36,8 @@ class LinearProbe(CodeMetric):
     Codes are standardised and reduced to `components` principal components, so that wide spaces
     have no advantage; a third of the images is held out. `probe_r2` is the mean over factors of
     R² (negative: worse than the mean), `probe_r2_few` the same with a tenth of the labels,
-    `probe_auroc` the mean area under the ROC curve for factors above 1/2.
+    `probe_auroc` the mean area under the ROC curve for factors above 1/2. Factors that do not vary
+    are left out.
 
     The interval is the jackknife over groups of held-out images: it covers other images, with
     the probe as fitted.
@@ -65,6 +74,11 @@ class LinearProbe(CodeMetric):
     def scores(self, rows: Mapping[str, Array], ids: Sequence[str]) -> dict[str, Score]:
         """Return the three figures."""
         z, y, test = rows["codes"], rows["factors"], held_out(ids)
+        varied = that_vary(y, ~test, test)
+        if not varied.any():
+            none = Score(None, len(set(ids)), note="no factor varies")
+            return dict.fromkeys(self.figures, none)
+        y = chosen(y, varied)
         few = np.flatnonzero(~test)[::FEW]
         read = self._regress(z[~test], y[~test], z[test])
         read_few = self._regress(z[few], y[few], z[test])
@@ -80,14 +94,11 @@ class LinearProbe(CodeMetric):
             )
             return dict(zip(self.figures, map(float, values), strict=True))
 
-        found = jackknifed(statistic, seen, f"{(~test).sum()} images to fit on")
-        return found | {"probe_r2": self._extremes(found["probe_r2"], r_squared(known, read))}
-
-    def _extremes(self, score: Score, r2: Array) -> Score:
-        """Return the score with the best and the worst read factor in its note."""
-        best, worst = int(r2.argmax()), int(r2.argmin())
-        text = f"{self.names[best]} {r2[best]:.2f} to {self.names[worst]} {r2[worst]:.2f}"
-        return add_note(score, text)
+        note = "; ".join(filter(None, [f"{(~test).sum()} images to fit on", left_out(varied)]))
+        found = jackknifed(statistic, seen, note)
+        names = [self.names[k] for k in np.flatnonzero(varied)]
+        extremes = _extremes(r_squared(known, read), names)
+        return found | {"probe_r2": add_note(found["probe_r2"], extremes)}
 
     def _regress(self, codes: Array, factors: Array, unseen: Array) -> Array:
         model = self._reduced(codes, RidgeCV(PENALTIES, alpha_per_target=True))
@@ -105,6 +116,12 @@ class LinearProbe(CodeMetric):
     def _reduced(self, codes: Array, model: RidgeCV | LogisticRegression) -> Pipeline:
         count = min(self.components, codes.shape[1], len(codes) - 1)
         return make_pipeline(StandardScaler(), PCA(count, svd_solver="full"), model)
+
+
+def _extremes(r2: Array, names: Sequence[str]) -> str:
+    """Return the best and the worst read factor, in words."""
+    best, worst = int(r2.argmax()), int(r2.argmin())
+    return f"{names[best]} {r2[best]:.2f} to {names[worst]} {r2[worst]:.2f}"
 
 
 def r_squared(known: Array, read: Array) -> Array:

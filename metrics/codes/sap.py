@@ -6,7 +6,7 @@ import numpy as np
 
 from latentbench.metric import Figure
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, check_pairs, jackknifed, top_gap
+from metrics.codes.code_metric import CodeMetric, check_pairs, chosen, jackknifed, top_gap
 from metrics.jackknife import Array
 
 FLAT = 1e-12  # variance below which a code says nothing, as in disentanglement_lib
@@ -18,7 +18,7 @@ class SeparatedAttributePredictability(CodeMetric):
     Source: Kumar et al., "Variational Inference of Disentangled Latent Concepts from Unlabeled
     Observations", section 3, for continuous factors: the score of a code is its squared
     correlation with the factor (disentanglement_lib, `continuous_factors=True`), mean over
-    factors. Nothing is fitted beyond one covariance, so all images count.
+    factors that vary. Nothing is fitted beyond one covariance, so all images count.
 
     The interval is the jackknife over 10 groups of images.
 
@@ -42,7 +42,9 @@ class SeparatedAttributePredictability(CodeMetric):
 
 
 def sap(codes: Array, factors: Array) -> float:
-    """Return the separated attribute predictability of continuous factors.
+    """Return the separated attribute predictability; factors that do not vary are left out.
+
+    NaN where none varies.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(1000, 2))
@@ -50,7 +52,10 @@ def sap(codes: Array, factors: Array) -> float:
         1.0
     """
     check_pairs(codes, factors, "sap")
-    return float(top_gap(squared_correlations(codes, factors)).mean())
+    known = factors.var(0) > FLAT
+    if not known.any():
+        return float("nan")
+    return float(top_gap(squared_correlations(codes, chosen(factors, known))).mean())
 
 
 def squared_correlations(codes: Array, factors: Array) -> Array:

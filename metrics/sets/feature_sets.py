@@ -126,6 +126,13 @@ class FeatureSets(Metric):
         return reason if left_out else ""
 
     def real(self, split: str, indices: range) -> Set:
-        """Return the features of these images of the data set, with their ids."""
+        """Return the features of these images of the data set, with their ids.
+
+        Their ids are those of the benchmark's sources, so that an output and its own source can be
+        told from a pair of strangers.
+        """
+        data = self.surroundings.dataset
         found = read_split(self.surroundings, self.network, "features", split, indices, self.second)
-        return found.double().numpy(), [f"{split}/{k}" for k in indices]
+        names = [f"{split}/{k}" for k in indices]
+        ids = names if self.second else [*data.describe(split, indices).ids]
+        return found.double().numpy(), ids

@@ -96,8 +96,19 @@ Data-Copying in Generative Models, section 3"
         }
 
     def unfed(self, dataset: Dataset) -> str | None:
-        """Return why the data set cannot feed it: too few images to have memorised."""
-        return super().unfed(dataset) or too_few(dataset, self.training_split, self.fewest_real)
+        """Return why the data set cannot feed it: too few images, or training images held out."""
+        few = too_few(dataset, self.training_split, self.fewest_real)
+        return super().unfed(dataset) or few or self._shared(dataset)
+
+    def _shared(self, dataset: Dataset) -> str | None:
+        """Return that some held-out images are training images as well, in words, or None."""
+        wanted, size = self.training_n + self.reference_n, dataset.size(self.training_split)
+        if self.training_split != self.reference_split or size >= wanted:
+            return None
+        return (
+            f"needs {wanted} images of the split {self.training_split!r}, as its first are the "
+            f"training images and its last are held out; {type(dataset).__name__} has {size}"
+        )
 
     def _training(self) -> Set:
         size = self.surroundings.dataset.size(self.training_split)

@@ -62,3 +62,14 @@ def test_progress_is_reported():
     seen = []
     train(Fitting(None, report=lambda step, count: seen.append((step, count))))
     assert seen == [(k + 1, COUNT) for k in range(COUNT)]
+
+
+def test_a_file_of_another_fit_of_the_cell_is_not_taken(tmp_path, caplog):
+    """A cell that fits again under another seed keeps both, in folders of their own."""
+    folders = [tmp_path / name for name in ("fit", "fit_1")]
+    train(Fitting(folders[0], cell="a"))
+    folders[1].mkdir()
+    (file,) = folders[0].glob("*.safetensors")
+    (folders[1] / file.name).write_bytes(file.read_bytes())
+    _, made = train(Fitting(folders[1], cell="a"))
+    assert made == list(range(COUNT)) and "a copy of another file" in caplog.text

@@ -165,6 +165,9 @@ def test_data_without_captions_are_refused():
 def test_attributes_and_numbers_are_checked_before_any_work():
     with pytest.raises(BadInput, match="unknown attribute 'hatt'"):
         Composition(n=1, compositions=("hatt+ beard+",)).check(DATA)
+    for twice in ("hat+ hat-", "hat+ !hat", "hat+ beard+ hat+"):
+        with pytest.raises(BadInput, match="names hat twice"):
+            Composition(n=1, compositions=(twice,)).check(DATA)
 
     class Few(FacesDataset):
         def size(self, split):

@@ -112,6 +112,18 @@ def test_folders_that_share_images_are_refused(folders, path, target):
         TwoFolders(path=str(folders / path), target=str(folders / target), size=SIZE)
 
 
+@pytest.mark.parametrize("how", ["copied", "linked"])
+def test_an_image_that_is_in_both_folders_is_refused(folders, how):
+    """A source that is given back would be in the domain to translate to."""
+    source, target = folders / "photos" / "2.png", folders / "drawings" / "also.png"
+    (folders / "drawings" / "table.csv").unlink()
+    target.write_bytes(source.read_bytes()) if how == "copied" else target.symlink_to(source)
+    with pytest.raises(BadInput, match=r"1 of 5 images below .*\n  also.png: it is 2.png of the"):
+        TwoFolders(
+            path=str(folders / "photos"), target=str(folders / "drawings"), size=SIZE, links=True
+        )
+
+
 @pytest.mark.parametrize("target", ["", "~nobody_of_this_name/x", "nowhere", "s3://bucket/x"])
 def test_what_is_wrong_with_the_target_is_said_of_the_target(folders, target):
     with pytest.raises(BadInput, match=r"dataset\.target"):

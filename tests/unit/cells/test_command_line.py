@@ -65,6 +65,7 @@ def said(command: str) -> str | None:
         ("metric=psnrr", "unknown metric 'psnrr'; did you mean psnr?"),
         ("metric=[psnrr,ssim]", "unknown metric 'psnrr'; did you mean psnr?"),
         ("metric=[]", "leaves nothing to measure; name at least one metric"),
+        ("metric=[psnr,ssim,psnr]", "names psnr twice; name each metric once"),
         ("metric=null", "metric must be the name of an option; got null"),
         ("metric.pnsr.against=[truths]", "unknown metric 'pnsr'; did you mean psnr?"),
         ("metric.kid.seed=1", "kid is not measured; write metric=[psnr,"),

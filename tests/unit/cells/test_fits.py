@@ -9,7 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from latentbench import cli
+from latentbench.cache import Cache
 from latentbench.cells import fits
+from latentbench.metric_state import as_tensor
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +74,38 @@ def test_what_is_no_fit_is_refused(tmp_path, capsys):
     file.write_bytes(save({"a": torch.ones(1)}, {"latentbench": '{"key": "../x"}'}))
     assert cli.main(["fits", "import", str(file), "--cache", str(tmp_path / "cache")]) == 2
     assert "lacks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "acme"}, "does not name method, model and dataset"),
+        ({"method": {"gain": 1.0}}, "does not name method, model and dataset"),
+        ({"edits": None}, "edits, seed or evaluations are no such"),
+        ({"seed": 1.5}, "edits, seed or evaluations are no such"),
+        ({"seed": float("nan")}, "its card holds NaN"),
+        ({"evaluations": [1]}, "edits, seed or evaluations are no such"),
+        ({"evaluations": [2**64, 0]}, "edits, seed or evaluations are no such"),
+        ({"evaluations": ["1", "2"]}, "edits, seed or evaluations are no such"),
+        ({"key": "A" * 64}, "its key is no sha256"),
+    ],
+)
+def test_a_card_of_other_types_is_refused_and_leaves_nothing(first, capsys, tmp_path, change, says):
+    (fit,) = fits.every(first[0] / "cache")
+    file, cache = tmp_path / "x.safetensors", tmp_path / "cache"
+    card = json.dumps({**fit.card, "evaluations": [1, 0], **change})
+    file.write_bytes(save(dict(fit.tensors), {"latentbench": card}))
+    assert cli.main(["fits", "import", str(file), "--cache", str(cache)]) == 2
+    assert says in capsys.readouterr().err and not cache.exists()
+
+
+def test_a_card_that_an_older_import_has_let_in_does_not_hide_the_others(
+    first, capsys, tmp_path, caplog
+):
+    (fit,) = fits.every(first[0] / "cache")
+    for key, card in ((fit.key, fit.card), ("0" * 64, {**fit.card, "model": "acme"})):
+        card = {**card, "key": key}
+        Cache(tmp_path).put(fits.KIND, key, {fits.CARD: as_tensor(card)}, (0, 0))
+    _, found = answer(capsys, "fits", "list", "--cache", tmp_path)
+    assert [one["key"] for one in found["fits"]] == [fit.key]
+    assert "does not name method" in caplog.text

@@ -159,3 +159,20 @@ def test_a_finished_record_is_not_overwritten_by_one_who_fails_later(tmp_path, m
     monkeypatch.setattr(Brighten, "run", run)
     record, new = cells.run(tmp_path)
     assert (record.status, new) == (Status.OK, False)
+
+
+@pytest.mark.parametrize("what", ["cell", "lock"])
+def test_what_nobody_will_take_away_is_not_waited_for(tmp_path, caplog, what):
+    place = tmp_path / "cell"
+    (place / lock.NAME).mkdir(parents=True) if what == "lock" else place.touch()
+    with held(place, False, print):
+        pass
+    assert f"no lock at {place / lock.NAME}" in caplog.text
+
+
+def test_a_link_to_nothing_in_the_place_of_a_lock_is_taken_over(tmp_path, quick):
+    (tmp_path / lock.NAME).symlink_to(tmp_path / "nothing")
+    told = []
+    with held(tmp_path, True, told.append):
+        assert not (tmp_path / lock.NAME).is_symlink()
+    assert "going on with it" in told[-1]

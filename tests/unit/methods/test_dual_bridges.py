@@ -86,3 +86,11 @@ def test_a_target_model_that_gets_no_code_is_refused():
         assert "needs a code of its image" in str(said)
         assert "is no denoiser" in str(cls.misfit(toy.GaussianModel, {"target_model": vae}))
         assert cls.misfit(toy.GaussianModel, {}) is None
+
+
+def test_a_source_that_inverts_under_a_code_is_refused():
+    """Its x_T holds what the code leaves out, and the code has no place in the other model."""
+    coded, lines = (option("model", name) for name in ("faces_diffae", "faces_lines"))
+    said = DualBridges.misfit(coded.cls, {"target_model": lines})
+    assert "inverts images under a code of each" in str(said)
+    assert DualBridges.misfit(lines.cls, {"target_model": lines}) is None

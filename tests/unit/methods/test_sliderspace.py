@@ -129,8 +129,10 @@ def test_what_does_not_go_together_is_refused(pixel):
     for wrong in ({"samples": 3}, {"drawn": 4}, {"mixed": 4}, {"batch": 9}):
         with pytest.raises(BadInput):
             SliderSpace(**{**SMALL, **wrong})
+    made = pixel.evaluations.forward
     with pytest.raises(BadInput, match="3 dimensions"):
         fitted(pixel, directions=4)
+    assert pixel.evaluations.forward == made  # before anything is sampled
     with pytest.raises(BadInput, match="call fit, or load_state"):
         attached(pixel).generate(("a",), None)
     with pytest.raises(BadInput, match="take benchmark=direction_discovery"):

@@ -1,5 +1,7 @@
 """Best, worst and trap of every score of codes with known factors, and their formulas."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -180,6 +182,27 @@ def test_dci_of_factors_noise_and_a_rotation():
     assert flat["dci_informativeness"] < 0.01 and values["noise"]["dci_informativeness"] < 0.1
     assert values["rotated"]["dci_informativeness"] > 0.8
     assert values["rotated"]["dci_disentanglement"] < best["dci_disentanglement"] - 0.2
+
+
+def test_factors_that_do_not_vary_count_for_nothing(surroundings):
+    """Nothing can be known of them, so that knowing nothing of them is no merit and no fault."""
+    y = factors(n=240, f=2)
+    flat = np.full((240, 4), 0.3)
+    for codes in (y, rotated(y), noise(n=240, d=2)):
+        for make in (*METRICS, partial(DCI, trees=5), LinearProbe):
+            alone, beside = (
+                scored(make(), codes, known, surroundings)
+                for known in (y, np.concatenate([y, flat], 1))
+            )
+            for name, score in alone.items():
+                assert beside[name].value == pytest.approx(score.value, abs=1e-9), name
+
+
+def test_without_a_factor_that_varies_there_is_no_figure(surroundings):
+    flat = np.full((240, 2), 0.3)
+    for metric in (DCI(trees=5), LinearProbe(), SeparatedAttributePredictability(), Modularity()):
+        for score in scored(metric, noise(n=240, d=2), flat, surroundings).values():
+            assert score.value is None and score.note
 
 
 def test_wide_codes_are_reduced_and_the_note_says_so():

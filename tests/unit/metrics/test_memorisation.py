@@ -56,3 +56,10 @@ def test_copies_of_the_training_split_are_found(surroundings, split, low, high):
     assert low <= found["authpct_zoo1"].value <= high
     assert (found["ct_zoo1"].value < -5) == (split == "generator")
     assert "100 training images" in found["ct_zoo1"].note and found["ct_zoo1"].low is None
+
+
+def test_held_out_images_are_no_training_images():
+    both = Memorisation(training_split="test", training_n=600, reference_n=500)
+    assert "needs 1100 images of the split 'test'" in str(both.unfed(PlantedData(1024)))
+    assert both.unfed(PlantedData(1100)) is None
+    assert Memorisation(training_n=600, reference_n=500).unfed(PlantedData(1024)) is None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from latentbench.cache import Cache
 from latentbench.metric import Surroundings
+from latentbench.types import Samples
 from metrics.jackknife import groups
 from metrics.sets.frechet import FrechetDistance, distance, frechet_score
 from metrics.sets.kernel import KernelDistance, kernel_distance, kernel_score
@@ -202,3 +205,22 @@ def test_subsets_have_no_interval_and_say_why(surroundings):
     metric = SubsetKernelDistance(reference_n=400, subsets=3, subset_size=20)
     found = score(metric, surroundings, real(0, 40))
     assert found.low is None and "share images" in found.note
+
+
+def test_an_output_and_its_own_source_are_no_pair_whatever_images_are_called(surroundings):
+    """Images of a folder are called by their files' names, and not by their numbers."""
+
+    class Named(PlantedData):
+        def batch(self, split, indices):
+            batch = super().batch(split, indices)
+            return replace(batch, ids=tuple(f"{k:04d}.png" for k in indices))
+
+    def copies(data):
+        metric = KernelDistance(reference_n=40)
+        metric.prepare(replace(surroundings, dataset=data))
+        batch = data.batch("test", range(40))
+        images, groups = batch.images[:, None], ("all",) * 40
+        metric.update(Samples(batch.ids, images, groups))
+        return metric.compute()["kd_zoo1"].value
+
+    assert copies(Named(40)) == pytest.approx(copies(PlantedData(40)))
