@@ -7,7 +7,7 @@ not known in this way is left to the cell's own job, and so is every cell that f
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from latentbench import store
 from latentbench.cells.composing import Composed, put_together
-from latentbench.cells.known import on_shelf, recall, recall_given
+from latentbench.cells.known import Known, on_shelf, recall, recall_given
 from latentbench.cells.places import Places
 from latentbench.cells.progress import display
 from latentbench.cells.shelf import Shelf
@@ -41,8 +41,7 @@ def remaining(
     Raises:
         WrongCommand: `seed`, `runtime`, `results` or the tracker's settings are wrong.
     """
-    looks: dict[int, _Surroundings] = {}
-    found = [_look(cell, looks) for cell in put_together(jobs, compose)]
+    found = [_look(*pair) for pair in with_surroundings(put_together(jobs, compose))]
     there = [(record, cells) for record, cells in found if record is not None]
     notes = [
         {"id": record.id, "folder": str(cells / record.id), "status": record.status}
@@ -65,7 +64,7 @@ def notes_of(folder: Path) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class _Surroundings:
+class Surroundings:
     """What cells of the same `runtime` and `results` share.
 
     Args:
@@ -79,8 +78,13 @@ class _Surroundings:
     shelf: Shelf
 
     @classmethod
-    def of(cls, cell: Composed) -> "_Surroundings":
-        """Return those of a cell; refuse what is wrong with them, as a cell's own job does."""
+    def of(cls, cell: Composed) -> "Surroundings":
+        """Return those of a cell.
+
+        Raises:
+            WrongCommand: `seed`, `runtime`, `results` or the tracker's settings are wrong, as a
+                cell's own job says.
+        """
         try:
             check_surroundings(cell.rest)
         except BadInput as error:
@@ -89,23 +93,34 @@ class _Surroundings:
         return cls(cell.rest, Places.of(cell.rest), Shelf.of(cell.rest))
 
 
-def _look(cell: Composed, looks: dict[int, _Surroundings]) -> tuple[Record | None, Path]:
+def with_surroundings(cells: Iterable[Composed]) -> Iterator[tuple[Composed, Surroundings]]:
+    """Yield each cell with its surroundings, which are made once for all that share them.
+
+    Raises:
+        WrongCommand: see `Surroundings.of`.
+    """
+    made: dict[int, Surroundings] = {}
+    for cell in cells:
+        if id(cell.rest) not in made:
+            made[id(cell.rest)] = Surroundings.of(cell)
+        yield cell, made[id(cell.rest)]
+
+
+def recalled(cell: Composed, places: Places) -> Known | None:
+    """Return what is known of a cell, or None where it is to be planned."""
+    given = cell.given
+    if given is None:  # its parts refer to others, or to something outside the config
+        return recall(without_foreign(cell.config, cell.settings)[0])
+    return recall_given(given, places)
+
+
+def _look(cell: Composed, around: Surroundings) -> tuple[Record | None, Path]:
     """Return the record of a cell that needs no job, and the folder of all cells' folders.
 
     A cell that failed is left to its job: a launcher that shares threads out gives it another
     `runtime`, under which it may be due.
-
-    Args:
-        cell: the cell.
-        looks: surroundings by config, which grow here.
     """
-    around = looks.get(id(cell.rest)) or _Surroundings.of(cell)
-    looks[id(cell.rest)] = around
-    given = cell.given
-    if given is None:  # its parts refer to others, or to something outside the config
-        known = recall(without_foreign(cell.config, cell.settings)[0])
-    else:
-        known = recall_given(given, around.places)
+    known = recalled(cell, around.places)
     found = None if known is None else on_shelf(known, around.shelf)
     failed = found is not None and found.status is Status.FAILED
     return None if failed else found, around.places.cells

@@ -34,21 +34,25 @@ class Piece:
     Args:
         config: as Hydra would compose it.
         name: the chosen option.
-        plain: JSON values of what a cell is given of it; None where they depend on other groups.
+        plain: JSON values of what a cell is given of it.
+        refers: whether these refer to other groups, or to something outside the config.
+        settings: the words that set something of it besides its choice, as a record has them.
     """
 
     config: Any
     name: str
     plain: Any
+    refers: bool
+    settings: Words
 
     @classmethod
     def of(cls, whole: DictConfig, group: str, words: Sequence[str]) -> "Piece":
         """Return a group of a whole config, which was composed from these words among others."""
         own = [word for word in words if _root(word) == group and changes_a_part(word)]
-        given = without_foreign(OmegaConf.masked_copy(whole, [group]), own)[0]
+        given, settings = without_foreign(OmegaConf.masked_copy(whole, [group]), own)
         plain: Any = OmegaConf.to_container(given, enum_to_str=True)
         name = str(whole.hydra.runtime.choices.get(group, ""))
-        return cls(whole[group], name, None if _interpolates(plain) else plain[group])
+        return cls(whole[group], name, plain[group], _interpolates(plain), tuple(settings))
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,10 @@ class Composed:
     @property
     def given(self) -> dict[str, Any] | None:
         """What its id depends on, besides code and weights; None where only `config` can tell."""
-        plain = {group: self.pieces[group].plain for group in IDENTITY if group != "seed"}
-        return None if None in plain.values() else plain | {"seed": self.seed}
+        pieces = {group: self.pieces[group] for group in IDENTITY if group != "seed"}
+        if any(piece.refers for piece in pieces.values()):
+            return None
+        return {group: piece.plain for group, piece in pieces.items()} | {"seed": self.seed}
 
 
 def cells_of(arguments: Sequence[str]) -> Iterator[Composed]:

@@ -1,17 +1,16 @@
 """What a command would compute, and what that takes: told without computing anything."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from latentbench import plugins, records
+from latentbench.cells.ahead import Surroundings, recalled, with_surroundings
 from latentbench.cells.composing import Composed, cells_of
-from latentbench.cells.known import recall, remember
-from latentbench.cells.places import Places
+from latentbench.cells.known import remember
 from latentbench.cells.progress import display, grouped
 from latentbench.cells.shelf import Shelf
 from latentbench.cells.sweep import without_foreign
@@ -94,35 +93,38 @@ def forecast(arguments: Sequence[str]) -> Forecast:
         arguments: the words behind the program's name.
     """
     with plugins.conf():
-        cells = list(cells_of(arguments))
-        there = _results(cells)
-        found = [outlook(cell) for cell in cells]
+        cells = list(with_surroundings(cells_of(arguments)))
+        there = _results(around for _, around in cells)
+        found = [outlook(cell, around) for cell, around in cells]
     return Forecast(found, [expected(one.record, there) for one in found if one.fate == RUNS])
 
 
-def outlook(cell: Composed) -> Outlook:
+def outlook(cell: Composed, around: Surroundings) -> Outlook:
     """Return what would become of a cell; no weight is read, and no class where it is known."""
     names = {group: cell.names[group] for group in GROUPS}
-    config, settings = without_foreign(cell.config, cell.settings)
-    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, list(GROUPS)))
-    blank = Record("", Status.FAILED, names, config.seed, plain, overrides=tuple(settings))
-    known = recall(config)
+    given = {group: cell.pieces[group].plain for group in GROUPS}
+    settings = tuple(text for piece in cell.pieces.values() for text in piece.settings)
+    blank = Record("", Status.FAILED, names, cell.seed, given, overrides=settings)
+    known, shelf = recalled(cell, around.places), around.shelf
     try:
-        name, reason = _planned(config, blank) if known is None else (known.id, known.reason)
+        if known is None:
+            config = without_foreign(cell.config, cell.settings)[0]
+            name, reason = _planned(config, shelf, blank)
+        else:
+            name, reason = known.id, known.reason
     except Exception as error:
         return Outlook(WRONG, replace(blank, reason=f"it {type(error).__name__}: {error}"))
     if reason is not None:
         return Outlook(SKIPPED, replace(blank, reason=reason))
-    shelf = Shelf.of(config)
     return Outlook(RUNS if shelf.is_due(shelf.read(name)) else THERE, blank)
 
 
-def _planned(config: DictConfig, blank: Record) -> tuple[str, str | None]:
+def _planned(config: DictConfig, shelf: Shelf, blank: Record) -> tuple[str, str | None]:
     """Return a cell's id, and why it is skipped."""
     from latentbench.cells.checks import check, why_skipped
     from latentbench.cells.plan import plan
 
-    cell = plan(config, Shelf.of(config), blank)
+    cell = plan(config, shelf, blank)
     reason = why_skipped(cell)
     if reason is None:
         check(cell)
@@ -130,9 +132,9 @@ def _planned(config: DictConfig, blank: Record) -> tuple[str, str | None]:
     return cell.id, reason
 
 
-def _results(cells: Sequence[Composed]) -> list[Record]:
-    """Return the records that are there in the folders that the cells go to."""
-    folders: set[Path] = {Places.of(cell.config).results for cell in cells}
+def _results(looked: Iterable[Surroundings]) -> list[Record]:
+    """Return the records that are there in the folders that cells go to."""
+    folders = {around.places.results for around in looked}
     return [record for folder in folders for _, record in records.list_records(folder)]
 
 

@@ -1,6 +1,7 @@
 """The parts of a cell: a class and its settings, read from the config once."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,11 +56,18 @@ class Part:
     def build(self, **extra: Any) -> Any:
         """Build it; what its class raises comes through as it is.
 
+        Hydra is asked only where a setting is an object to build: it copies and merges the config
+        several times over.
+
         Args:
             extra: settings that others decide.
         """
+        given = self._without_facts()
+        if not any(map(_holds_target, given.values())):
+            settings = {name: deepcopy(value) for name, value in given.items() if name != TARGET}
+            return self.cls(**{**settings, **extra})
         try:
-            return instantiate(self._without_facts(), _convert_="all", **extra)
+            return instantiate(given, _convert_="all", **extra)
         except InstantiationException as error:  # Hydra's words around the cause tell nothing more
             raise error.__cause__ or error from None
 
@@ -67,6 +75,13 @@ class Part:
         """Return what is given, without what a yaml says to launchers alone."""
         takes = of_class(self.cls)
         return {k: v for k, v in self.given.items() if k not in FACTS or k in takes}
+
+
+def _holds_target(value: Any) -> bool:
+    """Return whether a value is, or holds, an object that Hydra is to build."""
+    if isinstance(value, Mapping):
+        return TARGET in value or any(map(_holds_target, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_target, value))
 
 
 def check_settings(parts: Iterable[Part]) -> None:

@@ -6,6 +6,7 @@ import cells
 import pytest
 
 from latentbench.cells.command_line import ended_by, progress
+from latentbench.cells.composing import Composed
 from latentbench.cells.forecast import expected, tell_cells
 from latentbench.errors import BadInput
 from latentbench.records import Record, Status
@@ -31,6 +32,17 @@ def test_cells_are_told_apart_and_what_is_ahead_is_estimated(tmp_path, capsys):
     assert f"expected evaluations of the denoiser: {record.total('forward')} in 1 cells" in text
     assert sorted(tmp_path.glob("cells/*")) == before
     assert not (tmp_path / "leaderboard.md").exists()
+
+
+def test_cells_that_are_known_are_told_from_the_pieces_of_their_configs(
+    tmp_path, capsys, monkeypatch
+):
+    words = ("model=acme", "method=acme,acme_attending", "seed=0,1", "++method.gain=2")
+    first = told(capsys, tmp_path, *words)
+    assert "acme gain=2 on acme, acme of acme, seed 1" in first[1]
+    assert "acme_attending gain" not in first[1]  # which has no such setting
+    monkeypatch.setattr(Composed, "config", property(lambda cell: pytest.fail("put together")))
+    assert told(capsys, tmp_path, *words) == first
 
 
 def test_a_cell_that_would_fail_is_told_with_its_reason(tmp_path, capsys):

@@ -57,6 +57,12 @@ def test_a_part_is_built():
     assert part.given == dict(path="a", n=3, share=None, shares=[0, 1], device="cuda")
 
 
+def test_what_a_part_does_to_its_settings_reaches_no_other():
+    read = Read.of(config(path="a", shares=[0, 1]))
+    read.build().given["shares"].append(2)
+    assert read.build().given["shares"] == [0, 1]
+
+
 def test_all_problems_are_told_at_once_as_a_user_types_them():
     assert refusal(config("method", path=3, n=0, sahre=1)) == (
         "method.path must be text; got 3, which is text only in quotes; "
