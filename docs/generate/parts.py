@@ -272,7 +272,7 @@ def _columns(lines: Sequence[Line], figures: Sequence[str]) -> Iterator[str]:
 
 def _card(one: Option) -> Iterator[str]:
     """Yield how an embedded model was trained, and what was measured of it."""
-    name = one.config.get("path")
+    name = one.config.get("adapter") or one.config.get("path")
     if name not in weights.names():
         return
     card = weights.card(str(name))

@@ -1,7 +1,6 @@
 """Latent consistency models: a latent diffusion model distilled to a few steps."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,20 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Dtype, Guidance, Name, Steps
-from latentbench.errors import MissingWeights
 from latentbench.model import Condition
-from latentbench.models.components import (
-    is_finite,
-    listed,
-    missing_and_extra,
-    resolve,
-    unfit,
-)
 from latentbench.models.latent_diffusion import LatentDiffusion
+from latentbench.models.lora import merge_lora
 from latentbench.parameterization import Grid, scheduled_grid
 from latentbench.types import Space
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 class LatentConsistency(LatentDiffusion):
@@ -98,66 +88,3 @@ def guidance_embedding(weight: float, width: int) -> Float[Tensor, " d"]:
     frequencies = torch.exp(torch.arange(half) * -(torch.tensor(10_000.0).log() / (half - 1)))
     angles = 1000 * weight * frequencies
     return torch.cat([angles.sin(), angles.cos()])
-
-
-def merge_lora(network: Any, adapter: str) -> None:
-    """Merge a LoRA file of diffusers into a U-Net.
-
-    Args:
-        network: the U-Net.
-        adapter: name of an embedded adapter, a local folder, or a hub id.
-
-    Raises:
-        MissingWeights: it is not on disk and cannot be fetched, or does not fit the U-Net to the
-            last tensor; says what to run.
-    """
-    from diffusers import StableDiffusionPipeline
-
-    folder = resolve(adapter)
-    try:
-        found: Any = StableDiffusionPipeline.lora_state_dict(
-            folder, weight_name=LORA_FILE, use_safetensors=True,
-            local_files_only=Path(folder).is_dir(), return_lora_metadata=True,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise MissingWeights(
-            f"cannot load the LoRA {adapter!r}: {str(error).splitlines()[0]} Give a local folder "
-            f"(model.adapter=/data/lora), or fetch it on a machine with network: hf download "
-            f"{adapter} {LORA_FILE}"
-        ) from error
-    weights, alphas, metadata = found
-    place = Path(folder) / LORA_FILE
-    wild = [n for n, v in weights.items() if not v.is_floating_point() or not is_finite(v)]
-    if wild:
-        raise unfit("the LoRA", place, [f"integers, NaN or infinity in {listed(wild)}"])
-    try:
-        network.load_lora_adapter(weights, network_alphas=alphas, metadata=metadata, prefix="unet")
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise unfit("the LoRA", place, [str(error).replace("\n", " ")]) from error
-    problems = _lora_misfits(network, weights, alphas or {})
-    if problems:
-        raise unfit("the LoRA", place, problems)
-    network.fuse_lora()
-    network.unload_lora()
-
-
-def _lora_misfits(
-    network: Any, weights: Mapping[str, Tensor], alphas: Mapping[str, float]
-) -> list[str]:
-    """Return what a loaded LoRA and its file do not have in common, in words."""
-    from diffusers.utils import convert_unet_state_dict_to_peft
-    from peft import get_peft_model_state_dict
-
-    own = {n.removeprefix("unet."): v for n, v in weights.items() if n.startswith("unet.")}
-    if not any(".lora_A." in name for name in own):
-        own = convert_unet_state_dict_to_peft(own)
-    adapters = list(getattr(network, "peft_config", {}))
-    filled = get_peft_model_state_dict(network, adapter_name=adapters[0]) if adapters else {}
-    strangers = [name for name in weights if not name.startswith("unet.")]
-    layers = {name.partition(".lora_")[0] for name in own}
-    problems = missing_and_extra(
-        filled.keys() - own.keys(), [*(own.keys() - filled.keys()), *strangers], "the U-Net"
-    )
-    if alphas and len(alphas) != len(layers):
-        problems.append(f"it has alphas of {len(alphas)} of its {len(layers)} layers")
-    return problems

@@ -116,6 +116,7 @@ RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
     "faces_dit": _generator,
     "faces_mmdit": _generator,
     "faces_lcm": _generator,
+    "faces_smooth": _generator,
     "faces_lines": _generator,
 }
 

@@ -5,14 +5,16 @@ import torch
 
 from latentbench.models.dit import DiT
 from latentbench.models.latent_consistency import LatentConsistency
+from latentbench.models.lora import AdaptedDiffusion
 from latentbench.models.transformer_flow import TransformerFlow
-from latentbench.zoo.recipes import faces_dit, faces_lcm, faces_mmdit
+from latentbench.zoo.recipes import faces_dit, faces_lcm, faces_mmdit, faces_smooth
 
 VAE = "faces_ldm"
 MODELS = {
     faces_dit: lambda path: DiT(path=path, vae=VAE, steps=2),
     faces_mmdit: lambda path: TransformerFlow(path=path, vae=VAE, steps=2),
     faces_lcm: lambda path: LatentConsistency(path=VAE, adapter=path, steps=2),
+    faces_smooth: lambda path: AdaptedDiffusion(path=VAE, adapter=path, steps=2),
 }
 
 
