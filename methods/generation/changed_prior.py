@@ -75,7 +75,7 @@ class ChangedPrior(Editor[Any]):
         found = []
         for own, name in zip(noise, ids, strict=True):
             draw = self.streams.generator(type(self).__name__, f"{name}/{content_hash(own)}")
-            first = next((z for z in _candidates(own, draw, fits)), None)
+            first = next(_candidates(own, draw, fits), None)
             if first is None:
                 raise BadInput(
                     f"none of {TRIES:,} candidates for image {name!r} fits; ask "

@@ -21,7 +21,7 @@ from methods.generation.changed_prior import (
     pooled_noise,
 )
 
-LEAST = 0.001  # share of a pool that must be hubs, so that a candidate is found
+LEAST = 0.001  # share of a pool that must be hubs, so that candidates are found
 
 
 class HubnessSampling(ChangedPrior):
@@ -96,7 +96,7 @@ class HubnessSampling(ChangedPrior):
         counts, radii = k_occurrence(codes, self.k)
         t = smallest_count(counts, self.share) if self.threshold is None else self.threshold
         hubs = int((counts >= t).sum())
-        if hubs < max(1, LEAST * self.pool):
+        if self.threshold is not None and hubs < max(1, LEAST * self.pool):
             raise BadInput(
                 f"{hubs} of {self.pool} latents are among the {self.k} nearest neighbours of "
                 f"method.threshold={t} others, the most frequent of {int(counts.max())}; lower it, "
@@ -168,5 +168,6 @@ def smallest_count(counts: Int[Tensor, " s"], share: float) -> int:
         2
     """
     largest = int(counts.max())
-    reached = [float((counts >= t).float().mean()) <= share for t in range(largest + 1)]
+    allowed = share * len(counts) + 1e-9
+    reached = [int((counts >= t).sum()) <= allowed for t in range(largest + 1)]
     return reached.index(True) if True in reached else largest

@@ -87,6 +87,12 @@ def test_a_candidate_is_counted_as_one_of_the_pool(gan, of_gan):
 def test_the_threshold_is_the_smallest_that_the_share_allows():
     counts = torch.tensor([0, 0, 1, 2, 2, 3, 9, 9])
     assert [smallest_count(counts, s) for s in (0.25, 0.3, 0.4, 0.9, 0.01)] == [4, 4, 3, 1, 9]
+    assert smallest_count(torch.arange(100), 0.29) == 71
+
+
+def test_the_smallest_share_is_never_refused_for_ties(gan):
+    editor = fitted(gan, pool=1100, share=0.001)
+    assert editor.learned_["threshold"] > 0
 
 
 def test_every_sample_is_a_hub_and_no_two_are_the_same(gan, of_gan):
