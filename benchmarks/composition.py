@@ -74,6 +74,7 @@ class Composition(Benchmark):
                 f"composition makes its concepts of captions, {type(dataset).__name__} has none; "
                 f"take data with captions, such as dataset=faces"
             )
+        refuse_same(self.compositions)
         for name in self.compositions:
             for attribute in goals(name):
                 if attribute not in dataset.attributes:
@@ -156,6 +157,25 @@ def goals(name: str) -> dict[str, float]:
             raise BadInput(f"{name!r} names {attribute} twice; ask for each attribute once")
         found[attribute] = float(word.endswith("+"))
     return found
+
+
+def refuse_same(names: Sequence[str]) -> None:
+    """Refuse entries that name the same attributes in another order: they would count twice.
+
+    Raises:
+        BadInput: says which two.
+
+    Example:
+        >>> refuse_same(["hat+ beard+", "hat+ !beard"])
+    """
+    seen: dict[frozenset[str], str] = {}
+    for name in names:
+        words = frozenset(name.split())
+        if words in seen:
+            raise BadInput(
+                f"{name!r} asks for what {seen[words]!r} asks for; leave one of them out"
+            )
+        seen[words] = name
 
 
 @cache

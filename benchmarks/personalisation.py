@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.composition import goals
+from benchmarks.composition import goals, refuse_same
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, SetSize, distinct, matches, not_empty
 from latentbench.data.dataset import Dataset, Split
@@ -89,6 +89,7 @@ class Personalisation(Benchmark):
     def check(self, dataset: Dataset) -> None:
         """Refuse attributes that the data do not have, and too few faces to take them from."""
         super().check(dataset)
+        refuse_same(self.prompts)
         asked = [(a, goal) for name in self.prompts for a, goal in goals(name).items()]
         for attribute, goal in asked:
             if attribute not in dataset.attributes:

@@ -1,6 +1,6 @@
 """What does a shift of the initial noise do to a model's samples?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from torch import Tensor
@@ -32,7 +32,7 @@ class Robustness(Benchmark):
         split: whose captions are the prompts.
 
     Raises:
-        BadInput: unknown shift, or a strength that it does not take.
+        BadInput: unknown shift, a strength that it does not take, or one case in two spellings.
     """
 
     question = "Does a model keep to its condition when its initial noise is shifted?"
@@ -48,6 +48,7 @@ class Robustness(Benchmark):
     ) -> None:
         self.n, self.split = n, split
         self.cases = {case: _case(case) for case in shifts}
+        _refuse_same(self.cases)
         self._plain: dict[tuple[str, ...], Tensor] = {}
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
@@ -81,6 +82,17 @@ class Robustness(Benchmark):
         if ids not in self._plain:
             self._plain[ids] = bench.editor.generate(ids, prompts, z).clamp(-1, 1).cpu()
         return self._plain[ids]
+
+
+def _refuse_same(cases: Mapping[str, tuple[str, float]]) -> None:
+    """Refuse two spellings of one case, which would count twice."""
+    first: dict[tuple[str, float], str] = {}
+    for text, case in cases.items():
+        if case in first:
+            raise BadInput(
+                f"benchmark.shifts: {text!r} is {first[case]!r} once more; leave one of them out"
+            )
+        first[case] = text
 
 
 def _case(text: str) -> tuple[str, float]:

@@ -168,6 +168,8 @@ def test_attributes_and_numbers_are_checked_before_any_work():
     for twice in ("hat+ hat-", "hat+ !hat", "hat+ beard+ hat+"):
         with pytest.raises(BadInput, match="names hat twice"):
             Composition(n=1, compositions=(twice,)).check(DATA)
+    with pytest.raises(BadInput, match=r"asks for what 'hat\+ beard\+' asks for"):
+        Composition(n=1, compositions=("hat+ beard+", "beard+ hat+")).check(DATA)
 
     class Few(FacesDataset):
         def size(self, split):

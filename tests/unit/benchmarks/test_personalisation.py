@@ -95,6 +95,8 @@ def test_somebody_else_is_asked_for_without_the_subjects_word():
     ("settings", "said"),
     [
         ({"prompts": ("smile+", "glasses+ smile-")}, "ask for smile in both directions"),
+        ({"prompts": ("smile+ smile-",)}, "names smile twice"),
+        ({"prompts": ("smile+ hat+", "hat+ smile+")}, r"asks for what 'smile\+ hat\+' asks for"),
         ({"prompts": ("nose+",)}, "unknown attribute 'nose'"),
     ],
 )

@@ -84,6 +84,11 @@ def test_a_case_that_is_none_is_refused(case, what):
         Robustness(shifts=[case])
 
 
+def test_one_shift_in_two_spellings_is_refused():
+    with pytest.raises(BadInput, match=r"'mean 0\.10' is 'mean 0\.1' once more"):
+        Robustness(shifts=["mean 0.1", "blur 1", "mean 0.10"])
+
+
 # ---------------------------------------------------------------- two spaces
 
 
