@@ -149,6 +149,7 @@ def read_split(
 
 def _contents(data: Dataset) -> tuple[Any, ...]:
     """Return what a data set's images depend on."""
-    plain = {k: v for k, v in vars(data).items() if isinstance(v, str | int | float | tuple | None)}
+    kinds = str | int | float | tuple | list | None  # lists are how settings of several values come
+    plain = {k: v for k, v in vars(data).items() if isinstance(v, kinds)}
     kind = f"{type(data).__module__}.{type(data).__qualname__}"
     return kind, data.version, data.fingerprint(), in_words(plain)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from planted import PlantedData, PlantedJudge, outputs_of
 
+from latentbench.cache import Cache
 from latentbench.errors import NotFinite
-from metrics.networks.reader import Reader
+from metrics.networks.reader import Reader, read_split
 from metrics.sets.prdc import PrecisionRecall
 
 
@@ -33,3 +34,23 @@ def test_what_a_network_cannot_read_is_no_figure(overflowing):
     metric.prepare(overflowing)
     with pytest.raises(NotFinite):
         metric.update(outputs_of(images))
+
+
+def test_data_of_other_settings_are_read_anew(surroundings, tmp_path):
+    """A setting of several values comes as a list; a data set of a plug-in may keep it as it is."""
+
+    class Tinted(PlantedData):
+        def __init__(self, tint):
+            super().__init__()
+            self.tint = tint
+
+        def batch(self, split, indices):
+            batch = super().batch(split, indices)
+            return replace(batch, images=batch.images * self.tint[0])
+
+    around = replace(surroundings, cache=Cache(tmp_path))
+    found = []
+    for tint in ([1.0], [0.5]):
+        there = replace(around, dataset=Tinted(tint))
+        found.append(read_split(there, Reader("zoo1", there), "features", "test", range(4)))
+    assert torch.allclose(found[0], 2 * found[1])
