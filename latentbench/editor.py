@@ -28,6 +28,7 @@ VERBS = (
     "personalise",
     "vary",
     "invent",
+    "combine",
 )
 
 
@@ -256,6 +257,16 @@ class Editor(ABC, Generic[Model]):
             prompts: one caption per image, with the word `SUBJECT` for the character.
         """
         raise self._cannot("invent")
+
+    def combine(self, a: Batch, b: Batch, edit: Edit) -> Float[Tensor, "b 3 h w"]:
+        """Return one image per pair: `a` with what the edit takes of `b` (`Edit.factors`).
+
+        Args:
+            a: images that keep all else.
+            b: images that something is taken of, as many.
+            edit: its name, and the factors that are taken.
+        """
+        raise self._cannot("combine")
 
     def _cannot(self, verb: str) -> Incompatible:
         has = ", ".join(sorted(self.verbs())) or "none"

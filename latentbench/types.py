@@ -150,6 +150,7 @@ class Edit:
         words: the attribute in words before and after the edit, such as ("bareheaded", "hatted"),
             for methods that learn from text what holds for all images.
         component: number of an unsupervised direction, for an edit that names no attribute.
+        factors: factors to take of a second image, for `combine`.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Edit:
     references: Float[Tensor, "b 3 h w"] | None = None
     words: tuple[str, str] | None = None
     component: int | None = None
+    factors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

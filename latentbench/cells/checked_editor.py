@@ -125,6 +125,10 @@ class CheckedEditor(Editor[Any]):
         """Return the editor's samples of characters."""
         return self._images("invent", self.editor.invent(characters, ids, prompts), ids)
 
+    def combine(self, a: Batch, b: Batch, edit: Edit) -> Float[Tensor, "b 3 h w"]:
+        """Return the editor's combinations of two images each."""
+        return self._images("combine", self.editor.combine(_copy(a), _copy(b), _copy(edit)), a.ids)
+
     def _images(
         self,
         verb: str,

@@ -51,7 +51,10 @@ def _learn(editor: Editor, cell: Cell, bench: Bench, seed: int) -> str:
         [network.fingerprint() for network in networks],
         bench.model.image_size,
         own,
-        [(edit.name, edit.attribute, edit.sign, edit.component, edit.words) for edit in edits],
+        [
+            (edit.name, edit.attribute, edit.sign, edit.component, edit.words, *edit.factors)
+            for edit in edits
+        ],
         versions,
         cell.identity["data"],
     )

@@ -33,6 +33,7 @@ IMAGES = (
     "personalise",
     "vary",
     "invent",
+    "combine",
 )  # verbs whose results can be seen
 
 
@@ -254,6 +255,7 @@ def asked_for(trial: Trial) -> None:
     "interpolate",
     "generate",
     "invent",
+    "combine",
 )
 def state(trial: Trial) -> None:
     """Act with a method that loads what another one has learned."""
@@ -331,6 +333,17 @@ def characters_read(trial: Trial) -> None:
     _ask(least > 1e-3, "other characters give the same image: the characters are not read")
     one = trial.editor.invent(characters[:1] * 2, ids[:1] * 2, prompts[:1] * 2)
     _ask(torch.equal(one[0], one[1]), "one character with one noise gives two images")
+
+
+@law("other images on either side give another combination", "combine")
+def both_read(trial: Trial) -> None:
+    """Combine with other images on one side."""
+    a, b, edit = trial.inputs(ALL)
+    other = replace(trial.data.batch("test", [8, 9, 10]), ids=a.ids)  # the noise stays
+    for side, pair in (("first", (other, b)), ("second", (a, other))):
+        found = trial.editor.combine(*pair, edit)
+        least = float((found - trial.whole).abs().flatten(1).amax(1).min())
+        _ask(least > 1e-3, f"other {side} images give the same image: they are not read")
 
 
 @law("every variation is another image", "vary")

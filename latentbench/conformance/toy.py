@@ -319,9 +319,13 @@ class ToyData(Dataset):
         factors = torch.stack(
             [torch.rand(len(FACTORS), generator=streams.generator("factors", i)) for i in ids]
         )
-        return Batch(ids, self.render(ids, factors), self.captions(factors), factors)
+        return Batch(ids, self.drawn(ids, factors), self.captions(factors), factors)
 
-    def render(self, ids: Sequence[str], factors: Tensor) -> Tensor:
+    def render(self, factors: Tensor) -> Tensor:
+        """Return images of factors."""
+        return self.drawn(["drawn"] * len(factors), factors)
+
+    def drawn(self, ids: Sequence[str], factors: Tensor) -> Tensor:
         """Return the images of factors; the noise belongs to the id."""
         patterns = torch.stack([pattern(name, self.image_size) for name in FACTORS])
         shape = (3, self.image_size, self.image_size)
@@ -338,7 +342,7 @@ class ToyData(Dataset):
     ) -> Tensor:
         """Return the images with one factor set."""
         batch = self.batch(split, indices)
-        return self.render(batch.ids, self._set(batch, factor, values))
+        return self.drawn(batch.ids, self._set(batch, factor, values))
 
     def edited_prompts(
         self, split: str, indices: Sequence[int], factor: str, values: Tensor

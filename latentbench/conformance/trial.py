@@ -21,6 +21,7 @@ TOYS = {  # what parts give
     "classifier": Capability.CLASSIFIER,
     "model": Capability.SECOND_MODEL,
 }
+TAKEN = Edit("wear", factors=("glasses", "hat"))  # what `combine` is asked for
 WORDS = {"a": "a face with hat", "b": "smile", "c": "glasses"}
 
 
@@ -109,7 +110,7 @@ class Trial:
         return [
             self._numbered(Edit(f"{n}+", n, words=(f"no {n}", n)), k)
             for k, n in enumerate(self.data.attributes)
-        ]
+        ] + [TAKEN] * (self.verb == "combine")
 
     def edits(self, indices: Sequence[int]) -> tuple[Batch, Edit]:
         """Return images, and an edit whose captions add a word to the images' and lack one."""
@@ -161,6 +162,8 @@ class Trial:
             prompts = [f"{SUBJECT} {WORDS[i]}" for i in ids]
             return tuple(f"character {i}" for i in ids), ids, prompts
         batch, edit = self.edits(order)
+        if self.verb == "combine":
+            return batch, self.data.batch("test", [k + 5 for k in order]), TAKEN
         if self.verb == "edit":
             return batch, edit, torch.tensor([0.0, self.build().max_strength])
         if self.verb == "vary":
@@ -193,7 +196,8 @@ def fits(method: Option, model_name: str, verb: str) -> bool:
     if verb not in cls.verbs() or not issubclass(model, cls.families):
         return False
     spaces, needs = cls.required([verb], method.config)
-    asked = {Capability.LABELS, Capability.TARGET_PROMPTS, Capability.REFERENCES}
+    known = {Capability.LABELS, Capability.COUNTERFACTUALS}
+    asked = known | {Capability.TARGET_PROMPTS, Capability.REFERENCES}
     named = {TOYS[group] for k, group in cls.others.items() if method.config.get(k)}
     given = asked | {Capability.EDIT_MASKS} | model.gives | named
     return not spaces - model.spaces and not needs - given and cls.misfit(model, {}) is None

@@ -147,7 +147,7 @@ def parts(name: str, verb: str, model: type) -> Parts:
 def test_a_missing_verb_says_which_there_are(name, unchecked):
     editor = option("method", name).build()
     two = ("generate", "compose", "vary")
-    three = ("edit", "interpolate", "personalise", "invent")
+    three = ("edit", "interpolate", "personalise", "invent", "combine")
     has = sorted(type(editor).verbs())[0]
     for verb in set(VERBS) - type(editor).verbs():
         with pytest.raises(Incompatible, match=f"no verb '{verb}'; it has: {has}"):

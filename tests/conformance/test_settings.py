@@ -78,6 +78,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "optimised",
     "other_seed",
     "per_dimension",
+    "prior_guidance",
     "real_noise",
     "reweight",
     "seed",

@@ -25,6 +25,7 @@ SMALL = {
     "rounds": 5, "trials": 2, "batch": 4, "rank": 2, "epochs": 3,
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
+    "pops": {"layers": 1, "width": 16, "prior_steps": 3},
     "character_factory": {"people": 6, "name_iterations": 3},
     "hubness": {"pool": 200, "share": 0.2},
     "relative_stitching": {"anchors": 8},
@@ -48,11 +49,13 @@ HOMES = {  # else "latent"
     "counterfactual_directions": "diffae",
     "delta_edit": "gan",
     "lerp_style": "gan",
+    "code_algebra": "diffae",
     "code_classifier": "gan",
     "consistency": "lcm",
     "features_style": "gan",
     "hubness": "gan",
     "matrix_subspace_projection": "gan",
+    "pops": "diffae",
     "potential_flows": "gan",
     "relative_stitching": "gan",
     "steerable_graph": "gan",
@@ -60,6 +63,7 @@ HOMES = {  # else "latent"
     "features_semantic": "diffae",
 }
 IDS = ("a", "b")
+TAKEN = Edit("wear", factors=("glasses", "hat"))  # what `combine` is asked for
 
 
 def output(name: str, model, cache: Cache) -> torch.Tensor:
@@ -78,6 +82,7 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
     words = {"words": ("face", "face hat")} if name in TOLD else {}
     number = {"component": 0} if name in NUMBERED else {}
     asked = [Edit(f"{n}+", n, **words, **number) for n in ("hat", "smile")]
+    asked += [TAKEN] * ("combine" in editor.verbs())
     with torch.enable_grad():
         editor.fit(data, asked)
     if "edit" in editor.verbs():
@@ -108,6 +113,9 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
         return torch.cat([m.flatten(1) for m in maps.values()], 1)
     if "personalise" in editor.verbs():
         return editor.personalise(data.batch("test", [5, 6]), IDS, [f"a {SUBJECT}"] * 2)
+    if "combine" in editor.verbs():
+        one, two = (data.batch("test", rows) for rows in ([0, 1], [5, 6]))
+        return editor.combine(one, two, TAKEN)
     if "invent" in editor.verbs():
         return editor.invent(("one", "two"), IDS, [f"a {SUBJECT}"] * 2)
     return editor.generate(IDS, ("hat", "smile"))

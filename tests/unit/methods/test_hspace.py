@@ -82,7 +82,7 @@ def test_orthogonal_undoes_a_confounder(pixel, cache):
         def batch(self, split, indices):
             batch = super().batch(split, indices)
             batch.factors[:, 1] = 0.7 * batch.factors[:, 0] + 0.3 * batch.factors[:, 1]
-            images = self.render(batch.ids, batch.factors)
+            images = self.drawn(batch.ids, batch.factors)
             return type(batch)(batch.ids, images, batch.prompts, batch.factors)
 
     plain = fitted(pixel, cache, Confounded())
@@ -102,9 +102,9 @@ def test_pca_picks_the_planted_component(pixel, cache, planted):
     """What makes most of the variance is found: new images' h along it is their label."""
 
     class Planted(toy.ToyData):
-        def render(self, ids, factors):
+        def drawn(self, ids, factors):
             weights = torch.tensor([1.5 if n == planted else 0.2 for n in toy.FACTORS])
-            return super().render(ids, (factors - 0.5) * weights + 0.5)
+            return super().drawn(ids, (factors - 0.5) * weights + 0.5)
 
     editor = fitted(pixel, cache, Planted(), variant="pca")
     test = Planted().batch("test", range(IMAGES))
@@ -243,7 +243,7 @@ def test_balanced_classes_undo_a_confounder(pixel, cache):
             rare = batch.factors[:, 2] > 0.8  # one in five breaks the rule
             hat = torch.where(glasses ^ rare, 0.9, 0.1)
             batch.factors[:, 1] = hat
-            images = self.render(batch.ids, batch.factors)
+            images = self.drawn(batch.ids, batch.factors)
             return type(batch)(batch.ids, images, batch.prompts, batch.factors)
 
     settings = {"images": 192, "extremes": 16}
