@@ -85,6 +85,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "self_replace",
     "share",
     "skip",
+    "skipped",
     "source_guidance",
     "start",
     "structure",
@@ -109,6 +110,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "warmup",
     "weight",
     "weight_decay",
+    "whole",
     "window_start",
 }
 NEGATIVE = {"other_seed", "reweight"}

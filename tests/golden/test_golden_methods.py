@@ -34,7 +34,7 @@ OWN = {  # where those would be too many or too few
     "truncation": {"pool": 100},
     "weights2weights": {"people": 6, "named": 3, "code_iterations": 2},
 }
-TOLD = {"asyrp", "selfdiscovery"}  # which learn from the words of an edit
+TOLD = {"asyrp", "concept_distillation", "selfdiscovery"}  # which learn from the words of an edit
 NUMBERED = {
     "hspace_jacobian",
     "noiseclr",
