@@ -33,7 +33,7 @@ extras: setup ## install all that some target or choice needs, whose types are c
 demo: setup ## several methods x two models x three benchmarks, then the leaderboard
 	$(RUN) runner.py -m sweep=demo
 
-reference: setup ## the sweeps behind results/reference, two at a time: an hour or two on two cores
+reference: setup ## the sweeps behind results/reference, two at a time: some two hours on two cores
 	$(RUN) runner.py -m sweep=reference $(REFERENCE) & edits=$$!; \
 	for name in reference_paths reference_unguided reference_prompts reference_seeds; do \
 		$(RUN) runner.py -m sweep=$$name $(REFERENCE) || exit 1; done; wait $$edits
