@@ -1,7 +1,8 @@
 """What samplers of a changed prior share: other noise or codes, the model's own images of them."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -134,9 +135,19 @@ def placed(
     return {pushing.code_space: code}
 
 
-def centre(model: LatentModel, codes: Float[Tensor, "n d"], space: Where) -> Float[Tensor, " d"]:
-    """Return the mean of a space: that of many codes; the mean of noise is known to be 0."""
-    return codes[0] * 0 if _pushing(model, space) is None else codes.mean(0)
+def centre(
+    model: LatentModel, codes: Iterable[Float[Tensor, "n d"]], space: Where
+) -> Float[Tensor, " d"]:
+    """Return the mean of a space: that of many codes; of noise it is known to be 0.
+
+    Args:
+        model: any.
+        codes: of a pool, some at a time; not asked for where the space is noise.
+        space: see `coded`.
+    """
+    if _pushing(model, space) is None:
+        return torch.zeros(prod(model.latent_shape), device=model.device)
+    return torch.cat([*codes]).mean(0)
 
 
 def _pushing(model: LatentModel, space: Where) -> PushForward | None:

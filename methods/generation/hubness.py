@@ -102,7 +102,7 @@ class HubnessSampling(ChangedPrior):
                 f"method.threshold={t} others, the most frequent of {int(counts.max())}; lower it, "
                 f"or leave it out for method.share"
             )
-        middle = centre(self.model, codes, self.space)
+        middle = centre(self.model, [codes], self.space)
         threshold = torch.tensor(t, device=codes.device)
         self.learned_ = {"centre": middle, "radii": radii, "threshold": threshold}
         self.pool_ = codes

@@ -55,8 +55,9 @@ class Truncation(ChangedPrior):
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Take the mean of the space."""
         model = self.model
-        codes = [coded(model, z, self.space) for z in pooled_noise(self.streams, model, self.pool)]
-        self.learned_ = {"centre": centre(model, torch.cat(codes), self.space)}
+        drawn = pooled_noise(self.streams, model, self.pool)
+        codes = (coded(model, noise, self.space) for noise in drawn)
+        self.learned_ = {"centre": centre(model, codes, self.space)}
 
     def changed(self, noise: Float[Tensor, "b ..."], ids: Sequence[str]) -> Mapping[Space, Tensor]:
         """Return the truncated codes.

@@ -1,5 +1,7 @@
 """The truncation trick in w and in noise."""
 
+from math import prod
+
 import pytest
 import torch
 
@@ -43,6 +45,13 @@ def test_noise_that_no_network_maps_is_scaled(pixel, space):
     editor = attached(Truncation(psi=0.5, space=space, pool=10), pixel)
     z = pixel.prior(Streams(0), IDS).parts[Space.NOISE]
     assert torch.equal(editor.changed(z, IDS)[Space.NOISE], 0.5 * z)
+
+
+def test_no_pool_is_drawn_for_the_mean_of_noise(pixel, monkeypatch):
+    """Ten thousand noises of a large model are gigabytes."""
+    monkeypatch.setattr("methods.generation.truncation.coded", None)
+    learned = attached(Truncation(), pixel).state()
+    assert torch.equal(learned["centre"], torch.zeros(prod(pixel.latent_shape)))
 
 
 def test_noise_of_any_length_is_refused_where_it_gives_the_same_image(gan, vae):
