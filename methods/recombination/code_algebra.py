@@ -59,7 +59,9 @@ class CodeAlgebra(TwoCodes):
         """Return the affine map, where the rule is one."""
         if self.rule != "regression":
             return {}
-        return {"map": torch.linalg.lstsq(_stacked(a, b).double(), c.double()).solution.to(c)}
+        told, answer = (v.double().cpu() for v in (_stacked(a, b), c))
+        # On a GPU, `lstsq` takes for granted that no number of a code depends on the others.
+        return {"map": torch.linalg.lstsq(told, answer).solution.to(c)}
 
     def operate(
         self, name: str, a: Float[Tensor, "r d"], b: Float[Tensor, "r d"], ids: Sequence[str]

@@ -130,7 +130,8 @@ class TwoCodes(Editor[Any]):
         wanted = known.clone()
         wanted[:, columns] = known.roll(1, 0)[:, columns]
         model = self.model
-        drawn = (type(data).__name__, data.version, model.image_size, known, wanted)
+        kind = f"{type(data).__module__}.{type(data).__qualname__}"
+        drawn = (kind, data.version, data.fingerprint(), model.image_size, known, wanted)
         key = content_hash("triplets", model.fingerprint(), *drawn)
 
         def make() -> dict[str, Tensor]:
