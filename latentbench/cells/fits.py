@@ -164,5 +164,5 @@ def _fault(card: Any) -> str | None:
         return "its card does not name method, model and dataset"
     counts = card.get(COUNTS, [0, 0])
     if not (fits(card["edits"], list[str]) and fits(card["seed"], Seed) and _are_counts(counts)):
-        return f"its card's edits, seed or {COUNTS} are no such"
+        return f"its card's edits, seed or {COUNTS} are of a wrong type or size"
     return None

@@ -81,12 +81,12 @@ def test_what_is_no_fit_is_refused(tmp_path, capsys):
     [
         ({"model": "acme"}, "does not name method, model and dataset"),
         ({"method": {"gain": 1.0}}, "does not name method, model and dataset"),
-        ({"edits": None}, "edits, seed or evaluations are no such"),
-        ({"seed": 1.5}, "edits, seed or evaluations are no such"),
+        ({"edits": None}, "edits, seed or evaluations are of a wrong type"),
+        ({"seed": 1.5}, "edits, seed or evaluations are of a wrong type"),
         ({"seed": float("nan")}, "its card holds NaN"),
-        ({"evaluations": [1]}, "edits, seed or evaluations are no such"),
-        ({"evaluations": [2**64, 0]}, "edits, seed or evaluations are no such"),
-        ({"evaluations": ["1", "2"]}, "edits, seed or evaluations are no such"),
+        ({"evaluations": [1]}, "edits, seed or evaluations are of a wrong type"),
+        ({"evaluations": [2**64, 0]}, "edits, seed or evaluations are of a wrong type"),
+        ({"evaluations": ["1", "2"]}, "edits, seed or evaluations are of a wrong type"),
         ({"key": "A" * 64}, "its key is no sha256"),
     ],
 )
