@@ -21,8 +21,8 @@ class Modularity(CodeMetric):
     section 3: per code 1 - sum of its squared mutual informations but the largest / (largest
     (f - 1)); mean over codes, codes without information count 0. Conventions of
     disentanglement_lib: 20 bins, nats. A factor may be held by many codes (a duplicated code keeps
-    its 1: that is what `mig` and `sap` punish). Factors that do not vary are left
-    out. At small n the bias of the information alone makes noise look unmodular.
+    its 1: that is what `mig` and `sap` punish). Factors that do not vary are left out. At small n
+    the bias of the information alone makes noise look unmodular.
 
     The interval is the jackknife over 10 groups of images.
 
