@@ -1,10 +1,11 @@
 """Random streams: one per seed, component and id."""
 
+import numpy as np
 import pytest
 import torch
 
 from latentbench.errors import BadInput
-from latentbench.streams import Streams
+from latentbench.streams import LARGE, Streams, inside_out
 
 IDS = [f"test/{k}" for k in range(200)]
 
@@ -51,6 +52,26 @@ def test_draws_stay_what_they_were():
 
 
 EXPECTED = [-0.7010, -1.2721, 0.9220]
+
+
+@pytest.mark.parametrize(("population", "count"), [(1, 1), (7, 7), (60, 5), (60, 60), (3000, 40)])
+def test_a_large_shuffle_is_put_together_inside_out(population, count):
+    """As it is written, with all numbers in their places."""
+    twister, order = np.random.RandomState(5), []
+    for i in range(population):
+        high, low = twister.randint(0, 2**32, 2, dtype=np.uint32).tolist()
+        z = ((high << 32) + low) % (i + 1)
+        order.append(i)
+        order[i], order[z] = order[z], i
+    assert inside_out(2**40 + 5, population, count).tolist() == order[:count]
+
+
+@pytest.mark.slow
+def test_a_choice_of_very_many_is_the_beginning_of_a_shuffle():
+    """Of just so many that the shuffle is another, and of one fewer."""
+    for population in (LARGE, LARGE - 1):
+        order = torch.randperm(population, generator=Streams(0).generator("fit"))
+        assert Streams(0).choice("fit", population, 50) == order[:50].tolist()
 
 
 def test_a_choice_follows_seed_and_component_and_repeats_nothing():
