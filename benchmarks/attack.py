@@ -24,7 +24,7 @@ class Attack(Benchmark):
     judges that no method ever sees say whether the attack transfers to them
     (`metrics.edits.attack`). An honest edit is the trap: it changes what is read because the face
     has changed. So outputs are held against the rendered honest edit, and one that is nearer to it
-    than to the source is no attack.
+    than to the source, or shows a quarter of its pixels' change, is no attack.
 
     Methods that use no classifier are skipped: they attack nothing.
 

@@ -49,6 +49,7 @@ class DCI(CodeMetric):
         ['dci_disentanglement', 'dci_completeness', 'dci_informativeness']
     """
 
+    version = 3
     source = "A Framework for the Quantitative Evaluation of Disentangled Representations, 2"
     fewest = 30
 

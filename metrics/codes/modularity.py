@@ -34,6 +34,7 @@ class Modularity(CodeMetric):
         ['modularity']
     """
 
+    version = 3
     source = "Learning Deep Disentangled Embeddings with the F-Statistic Loss, section 3"
 
     def __init__(self, *, bins: Annotated[int, between(2, 1000)] = 20) -> None:

@@ -50,6 +50,7 @@ class LinearProbe(CodeMetric):
         ['probe_r2', 'probe_r2_few', 'probe_auroc']
     """
 
+    version = 3
     source = "Diffusion Models Beat GANs on Image Classification, section 3.2, known factors"
     fewest = 60
 

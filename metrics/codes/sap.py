@@ -27,6 +27,7 @@ class SeparatedAttributePredictability(CodeMetric):
         ['sap']
     """
 
+    version = 3
     source = "Variational Inference of Disentangled Latent Concepts, section 3"
 
     @property

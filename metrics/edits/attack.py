@@ -17,6 +17,7 @@ from metrics.paths.path_error import undrawn
 VICTIM = "attr1"  # classifier that methods attack
 SECOND = "zoo2"  # a further judge that no method sees
 EYE = "zoo3"  # judge whose distance says what is seen of an attack
+WITNESS = 0.25  # share of a true change of the pixels from which an output shows that change
 MIDDLE = 0.5  # of a factor's range: where a reading changes sides
 
 
@@ -26,8 +27,13 @@ class AttackSuccess(FactorMetric):
     Visibility is the root of the perceptual distance of the output to the source, as a share of
     that of the rendered honest edit to the source: 0 is the same image, 1 is as visible as the
     edit that would have made the reading right. A network is fooled where it reads the attribute
-    on the wrong side, though it read the source rightly and the output is nearer to the source
-    than to the honest edit: a face that has changed is no attack.
+    on the wrong side, though it read the source rightly and the face has not changed. It has not if
+
+    * the output is nearer to the source than to the honest edit, perceptually, and
+    * its pixels show less than a quarter of the honest edit: the projection of the output's change
+      on the edit's. A weak cross-fade to the edit is near to the source and is the edit, only
+      fainter. Noise and a judge's gradient hardly point along the edit. It is the quarter that
+      `flip_error` asks of a counterfactual.
 
     * `attack_<judge>`: the area under the share of fooled images against the visibility that is
       permitted, which is the mean of 1 - visibility over fooled images, 0 for all others.
@@ -48,6 +54,7 @@ class AttackSuccess(FactorMetric):
         ['attack_zoo1', 'fooled_zoo1', 'fooled_zoo2', 'fooled_attr1', 'visibility']
     """
 
+    version = 3
     at = "main"
     needs = frozenset({"factors", "wanted", "sources"})
     fixed_networks = frozenset({VICTIM, SECOND, EYE})
@@ -94,13 +101,14 @@ class AttackSuccess(FactorMetric):
             )
         )  # fmt: skip
         visibility = seen / whole
+        unedited = shown(samples.outputs, source, answers) < WITNESS
         reads = {
             self.extractor: self.reader.factors,
             SECOND: self.second.factors,
             VICTIM: lambda images: classifier_reads(self.victim, images),
         }
         fooled = {
-            who: misread(read(samples.outputs), read(source), samples) & (seen < moved)
+            who: misread(read(samples.outputs), read(source), samples) & (seen < moved) & unedited
             for who, read in reads.items()
         }
         area = torch.where(fooled[self.extractor], (1 - visibility).clamp(min=0), 0.0)
@@ -111,6 +119,22 @@ class AttackSuccess(FactorMetric):
         """Return the rendered honest edits."""
         faces = self.surroundings.dataset.render(wanted.flatten(0, 1))
         return faces.unflatten(0, wanted.shape[:2])
+
+
+def shown(
+    outputs: Float[Tensor, "b s 3 h w"],
+    source: Float[Tensor, "b 1 3 h w"],
+    truths: Float[Tensor, "b s 3 h w"],
+) -> Float[Tensor, "b s"]:
+    """Return how much of the true change of the pixels is in the outputs' change.
+
+    Example:
+        >>> source, truth = torch.zeros(1, 1, 3, 2, 2), torch.ones(1, 1, 3, 2, 2)
+        >>> shown(truth / 2, source, truth)
+        tensor([[0.5000]])
+    """
+    true = truths - source
+    return ((outputs - source) * true).sum((2, 3, 4)) / true.square().sum((2, 3, 4))
 
 
 def misread(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -19,9 +20,10 @@ from metrics.jackknife import Array, Rows, groups
 from metrics.networks.readings import FactorMetric
 
 LEAST = 0.5  # sd that a direction counts as moving, however little it moves
+UNREAD = 2.0  # judge's errors that both sides may lie off the source: as good as on it
 CLEAR = 0.5  # of the share that a factor has where it is moved alone: found
 CEILING_N = 16  # images on which the factors themselves are moved
-CHANGE, NUMBER = "change/", "number"  # columns of what was seen
+CHANGE, ASIDE, NUMBER = "change/", "aside", "number"  # columns of what was seen
 
 
 class Discovery(FactorMetric):
@@ -31,10 +33,17 @@ class Discovery(FactorMetric):
     sides, in standard deviations of its readings. `effect_<factor>/<direction>` is its mean over
     images: the re-scoring matrix M.
 
-    The share of factor f in direction k is s M_kf / sum over g of A_kg: A is the mean absolute
-    effect, so what a direction does to one image and undoes on the next counts against it. The sign
-    s, and which factor is looked at, come from one half of the images; M and A from the other, and
-    the two halves change places. So what holds on half of the images alone counts for nothing.
+    The share of factor f in direction k is s M_kf / sum over g of A_kg: A is how far the two sides
+    lie from the source, mean over both and over images. It has two parts. The mean absolute effect:
+    what a direction does to one image and undoes on the next counts against it. And what both sides
+    do alike, which their difference hides: the distance of the source to the nearer side where both
+    lie above it, or both below. So the right directions on somebody else's face are worth little. A
+    factor at the end of its range, which can move one way alone, counts nothing here, nor do
+    twice the judge's errors. What the model's reconstruction loses beyond these does count.
+
+    The sign s, and which factor is looked at, come from one half of the images; M and A from the
+    other, and the two halves change places. So what holds on half of the images alone counts for
+    nothing.
 
     * `found`: sum of the shares of factors matched one to one with directions (Hungarian), over
       the smaller number of the two. 1: each direction moves one factor alone, each another one.
@@ -69,6 +78,7 @@ class Discovery(FactorMetric):
         True
     """
 
+    version = 3
     source = "this suite's own protocol, docs/benchmarks.md"
 
     @property
@@ -87,15 +97,20 @@ class Discovery(FactorMetric):
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the judge, and read how factors vary and what moving them alone does."""
         super().prepare(surroundings)
-        self.std = self.sharpness().std
+        sharpness = self.sharpness()
+        self.std, self.unread = sharpness.std, UNREAD * sharpness.rmse
         self.ceiling = self._ceiling()
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
-        """Return the method's effect on each factor ``[b]``, and all makers' ``[b, m]``."""
+        """Return the method's effect on each factor ``[b]``, and what all makers do ``[b, m]``."""
         read = self.reader.factors(samples.outputs).unflatten(1, (-1, 2))
         change = (read[:, :, 1] - read[:, :, 0]) / 2 / self.std
+        assert samples.sources is not None
+        off = outside(self.reader.factors(samples.sources)[:, None], read)
+        aside = {ASIDE: ((off - self.unread).clamp_min(0) / self.std).sum(2)}
         shown = {self._column(name): change[:, 0, k] for k, name in enumerate(FACTOR_NAMES)}
-        return shown | {CHANGE + name: change[..., k] for k, name in enumerate(FACTOR_NAMES)}
+        effects = {CHANGE + name: change[..., k] for k, name in enumerate(FACTOR_NAMES)}
+        return shown | effects | aside
 
     def kept(self, samples: Samples) -> dict[str, Tensor]:
         """Return the number of each row's direction."""
@@ -107,12 +122,13 @@ class Discovery(FactorMetric):
         order = self.seen.order()
         values = self.measured()
         change = torch.stack([values[CHANGE + name][order] for name in FACTOR_NAMES], 2).numpy()
+        aside = values[ASIDE][order].numpy()
         number, ids = self.seen.column(NUMBER)[order].numpy(), [self.seen.ids[k] for k in order]
         half = groups(ids, 2)
 
         def statistic(keep: Mask) -> dict[str, float]:
             tables = [
-                Effects.of(change[keep, k], number[keep], half[keep])
+                Effects.of(change[keep, k], number[keep], half[keep], aside[keep, k])
                 for k in range(change.shape[1])
             ]
             return {self._named(k): v for k, v in figures(tables, self.ceiling).items()}
@@ -181,7 +197,8 @@ class Effects:
         half: half that each row's image belongs to ``[n]``, 0 or 1.
         mean: over all images ``[k, f]``.
         means: over the images of each half ``[2, k, f]``.
-        sizes: sum over factors of mean absolute effects, of each half ``[2, k]``.
+        sizes: sum over factors of mean absolute effects, of each half ``[2, k]``, and of what both
+            sides do alike.
     """
 
     rows: Array
@@ -192,8 +209,15 @@ class Effects:
     sizes: Array
 
     @classmethod
-    def of(cls, rows: Array, number: Rows, half: Rows) -> "Effects":
-        """Return the means of the rows."""
+    def of(cls, rows: Array, number: Rows, half: Rows, aside: Array | None = None) -> "Effects":
+        """Return the means of the rows.
+
+        Args:
+            rows: effects ``[n, f]``.
+            number: direction of each row ``[n]``.
+            half: half that each row's image belongs to ``[n]``, 0 or 1.
+            aside: what both sides do alike, sum over factors ``[n]``; None counts nothing.
+        """
         numbers = np.unique(number)
 
         def over(values: Array, halves: Sequence[int]) -> Array:
@@ -202,6 +226,8 @@ class Effects:
 
         means = np.stack([over(rows, [h]) for h in (0, 1)])
         sizes = np.stack([over(np.abs(rows), [h]).sum(1) for h in (0, 1)])
+        if aside is not None:
+            sizes += np.stack([over(aside, [h]) for h in (0, 1)])
         return cls(rows, np.searchsorted(numbers, number), half, over(rows, [0, 1]), means, sizes)
 
     def shares(self, fit: int) -> Array:
@@ -261,6 +287,20 @@ def figures(tables: Sequence[Effects], ceiling: Array) -> dict[str, float]:
     if refits:
         scores["stability"] = float(np.mean([stability(own.mean, fit.mean) for fit in refits]))
     return scores
+
+
+def outside(
+    source: Float[Tensor, "b 1 f"], sides: Float[Tensor, "b m 2 f"]
+) -> Float[Tensor, "b m f"]:
+    """Return how far the source lies outside its two sides, 0 between them.
+
+    Example:
+        >>> sides = torch.tensor([[[[0.1, 0.6, 0.5], [0.9, 0.8, 0.8]]]])
+        >>> outside(torch.full((1, 1, 3), 0.5), sides)
+        tensor([[[0.0000, 0.1000, 0.0000]]])
+    """
+    low, high = sides.amin(2), sides.amax(2)
+    return (low - source).clamp_min(0) + (source - high).clamp_min(0)
 
 
 def diversity(effects: Array) -> float:

@@ -16,13 +16,12 @@ from latentbench.types import Samples, Score
 from latentbench.zoo.answers import factor_distance
 from latentbench.zoo.classifiers import EmbeddedClassifier, classifier_reads
 from latentbench.zoo.judges import JudgeName, reliability
-from metrics.edits.attack import SECOND, VICTIM, misread
+from metrics.edits.attack import SECOND, VICTIM, WITNESS, misread, shown
 from metrics.edits.edit_error import SMALLEST
 from metrics.networks.reader import Reader
 from metrics.networks.readings import FactorMetric, targets, things
 from metrics.paths.path_error import undrawn
 
-WITNESS = 0.25  # share of a true counterfactual's change that the image must show
 SHARES = 8  # of the way to what is wanted, at which true counterfactuals are rendered
 IDLE = "distance of the source to the nearest true counterfactual"
 IDLE_IMAGE = "perceptual distance of the source to it"
@@ -194,22 +193,6 @@ class Flip(FactorMetric):
         """Return how many factors that were not asked for have changed."""
         moved = ((read - before).abs() > self.blur) & ~targets(asked, type(self).__name__)
         return moved.sum(-1).to(read)
-
-
-def shown(
-    outputs: Float[Tensor, "b s 3 h w"],
-    source: Float[Tensor, "b 1 3 h w"],
-    truths: Float[Tensor, "b s 3 h w"],
-) -> Float[Tensor, "b s"]:
-    """Return how much of the true change of the pixels is in the outputs' change.
-
-    Example:
-        >>> source, truth = torch.zeros(1, 1, 3, 2, 2), torch.ones(1, 1, 3, 2, 2)
-        >>> shown(truth / 2, source, truth)
-        tensor([[0.5000]])
-    """
-    true = truths - source
-    return ((outputs - source) * true).sum((2, 3, 4)) / true.square().sum((2, 3, 4))
 
 
 def _chosen(images: Float[Tensor, "b k 3 h w"], place: Int[Tensor, "b s"]) -> Tensor:

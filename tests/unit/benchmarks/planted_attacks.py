@@ -64,6 +64,13 @@ class AlmostHonest(Honest):
         return batch.images.lerp(super().edited(batch, edit, strength), 0.7)
 
 
+class AlmostHalf(Honest):
+    """Cross-fades less than half of the way to the honest edit, nearer to the source."""
+
+    def edited(self, batch, edit, strength):
+        return batch.images.lerp(super().edited(batch, edit, strength), 0.45)
+
+
 class NoiseOfTheSameNorm(Adversarial):
     """Moves every pixel as far as the attack does, by chance."""
 

@@ -94,3 +94,20 @@ class Stranger(Factors):
         others = [number(name) + 7 * (edit.component + 1) * edit.sign for name in batch.ids]
         other = faces.sample_factors("test", torch.tensor(others) % 1000)
         return torch.where(torch.tensor(IDENTITY), other, batch.factors)
+
+
+class OneFace(Factors):
+    """The right directions, on one person with one face, whoever is given."""
+
+    def held(self, batch, edit):
+        return faces.sample_factors("test", torch.tensor([77])).expand(len(batch), -1)
+
+
+class OtherPerson(Factors):
+    """The right directions, both sides of them on one other person."""
+
+    def held(self, batch, edit):
+        others = torch.tensor([number(name) + 7 for name in batch.ids])
+        return torch.where(
+            torch.tensor(IDENTITY), faces.sample_factors("test", others), batch.factors
+        )

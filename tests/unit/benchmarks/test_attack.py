@@ -83,7 +83,9 @@ def test_an_attack_that_knows_its_judge_is_ahead_of_an_honest_edit(scores):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Idle", "AlmostHonest", "NoiseOfTheSameNorm", "NoiseAlone"])
+@pytest.mark.parametrize(
+    "name", ["Idle", "AlmostHonest", "AlmostHalf", "NoiseOfTheSameNorm", "NoiseAlone"]
+)
 def test_what_is_no_attack_scores_nothing(scores, name):
     assert scores(name)["attack_zoo1"] < 0.1
     assert scores("Adversarial")["attack_zoo1"] > 0.5

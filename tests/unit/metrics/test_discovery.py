@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from metrics.edits.discovery import Effects, figures
+from metrics.edits.discovery import Effects, figures, outside
 
 K, F, N = 4, 6, 12
 CEILING = np.full(F, 0.8)
@@ -67,6 +68,19 @@ def test_what_holds_on_half_of_the_images_alone_counts_for_nothing():
 def test_what_cancels_out_between_images_counts_against_a_direction():
     clean, restless = found(EACH), found(EACH, spread=1.0)
     assert restless["found"] < clean["found"] / 2
+
+
+def test_what_both_sides_do_alike_counts_against_a_direction():
+    own = effects(EACH, spread=0)
+    alike = Effects.of(own.rows, own.number, own.half, np.ones(len(own.rows)))
+    assert figures([alike, noise()], CEILING)["found"] == pytest.approx(0.5)
+    assert figures([alike, noise()], CEILING)["transfer"] == 1
+
+
+def test_a_factor_at_the_end_of_its_range_does_nothing_alike():
+    low, high = torch.tensor([0.2, 1.0, 0.3, 0.6]), torch.tensor([0.8, 1.0, 0.0, 0.9])
+    off = outside(torch.tensor([[[0.5, 1.0, 0.3, 0.5]]]), torch.stack([low, high])[None, None])
+    assert off[0, 0].tolist() == pytest.approx([0, 0, 0, 0.1])
 
 
 def test_hardly_any_effect_is_no_selective_effect():
