@@ -1,6 +1,7 @@
 """A cell is computed by one process at a time; a lock whose owner is gone is taken over."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -176,3 +177,18 @@ def test_a_link_to_nothing_in_the_place_of_a_lock_is_taken_over(tmp_path, quick)
     with held(tmp_path, True, told.append):
         assert not (tmp_path / lock.NAME).is_symlink()
     assert "going on with it" in told[-1]
+
+
+def test_the_beat_of_a_lock_that_may_not_be_read_shows_in_its_time(tmp_path, monkeypatch):
+    """Another user's; root may read all, so the refusal is planted."""
+    path = tmp_path / "lock"
+    path.write_bytes(b"{}")
+
+    def refused(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), "read_bytes", refused)
+    os.utime(path, ns=(1, 1))
+    first = lock._read(path)
+    os.utime(path, ns=(2, 2))
+    assert first and lock._read(path) != first
