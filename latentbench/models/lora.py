@@ -37,7 +37,8 @@ class AdaptedDiffusion(LatentDiffusion):
         device: where the network runs.
 
     Example:
-        ``AdaptedDiffusion(path="/data/sd", adapter="/data/lora")``
+        >>> AdaptedDiffusion(path="faces_ldm", adapter="faces_smooth").latent_shape
+        (4, 16, 16)
     """
 
     def __init__(
