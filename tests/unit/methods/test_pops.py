@@ -47,6 +47,7 @@ def test_slots_come_first_the_query_last_and_the_mask_is_causal():
     predicted(net, normal("x"), torch.tensor([3, 4]), slots)
     h, mask = seen["h"], seen["mask"]
     assert h.shape == (2, 6, 16)  # slot a, slot b, 0, t, e_t, query
+    assert net.encoder_hidden_states_proj is not None
     torch.testing.assert_close(h[:, :2], net.encoder_hidden_states_proj(slots))
     torch.testing.assert_close(h[:, 2], net.embedding_proj.bias.expand(2, -1))
     torch.testing.assert_close(h[:, 4], net.proj_in(normal("x")))
