@@ -88,7 +88,7 @@ class ConceptDistillation(StepsBackEditor):
         max_strength: largest strength of a benchmark's curve.
 
     Raises:
-        BadInput: a template without a place for the concept.
+        BadInput: a batch larger than the images.
 
     Example:
         >>> editor = ConceptDistillation(images=64)  # editor.fit(data, edits); editor.edit(...)
