@@ -1,6 +1,6 @@
 """Concept distillation: find a concept by attention, repaint it as what is there without it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -30,13 +30,13 @@ from latentbench.errors import BadInput, unknown
 from latentbench.model import Condition, LowRank
 from latentbench.parameterization import whole_steps
 from latentbench.prompt_tokens import words_of
-from latentbench.sampling.blending import KeepOutside, latent_mask
+from latentbench.sampling.blending import KeepOutside
 from latentbench.sampling.loop import denoise, generate, guided, noise_to_level, plain
 from latentbench.types import Batch, Capability, Edit, Space
 from methods.directions.adapters import EVERY, Adapted, first_down, layers_of
 from methods.directions.fit_images import refuse_too_few
 from methods.editing.alignment import numbers_of, places_of
-from methods.editing.steps_back import StepsBackEditor
+from methods.editing.steps_back import MaskingEditor
 from methods.generation.attention_guidance import TokenMaps
 
 ENCODED = 32  # images of one call of the encoder
@@ -48,7 +48,7 @@ TRIES = 100  # rectangles that are drawn at most
 DOWN, UP, WORDS = "down/", "up/", "words"  # what a state holds of an edit
 
 
-class ConceptDistillation(StepsBackEditor):
+class ConceptDistillation(MaskingEditor):
     """Repaints where a concept is, by a model that was taught what is there without it.
 
     Source: "Foreground-Background Separation through Concept Distillation from Generative Image
@@ -128,15 +128,6 @@ class ConceptDistillation(StepsBackEditor):
         self.guidance, self.steps, self.max_strength = guidance, steps, max_strength
         self.changes_: dict[str, Tensor] = {}
 
-    @classmethod
-    def required(
-        cls, verbs: Iterable[str], config: Mapping[str, Any]
-    ) -> tuple[frozenset[Space], frozenset[Capability]]:
-        """Return what the class asks for, and masks where they are to be given."""
-        spaces, needs = super().required(verbs, config)
-        given = frozenset({Capability.EDIT_MASKS}) if config.get("mask") == "given" else frozenset()
-        return spaces, needs | given
-
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse strengths of less than a step, and more images than there are."""
         super().check(data, steps, strengths)
@@ -190,11 +181,8 @@ class ConceptDistillation(StepsBackEditor):
         concepts = (bytes(own.pop(WORDS).tolist()).decode(),) * b
         x0 = model.encode(batch.images)
         noise = self.streams.normal("concept_distillation", batch.ids, x0.shape[1:], x0.device)
-        if self.mask == "given":
-            if edit.masks is None:
-                raise BadInput("method.mask=given, but the edit has no masks; use method.mask=own")
-            mask = latent_mask(edit.masks, x0)
-        else:
+        mask = self.given_mask(edit, x0)
+        if mask is None:
             mask = self.masks(batch, concepts)[:, None].to(x0)
         named = model.condition([self.template.replace("{}", c) for c in concepts], b)
         without = model.condition((self.background,) * b, b)

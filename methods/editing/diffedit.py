@@ -1,7 +1,7 @@
 """DiffEdit: the two prompts' predictions say where to edit; the rest follows the inversion."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,16 +11,16 @@ from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
 from latentbench.model import Condition, Convention
 from latentbench.parameterization import whole_steps
-from latentbench.sampling.blending import KeepTrajectory, latent_mask
+from latentbench.sampling.blending import KeepTrajectory
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Term, generate, guided, noise_to_level, predict
 from latentbench.types import Batch, Capability, Edit, Space
-from methods.editing.steps_back import StepsBackEditor
+from methods.editing.steps_back import MaskingEditor
 
 THRESHOLD = 0.5  # of the clamped map, at which a cell is inside
 
 
-class DiffEdit(StepsBackEditor):
+class DiffEdit(MaskingEditor):
     """Invert, decode under the target prompt from part of the way, keep what is outside a mask.
 
     Source: "DiffEdit: Diffusion-based semantic image editing with mask guidance", section 3.2. The
@@ -76,15 +76,6 @@ class DiffEdit(StepsBackEditor):
         self.draws, self.mask_level, self.clamp = draws, mask_level, clamp
         self.guidance, self.max_strength = guidance, max_strength
 
-    @classmethod
-    def required(
-        cls, verbs: Iterable[str], config: Mapping[str, Any]
-    ) -> tuple[frozenset[Space], frozenset[Capability]]:
-        """Return what the class asks for, and masks where they are to be given."""
-        spaces, needs = super().required(verbs, config)
-        given = frozenset({Capability.EDIT_MASKS}) if config.get("mask") == "given" else frozenset()
-        return spaces, needs | given
-
     def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
         """Refuse strengths, and a level of the mask's noises, of less than a step."""
         super().check(data, steps, strengths)
@@ -117,10 +108,9 @@ class DiffEdit(StepsBackEditor):
         self, batch: Batch, edit: Edit, x0: Tensor, source: Condition, target: Condition
     ) -> Float[Tensor, "b 1 h w"]:
         """Return 1 where the image may change."""
-        if self.mask == "given":
-            if edit.masks is None:
-                raise BadInput("method.mask=given, but the edit has no masks; use method.mask=own")
-            return latent_mask(edit.masks, x0)
+        given = self.given_mask(edit, x0)
+        if given is not None:
+            return given
         contrast = self.contrast(batch, x0, source, target)
         clamped = contrast.minimum(self.clamp * contrast.mean((1, 2), keepdim=True))
         return (clamped > THRESHOLD * clamped.amax((1, 2), keepdim=True))[:, None].to(x0)

@@ -1,7 +1,7 @@
 """Editors whose strength is the share of the sampling steps that they make again."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,8 @@ from latentbench.model import DiffusionModel, LatentModel
 from latentbench.models.semantic import SemanticDiffusion
 from latentbench.option import Option
 from latentbench.parameterization import whole_steps
-from latentbench.types import Capability, Space
+from latentbench.sampling.blending import latent_mask
+from latentbench.types import Capability, Edit, Space
 
 
 class StepsBackEditor(Editor[DiffusionModel]):
@@ -51,6 +52,35 @@ class StepsBackEditor(Editor[DiffusionModel]):
         back = [steps_back(strength, n) for strength in strengths.tolist()]
         made = {k: from_level(n - k) for k in sorted({*back})}
         return torch.stack([made[k] for k in back], 1)
+
+
+class MaskingEditor(StepsBackEditor):
+    """Changes what is inside a mask alone: its own, or the edit's where `mask` is "given"."""
+
+    mask: Literal["own", "given"]
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
+        """Return what the class asks for, and masks where they are to be given."""
+        spaces, needs = super().required(verbs, config)
+        given = frozenset({Capability.EDIT_MASKS}) if config.get("mask") == "given" else frozenset()
+        return spaces, needs | given
+
+    def given_mask(
+        self, edit: Edit, x0: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b 1 h w"] | None:
+        """Return the edit's mask in the latents' resolution; None where the method's own counts.
+
+        Raises:
+            BadInput: the edit has none.
+        """
+        if self.mask == "own":
+            return None
+        if edit.masks is None:
+            raise BadInput("method.mask=given, but the edit has no masks; use method.mask=own")
+        return latent_mask(edit.masks, x0)
 
 
 class TranslatingEditor(StepsBackEditor):
