@@ -69,14 +69,13 @@ class Truncation(ChangedPrior):
         if not self.learned_:
             raise BadInput("truncation knows no mean yet; call fit, or load_state")
         middle, code = self.learned_["centre"], coded(self.model, noise, self.space)
-        found = placed(self.model, middle + self.psi * (code - middle), self.space)
         if self.space == "noise" and self.psi < 1:
-            self._refuse_any_length(noise, found[Space.NOISE])
-        return found
+            self._refuse_any_length(noise)
+        return placed(self.model, middle + self.psi * (code - middle), self.space)
 
-    def _refuse_any_length(self, noise: Tensor, scaled: Tensor) -> None:
+    def _refuse_any_length(self, noise: Tensor) -> None:
         """Refuse a mapping network that normalises its input."""
-        same = coded(self.model, noise, "code"), coded(self.model, scaled, "code")
+        same = coded(self.model, noise, "code"), coded(self.model, noise / 2, "code")
         if torch.allclose(*same, rtol=1e-3, atol=1e-4):
             raise Incompatible(
                 f"{type(self.model).__name__} normalises its noise, so that noise scaled by "

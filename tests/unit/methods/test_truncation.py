@@ -57,7 +57,8 @@ def test_no_pool_is_drawn_for_the_mean_of_noise(pixel, monkeypatch):
 def test_noise_of_any_length_is_refused_where_it_gives_the_same_image(gan, vae):
     with pytest.raises(Incompatible, match="normalises its noise"):
         attached(Truncation(space="noise"), gan).generate(IDS, None)
-    attached(Truncation(space="noise", pool=10), vae).generate(IDS, None)
+    for psi in (0.7, 0.9999):
+        attached(Truncation(space="noise", psi=psi), vae).generate(IDS, None)
 
 
 def test_no_mean_is_refused(gan):
