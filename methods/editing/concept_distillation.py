@@ -184,7 +184,7 @@ class ConceptDistillation(MaskingEditor):
         mask = self.given_mask(edit, x0)
         if mask is None:
             mask = self.masks(batch, concepts)[:, None].to(x0)
-        named = model.condition([self.template.replace("{}", c) for c in concepts], b)
+        named = model.condition([self._named(concept) for concept in concepts], b)
         without = model.condition((self.background,) * b, b)
         pair = (named, without) if edit.sign > 0 else (without, named)
         changes = [self._adapted(own), KeepOutside(x0, noise, mask)]
@@ -212,7 +212,7 @@ class ConceptDistillation(MaskingEditor):
     def maps(self, batch: Batch, concepts: Sequence[str]) -> Float[Tensor, "b h w"]:
         """Return how much each place reads the concept, averaged over levels and draws."""
         model, grid, b = self.model, self.model.grid(self.steps), len(batch)
-        prompts = [self.template.replace("{}", concept) for concept in concepts]
+        prompts = [self._named(concept) for concept in concepts]
         places = torch.stack([
             places_of(model.prompt_tokens(prompt), numbers_of(prompt, words_of(concept)))
             for prompt, concept in zip(prompts, concepts, strict=True)
@@ -258,14 +258,15 @@ class ConceptDistillation(MaskingEditor):
 
     def _learn(self, data: Dataset, concept: str) -> dict[str, Tensor]:
         """Return the changes that teach one concept."""
-        own = {k: v.to(self.model.device).requires_grad_() for k, v in self._first().items()}
-        adamw = torch.optim.AdamW(own.values(), self.learning_rate)
-        z0, inside = self._examples(data, concept) if self.iterations else (None, None)
-        named, stream = self.template.replace("{}", concept), f"concept_distillation/{concept}"
+        own = {name: value.to(self.model.device) for name, value in self._first().items()}
+        if not self.iterations:
+            return own
+        z0, inside = self._examples(data, concept)
+        named, stream = self._named(concept), f"concept_distillation/{concept}"
+        adamw = torch.optim.AdamW([v.requires_grad_() for v in own.values()], self.learning_rate)
         for step in self.fitting.steps(
             f"concept_distillation-{concept}", self.iterations, own, adamw
         ):
-            assert z0 is not None and inside is not None
             draw = f"{stream}/{step}"
             rows = self.streams.choice(f"{draw}/images", self.images, self.batch)
             coins = torch.rand(len(rows), generator=self.streams.generator(draw, "coins"))
@@ -318,6 +319,9 @@ class ConceptDistillation(MaskingEditor):
         down = first_down(layers, 1, self.rank, self.streams, "concept_distillation/down")
         found = {DOWN + name: value[0] for name, value in down.items()}
         return found | {UP + n: torch.zeros(out, self.rank) for n, (_, out) in layers.items()}
+
+    def _named(self, concept: str) -> str:
+        return self.template.replace("{}", concept)
 
     def _adapted(self, own: Mapping[str, Tensor]) -> Adapted:
         names = [name.removeprefix(DOWN) for name in own if name.startswith(DOWN)]
