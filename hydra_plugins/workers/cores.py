@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ class CoresLauncher(WorkersLauncher):
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         pool = ProcessPoolExecutor(
-            min(self.workers, len(jobs)), initializer=_end_with, initargs=(os.getpid(),)
+            min(self.workers, len(jobs)), initializer=_stay, initargs=(os.getpid(),)
         )
         try:
             ahead: dict[Any, Job] = {pool.submit(_run, packed, job): job for job in jobs}
@@ -80,8 +81,15 @@ class CoresLauncher(WorkersLauncher):
         return ""
 
 
-def _end_with(sweep: int) -> None:
-    """Let this process end when the sweep's is gone, even if that was killed."""
+def _stay(sweep: int) -> None:
+    """Let this process keep what its jobs load, and end when the sweep's is gone, even if killed.
+
+    By itself, loky takes what a job leaves in memory, such as a model, for a leak, and replaces the
+    process above 300 MB.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
 
     def watch() -> None:
         while os.getppid() == sweep:

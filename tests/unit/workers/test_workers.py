@@ -3,6 +3,8 @@
 import copy
 import doctest
 import os
+import sys
+import time
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +16,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
+from joblib.externals.loky import ProcessPoolExecutor
 from omegaconf import OmegaConf
 
 from hydra_plugins.workers import _jobs
 from hydra_plugins.workers._jobs import Job, WorkersLauncher
 from hydra_plugins.workers._queue import Queue
+from hydra_plugins.workers.cores import _stay
 from hydra_plugins.workers.slurm import SlurmLauncher
 from hydra_plugins.workers.sweeper import KeptRepository
 from latentbench import plugins
@@ -245,3 +249,14 @@ def test_a_yaml_that_is_edited_while_a_sweep_runs_does_not_change_it(tmp_path):
         sent_to_a_worker = cloudpickle.loads(cloudpickle.dumps(kept))
         assert steps(kept) == steps(sent_to_a_worker) == 1
         assert steps(fresh) == 2
+
+
+def test_a_process_that_keeps_a_large_model_is_not_replaced():
+    def load(mebibytes):
+        sys.modules[f"kept {mebibytes}"] = b"1" * (mebibytes << 20)
+        time.sleep(1.1)  # between two looks of loky at a process's memory
+        return os.getpid()
+
+    with ProcessPoolExecutor(1, initializer=_stay, initargs=(os.getpid(),)) as pool:
+        pids = [pool.submit(load, mebibytes).result() for mebibytes in (1, 400, 1)]
+    assert len(set(pids)) == 1
