@@ -18,8 +18,8 @@ from latentbench.cells.sweep import NOTE, come_back
 from latentbench.errors import LatentbenchError
 from latentbench.paths import on_this_machine, place
 from latentbench.records import Status
-from latentbench.reports import claims, leaderboard, tracking
-from latentbench.reports.boards import Board, Found, boards
+from latentbench.reports import claims, kept, leaderboard, tracking
+from latentbench.reports.boards import Board, Found
 from latentbench.reports.site.build import FOLDER, build
 from latentbench.reports.site.contents import Contents
 
@@ -79,7 +79,7 @@ def _reported(config: DictConfig, found: Sequence[Found], cells: Collection[str]
         cells: ids of the command's own.
     """
     try:
-        made = boards(found)
+        made = kept.boards(place(config.results.dir, "results.dir"), found)
         leaderboard.show(made, display.console, cells)
         _write(config, found, made)
     except Exception as error:

@@ -52,19 +52,76 @@ class Point:
     high: float | None
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What is worked out of a row's samples.
+
+    Args:
+        scores: each figure over all seeds; none of a single seed, whose record has them.
+        seed_shares: figure -> the share of its variance that another choice of seeds would change.
+        coverage: figure -> the share of rows that count.
+        missed: the groups in which some rows miss the matched effect.
+    """
+
+    scores: Mapping[str, ScoreEntry]
+    seed_shares: Mapping[str, float]
+    coverage: Mapping[str, float]
+    missed: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All of a board that takes samples to work out: with its records, it gives the board again.
+
+    Args:
+        rows: id of each row's first record -> its summary.
+        pairs: figure -> two numbers of rows on the board, and how the first differs from the
+            second.
+    """
+
+    rows: Mapping[str, Summary]
+    pairs: Mapping[str, Sequence[tuple[int, int, Comparison]]]
+
+
 class Row:
     """One line of a board: cells that differ in nothing but their seed.
 
     Args:
         found: folder and record of each cell, by seed.
+        summaries: what is known of the samples, by id of the first record; the tables are then
+            read when they are asked for.
     """
 
-    def __init__(self, found: Sequence[Found]) -> None:
+    def __init__(
+        self, found: Sequence[Found], summaries: Mapping[str, Summary] | None = None
+    ) -> None:
         found = sorted(found, key=lambda pair: pair[1].seed)
         self.records = tuple(record for _, record in found)
         self.folders = tuple(folder for folder, _ in found)
         self.seeds = tuple(record.seed for record in self.records)
-        self.samples = tuple(read_samples(folder) for folder in self.folders)
+        self._summaries = summaries
+
+    @cached_property
+    def samples(self) -> tuple[pd.DataFrame | None, ...]:
+        """The table of each seed, or None where it cannot be read."""
+        return tuple(read_samples(folder) for folder in self.folders)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What is worked out of the samples."""
+        if self._summaries is not None:
+            return self._summaries[self.first.id]
+        names = dict.fromkeys(name for record in self.records for name in record.scores)
+        several = [] if len(self.records) == 1 else [*filter(_is_whole, names)]
+        scores = {name: self._over_seeds(name) for name in several}
+        means = {name: self._mean_and_units(name) for name in several}
+        shown = scores or self._of_first
+        return Summary(
+            scores,
+            {name: float(found[0].seed_share) for name, found in means.items() if found},
+            {name: self._coverage(entry) for name, entry in shown.items()},
+            self._missed(shown.values()),
+        )
 
     @property
     def first(self) -> Record:
@@ -78,23 +135,22 @@ class Row:
         return all(table is not None or not (f / SAMPLES).is_file() for f, table in pairs)
 
     @cached_property
-    def scores(self) -> dict[str, ScoreEntry]:
+    def scores(self) -> Mapping[str, ScoreEntry]:
         """Each figure over all seeds; figures of single groups are left out."""
-        names = dict.fromkeys(name for record in self.records for name in record.scores)
-        return {name: self._over_seeds(name) for name in names if "/" not in name}
+        return self._of_first if len(self.records) == 1 else self.summary.scores
+
+    @property
+    def _of_first(self) -> dict[str, ScoreEntry]:
+        return {name: entry for name, entry in self.first.scores.items() if _is_whole(name)}
 
     def raw(self, figure: str) -> dict[int, float | None]:
         """Return the figure of each seed."""
         entries = ((r.seed, r.scores.get(figure)) for r in self.records)
         return {seed: None if entry is None else entry.value for seed, entry in entries}
 
-    def mean(self, figure: str) -> Mean | None:
-        """Return the mean over seeds with its variance, or None below two seeds or images."""
-        found = self._mean_and_units(figure)
-        return None if found is None else found[0]
-
     @cache  # noqa: B019 a row lives as long as its board
     def _mean_and_units(self, figure: str) -> tuple[Mean, Units] | None:
+        """Return the mean over seeds with its variance, or None below two seeds or images."""
         values = [value for value in self.raw(figure).values() if value is not None]
         if len(values) < max(2, len(self.records)):
             return None
@@ -210,15 +266,19 @@ class Row:
 
     def coverage(self, figure: str) -> float:
         """Return the share of rows that count: below 1 where some miss the matched effect."""
-        if figure not in self.scores or self.scores[figure].every_row:
-            return 1.0
-        asked = self._keys(None)
-        return len(self.images(figure)) / len(asked) if asked else 1.0
+        return self.summary.coverage.get(figure, 1.0)
+
+    def _coverage(self, entry: ScoreEntry) -> float:
+        asked = frozenset() if entry.every_row else self._keys(None)
+        return len(self._keys(entry.at)) / len(asked) if asked else 1.0
 
     @property
-    def missed(self) -> list[str]:
+    def missed(self) -> Sequence[str]:
         """The groups in which some rows miss the matched effect."""
-        columns = {entry.at for entry in self.scores.values() if not entry.every_row}
+        return self.summary.missed
+
+    def _missed(self, entries: Iterable[ScoreEntry]) -> list[str]:
+        columns = {entry.at for entry in entries if not entry.every_row}
         lost = [self._keys(None) - self._keys(column) for column in columns]
         return sorted({str(group) for keys in lost for _, _, group in keys})
 
@@ -234,8 +294,6 @@ class Row:
 
     def _over_seeds(self, figure: str) -> ScoreEntry:
         entries = [r.scores[figure] for r in self.records if figure in r.scores]
-        if len(self.records) == 1:
-            return entries[0]
         raw = {seed: value for seed, value in self.raw(figure).items() if value is not None}
         if not raw:
             return entries[0]
@@ -288,24 +346,50 @@ class Board:
         model: the same.
         dataset: the same.
         found: folders and records.
+        known: what a board of the same records and samples has found; it is not worked out again.
     """
 
-    def __init__(self, benchmark: str, model: str, dataset: str, found: Sequence[Found]) -> None:
+    def __init__(
+        self,
+        benchmark: str,
+        model: str,
+        dataset: str,
+        found: Sequence[Found],
+        known: Findings | None = None,
+    ) -> None:
         self.benchmark, self.model, self.dataset = benchmark, model, dataset
         self.rest = [record for _, record in found if record.status is not Status.OK]
-        rows = [Row(same) for same in _by_all_but_seed(found)]
+        rows = [Row(same, known and known.rows) for same in _by_all_but_seed(found)]
         self.main_score = rows[0].first.main_score if rows else ""
         self.rows = sorted(rows, key=self._place)
         entries = {k: v for row in rows for k, v in row.scores.items()}
         main = {self.main_score: entries[self.main_score]} if self.main_score in entries else {}
         self.figures: Mapping[str, ScoreEntry] = main | entries
-        self.rankings = {name: ranking for name in self.figures if (ranking := self._rank(name))}
+        self._is_known = known is not None
+        pairs = {} if known is None else known.pairs
+        self.rankings = {
+            name: ranking for name in self.figures if (ranking := self._rank(name, pairs.get(name)))
+        }
         self.agreements = [a for name in self.figures if (a := self._agreement(name))]
 
     @property
     def title(self) -> str:
         """Benchmark, model and data set in words."""
         return f"{self.benchmark} · {self.model}, {self.dataset}"
+
+    @property
+    def samples_are_read(self) -> bool:
+        """Whether all tables of samples that are there could be read."""
+        return self._is_known or all(row.samples_are_read for row in self.rows)
+
+    @property
+    def findings(self) -> Findings:
+        """What took samples to work out."""
+        pairs = {
+            name: [(*pair, comparison) for pair, comparison in ranking.pairs.items()]
+            for name, ranking in self.rankings.items()
+        }
+        return Findings({row.first.id: row.summary for row in self.rows}, pairs)
 
     @property
     def columns(self) -> list[str]:
@@ -326,7 +410,9 @@ class Board:
             return (0.0, float("inf"))
         return (-coverage, -entry.value if entry.higher_is_better else entry.value)
 
-    def _rank(self, figure: str) -> Ranking | None:
+    def _rank(
+        self, figure: str, known: Sequence[tuple[int, int, Comparison]] | None
+    ) -> Ranking | None:
         """Return the ranking of the rows that miss the matched effect on the fewest images."""
         higher_is_better = self.figures[figure].higher_is_better
         if higher_is_better is None:
@@ -340,7 +426,10 @@ class Board:
             ]
             for name in (figure, twin_of(figure))
         )
-        pairs = paired(self.rows, figure, kept=kept) | paired_sets(self.rows, figure, kept)
+        if known is not None:
+            pairs = {(i, j): comparison for i, j, comparison in known}
+        else:
+            pairs = paired(self.rows, figure, kept=kept) | paired_sets(self.rows, figure, kept)
         return Ranking(values, pairs, higher_is_better, self.smallest(figure), witness)
 
     def smallest(self, figure: str) -> float:
@@ -377,11 +466,16 @@ class Board:
 
 def boards(found: Iterable[Found]) -> list[Board]:
     """Return one board per benchmark, model and data set, each with the settings of its own."""
+    return [Board(*names, cells) for names, cells in grouped(found)]
+
+
+def grouped(found: Iterable[Found]) -> list[tuple[tuple[str, str, str], list[Found]]]:
+    """Return benchmark, model and data set of each board, and its cells."""
     groups: dict[tuple[str, str, str], list[Found]] = {}
     for folder, record in found:
         key = (record.label("benchmark"), record.label("model"), record.label("dataset"))
         groups.setdefault(key, []).append((folder, record))
-    return [Board(*key, groups[key]) for key in sorted(groups)]
+    return [(key, groups[key]) for key in sorted(groups)]
 
 
 def twin_of(figure: str) -> str:
@@ -498,6 +592,11 @@ def paired_sets(
         n = np.full(len(pairs), len({key[1] for key in images}))
         found |= dict(zip(pairs, compare_sets(gaps, without, n), strict=True))
     return dict(sorted(found.items()))
+
+
+def _is_whole(figure: str) -> bool:
+    """Return whether a figure is of all groups together."""
+    return "/" not in figure
 
 
 def _point(place: float, table: Array, common: Numbers | None) -> Point:

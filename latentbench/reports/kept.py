@@ -1,10 +1,13 @@
-"""The leaderboard of a folder of which little has changed: boards are kept, and made once.
+"""Boards of a folder of which little has changed: they are kept, and made once.
 
 A board is kept as text under a hash of its records, their samples and the code, so that any change
 of these makes another. Which content a file has is remembered with its size, inode and times, as
 git does; a file whose facts have changed, or that was written a moment ago, is read again. So an
 unchanged folder is looked at and not read: what damages a file behind the back of its times is
 found by the commands that read it, such as `latentbench show CELL`.
+
+The end of a sweep and the report site show more than that text, and have read all records. For
+them, what each board has found in its samples is kept under a hash of its records and the code.
 
 All of this lies in the checkout's cache and may be removed at any time. Two processes may use it at
 once: files are written whole under their own seal, and a board that the other has removed is made
@@ -15,8 +18,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +32,14 @@ from latentbench.paths import CHECKOUT
 from latentbench.reports.as_text import Part
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from latentbench.records import Record
+    from latentbench.reports.boards import Board, Findings, Found
 
 FOLDER = CHECKOUT / ".cache" / "latentbench" / "boards"
-PLACE, LISTING, PART = "results.txt", ".cells", ".part"
+PLACE, LISTING, PART, FINDINGS = "results.txt", ".cells", ".part", ".findings"
+TRIES = 3  # to make a leaderboard of records that change meanwhile
 SETTLED = 2.0  # seconds after a change from which on another change shows in a file's times
 Facts = list[int] | None  # size, inode and times of a file; None: it is not there
 
@@ -80,6 +88,20 @@ def parts(results: Path) -> list[Part]:
     return [leaderboard.head(), *map(leaderboard.part, made)]
 
 
+def boards(results: Path, found: Sequence["Found"]) -> list["Board"]:
+    """Return the boards of records; only of those that are new, samples are read.
+
+    Args:
+        results: folder of the records, or an address, whose boards are not kept.
+        found: all of its records, with their folders, as they have just been read.
+    """
+    if isinstance(results, Path) and results.is_dir():
+        return Kept(results).boards(found)
+    from latentbench.reports.boards import boards
+
+    return boards(found)
+
+
 class Kept:
     """What is kept of one folder of results.
 
@@ -95,11 +117,44 @@ class Kept:
         self._listing = self._folder / f"{self._key}{LISTING}"
         self._read: dict[str, Record] = {}  # those that this process has read
         self._used = {self._listing.name}
+        self._changed = False  # whether records were, while their board was made
+
+    def boards(self, found: Sequence["Found"]) -> list["Board"]:
+        """Return the boards of records; see `boards`."""
+        from latentbench.reports.boards import Board, grouped
+
+        made = []
+        for names, cells in grouped(found):
+            key = self._key_of(cells)
+            known = self._findings(key)
+            board = Board(*names, cells, known)
+            if known is None and board.samples_are_read and _are_sealed(cells):
+                value = _as_json().dump_python(board.findings, mode="json")
+                self._write(self._place_of(key), key, value)
+            made.append(board)
+        self._remove_unused(FINDINGS)
+        return made
 
     def parts(self) -> list[Part]:
-        """Return the head and the boards; see `parts`."""
-        before = self._listed()
-        cells = {name: self._look(name, before.get(name)) for name in self._names()}
+        """Return the head and the boards; see `parts`.
+
+        Records that have changed while their board was made are looked at again: one that has moved
+        to another board would be on neither.
+        """
+        before = cells = self._listed()
+        made: list[Part] = []
+        for _ in range(TRIES):
+            self._changed = False
+            cells = {name: self._look(name, cells.get(name)) for name in self._names()}
+            made = self._parts_of(cells)
+            if not self._changed:
+                break
+        settled = {name: seen for name, seen in cells.items() if seen.is_settled(self._began)}
+        if settled != before:
+            self._keep(settled)
+        return made
+
+    def _parts_of(self, cells: dict[str, Seen]) -> list[Part]:
         found = {name: seen for name, seen in cells.items() if seen.content}
         self._warn(found.values())
         boards: dict[tuple[str, ...], list[str]] = {}
@@ -107,9 +162,6 @@ class Kept:
             boards.setdefault(tuple(found[name].board), []).append(name)
         made = [self._part(content_hash(self._sources.digest, "head"), _head)]
         made += [self._board({name: found[name] for name in boards[key]}) for key in sorted(boards)]
-        settled = {name: seen for name, seen in cells.items() if seen.is_settled(self._began)}
-        if settled != before:
-            self._keep(settled)
         return [part for part in made if part is not None]
 
     def _names(self) -> list[str]:
@@ -156,10 +208,29 @@ class Kept:
         folders = {name: self._results / "cells" / name for name in cells}
         pairs = [(folder, self._read.get(name) or records.read(folder))
                  for name, folder in folders.items()]  # fmt: skip
-        made = boards.boards((folder, record) for folder, record in pairs if record is not None)
+        groups = boards.grouped((f, record) for f, record in pairs if record is not None)
+        made = [
+            boards.Board(*names, found, self._findings(self._key_of(found)))
+            for names, found in groups
+        ]
         part = leaderboard.part(made[0]) if made else None
-        complete = all(row.samples_are_read for board in made for row in board.rows)
-        return part, complete and all(seen.holds(folders[name]) for name, seen in cells.items())
+        same = all(seen.holds(folders[name]) for name, seen in cells.items())
+        self._changed |= not same
+        return part, same and all(board.samples_are_read for board in made)
+
+    def _findings(self, key: str) -> "Findings | None":
+        """Return what the board of a key has found, or None where that is not kept."""
+        body = store.read_sealed(self._place_of(key), key)
+        return None if body is None else _as_json().validate_json(body)
+
+    def _key_of(self, found: Sequence["Found"]) -> str:
+        """Return the key of a board by its records, which seal their samples."""
+        return content_hash(self._sources.digest, [record.digest for _, record in found])
+
+    def _place_of(self, key: str) -> Path:
+        path = self._folder / f"{key}{FINDINGS}"
+        self._used.add(path.name)
+        return path
 
     def _part(self, key: str, make: Callable[[], tuple[Part | None, bool]]) -> Part | None:
         path = self._folder / f"{key}{PART}"
@@ -180,8 +251,10 @@ class Kept:
         """Keep what was seen, and remove the boards that are no more."""
         values = {name: list(vars(seen).values()) for name, seen in cells.items()}
         self._write(self._listing, self._key, values)
-        old = [p for end in (LISTING, PART) for p in self._folder.glob(f"*{end}")]
-        for path in old:
+        self._remove_unused(LISTING, PART)
+
+    def _remove_unused(self, *endings: str) -> None:
+        for path in [path for end in endings for path in self._folder.glob(f"*{end}")]:
             if path.name not in self._used:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
@@ -202,6 +275,25 @@ def _head() -> tuple[Part, bool]:
     from latentbench.reports import leaderboard
 
     return leaderboard.head(), True
+
+
+@cache
+def _as_json() -> "TypeAdapter[Findings]":
+    from pydantic import TypeAdapter
+
+    from latentbench.reports.boards import Findings
+
+    return TypeAdapter(Findings)
+
+
+def _are_sealed(found: Iterable["Found"]) -> bool:
+    """Return whether the samples are, still, those that the records say."""
+    from latentbench.records import SAMPLES
+
+    return all(
+        record.sealed and _digest(folder / SAMPLES) == record.files.get(SAMPLES, "")
+        for folder, record in found
+    )
 
 
 def _facts(path: Path) -> Facts:

@@ -341,9 +341,8 @@ def _csv_figure(board: Board, k: int, figure: str) -> dict[str, object]:
         "coverage": f"{row.coverage(figure):.4g}",
         "seed_values": " ".join(str(value) for value in row.raw(figure).values()),
     }  # fmt: skip
-    share = row.mean(figure)
-    if share is not None and share.seed_share is not None:
-        found["seed_share"] = f"{share.seed_share:.4g}"
+    if figure in row.summary.seed_shares:
+        found["seed_share"] = f"{row.summary.seed_shares[figure]:.4g}"
     if ranking is not None and k in ranking.order:
         found["rank_low"], found["rank_high"] = ranking.ranks[k]
         found["letters"] = ranking.letters[k]

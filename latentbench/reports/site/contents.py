@@ -7,8 +7,8 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from latentbench.reports import claims
-from latentbench.reports.boards import Board, Found, boards
+from latentbench.reports import claims, kept
+from latentbench.reports.boards import Board, Found
 from latentbench.reports.site.meanings import Meanings
 
 PLAIN = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -33,7 +33,7 @@ class Contents:
     @classmethod
     def of(cls, found: Sequence[Found], meanings: Meanings, results: Path) -> "Contents":
         """Return the contents of a folder of results."""
-        return cls(found, boards(found), meanings, results / claims.FILE)
+        return cls(found, kept.boards(results, found), meanings, results / claims.FILE)
 
     @cached_property
     def claims(self) -> Sequence[claims.Case]:

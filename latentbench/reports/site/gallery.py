@@ -103,7 +103,11 @@ class Gallery:
     def __init__(self, board: Board) -> None:
         self.board = board
         self.rows = [row for row in board.rows if is_in(row.first)]
-        self.figures = [name for name in board.figures if any(_has(row, name) for row in self.rows)]
+
+    @cached_property
+    def figures(self) -> list[str]:
+        """Those that images have values of."""
+        return [f for f in self.board.figures if any(_has(row, f) for row in self.rows)]
 
     @property
     def methods(self) -> list[str]:

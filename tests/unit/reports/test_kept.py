@@ -244,6 +244,98 @@ def test_what_is_no_more_is_removed(results, tmp_path):
     assert [p.read_text() for p in kept.FOLDER.glob("*/results.txt")] == [str(tmp_path / "other")]
 
 
+def read_boards(results):
+    return kept.boards(results, records.list_records(results))
+
+
+def findings_kept(results):
+    return sorted(path.name for path in kept.FOLDER.glob("*/*.findings"))
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """Folders whose samples a board has read, in turn."""
+    folders, real = [], records.read_samples
+    monkeypatch.setattr(
+        boards, "read_samples", lambda folder: folders.append(folder) or real(folder)
+    )
+    return folders
+
+
+def test_boards_that_are_kept_say_all_that_they_said(results, sampled):
+    Planted(results).edits("good", 0.9, seed=1)  # a mean over seeds
+    first = read_boards(results)
+    assert sampled
+    sampled.clear()
+    again = read_boards(results)
+    assert not sampled
+    assert [board.findings for board in again] == [board.findings for board in first]
+    assert [leaderboard.part(board) for board in again] == anew(results)[1:]
+    for one, other in zip(first, again, strict=True):
+        for figure in one.figures:
+            pairs = one.rankings[figure].pairs if figure in one.rankings else {}
+            assert other.rankings[figure].pairs == pairs if pairs else True
+            mine, theirs = (
+                [row.values(figure) for row in board.rows] for board in (one, other)
+            )  # reads the samples after all
+            assert [None if s is None else s.to_dict() for s in mine] == [
+                None if s is None else s.to_dict() for s in theirs
+            ]
+
+
+def test_only_boards_whose_records_have_changed_read_samples(results, sampled):
+    read_boards(results)
+    before = findings_kept(results)
+    improve(results)
+    sampled.clear()
+    changed = read_boards(results)
+    assert {folder.name for folder in sampled} == {
+        cell(results, method).name for method in ("good", "bad")
+    }
+    assert [leaderboard.part(board) for board in changed] == anew(results)[1:]
+    assert len(findings_kept(results)) == len(before) == 2  # those of the old record are removed
+    assert len({*before} & {*findings_kept(results)}) == 1
+
+
+def test_a_leaderboard_takes_what_the_boards_of_a_sweep_have_found(results, sampled):
+    read_boards(results)
+    sampled.clear()
+    assert kept.parts(results) == anew(results)
+    assert len(sampled) == 4  # by `anew` alone
+
+
+@pytest.mark.parametrize("seal", ["none", "of other samples"])
+def test_what_no_seal_is_over_is_not_kept(results, sampled, monkeypatch, seal):
+    found = records.list_records(results)
+    folder = cell(results, "bad")
+    if seal == "none":
+        text = json.loads((folder / FILE).read_text())
+        (folder / FILE).write_text(json.dumps({**text, "schema": records.UNSEALED, "files": {}}))
+        found = records.list_records(results)
+    else:  # changed right after the record was read
+        shutil.copy(cell(results, "good") / SAMPLES, folder / SAMPLES)
+    kept.boards(results, found)
+    assert len(findings_kept(results)) == 1  # of the other board
+
+
+def test_a_record_that_moves_while_its_board_is_made_is_on_one(results, monkeypatch):
+    kept.parts(results)
+    improve(results)
+    real, moved = kept.Kept._parts_of, []
+
+    def parts_of(self, cells):
+        if not moved:
+            moved.append(cell(results, "good"))
+            record = records.load(moved[0])
+            records.write(replace(record, overrides=("benchmark.n=12",)), moved[0])
+        return real(self, cells)
+
+    monkeypatch.setattr(kept.Kept, "_parts_of", parts_of)
+    found = kept.parts(results)
+    assert [part.csv.count(moved[0].name) > 0 for part in found] == [False, False, True, False]
+    assert found == anew(results)
+
+
 def test_several_at_once_each_see_the_whole_leaderboard(results):
     kept.parts(results)
     improve(results)
