@@ -46,7 +46,7 @@ CELLS = {
     ),
     "interpolation": ("slerp",),
     "path_length": ("slerp",),
-    "robustness": ("plain",),
+    "robustness": ("plain", "benchmark.shifts=['mean 0.1','mean 0.5']"),
     "composition": ("composed", "benchmark.compositions=['glasses+ hat+']"),
     "probing": ("features",),
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """What the small things cost, as shares of the time of `import torch` in the same run.
 
-    python -m perf.startup [--cells 1000] [--records 10000] [--runs 5]
+    python -m perf.startup [--cells 1000] [--records 10000] [--beside 400] [--runs 5]
 
 Each command runs in turn with `python -c "import torch"`; shown are medians of the processes' CPU
 time, their ratio pair by pair, and of commands that grow with the number of cells the CPU time of
@@ -127,6 +127,17 @@ def report_board(folder: Path, wanted: int, runs: int) -> None:
     report(Measure(f"{name}, unchanged", command, 0.5, units=wanted), runs)
 
 
+def report_ending(folder: Path, beside: int, runs: int) -> None:
+    """Print what a sweep with nothing to compute takes where the folder holds many records."""
+    fill_board(folder, beside)
+    command = fill_sweep(folder, 2)
+    name = f"no-op rerun of 2 cells beside {beside} records"
+    for what in ("made first", "after a change of one record"):
+        show(Measure(f"{name}, {what}", command, 0.5), [(seconds(command), seconds(TORCH))])
+        change_one(folder)
+    report(Measure(f"{name}, unchanged", command, 0.5), runs)
+
+
 def fill_sweep(folder: Path, wanted: int) -> tuple[str, ...]:
     """Record as many cells of a sweep over seeds as wanted, and return the sweep's command."""
     seeds = (wanted + 1) // 2
@@ -159,7 +170,7 @@ def record_cells(words: Sequence[str], seeds: int) -> None:
                 shelf.save(cell.blank)
 
 
-def run(cells: int, of_board: int, runs: int) -> int:
+def run(cells: int, of_board: int, beside: int, runs: int) -> int:
     """Print the table; return the exit code."""
     latentbench = (PYTHON, "-m", "latentbench.cli")
     print(f"{'':60} {'it':>10} {'yardstick':>10} {'ratio':>7}")
@@ -171,6 +182,7 @@ def run(cells: int, of_board: int, runs: int) -> int:
         report_board(board, of_board, runs)
         command = fill_sweep(sweep, cells)
         report(Measure(f"no-op rerun of {cells} cells", command, 0.5, units=cells), 1)
+        report_ending(Path(place) / "ending", beside, runs)
     family = (PYTHON, "-c", FAMILY)
     cell = (PYTHON, "-c", f"{FAMILY}; import latentbench.cells.cell")
     report(Measure("imports of a cell, to those of its family", cell, 1.3, family), runs)
@@ -181,9 +193,10 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m perf.startup", description=__doc__)
     parser.add_argument("--cells", type=count, default=1000)
     parser.add_argument("--records", type=count, default=10_000)
+    parser.add_argument("--beside", type=count, default=400)
     parser.add_argument("--runs", type=count, default=5)
     given = parser.parse_args()
-    return answered(lambda: run(given.cells, given.records, given.runs))
+    return answered(lambda: run(given.cells, given.records, given.beside, given.runs))
 
 
 if __name__ == "__main__":
