@@ -289,7 +289,7 @@ class Row:
         for seed, samples in zip(self.seeds, self.samples, strict=True):
             if samples is not None:
                 rows = samples if column is None else samples[samples[column]]
-                columns = (rows[name].to_numpy() for name in ("id", "group"))
+                columns = (np.asarray(rows[name], object) for name in ("id", "group"))
                 found |= {(seed, *key) for key in {*zip(*columns, strict=True)}}
         return frozenset(found)
 
