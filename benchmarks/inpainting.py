@@ -10,10 +10,10 @@ from torch import Tensor
 
 from benchmarks.attributes import Attribute, far_images, goal_of
 from benchmarks.holes import box, filled, grown, stroke
-from benchmarks.local_editing import changed
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, Name, between, distinct, not_empty
 from latentbench.data.dataset import Dataset, Split
+from latentbench.data.masks import changed
 from latentbench.errors import BadInput, unknown
 from latentbench.types import Batch, Capability, Edit, Samples
 

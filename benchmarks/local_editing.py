@@ -7,17 +7,16 @@ from typing import Annotated, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from benchmarks.attribute_editing import AttributeEditing, Matcher, Scored
 from benchmarks.attributes import Attributes, goal_of
 from latentbench.benchmark import Bench, Work
 from latentbench.bounds import Count, above, at_most, between
 from latentbench.data.dataset import Dataset
+from latentbench.data.masks import changed
 from latentbench.types import Batch, Capability, Edit, Samples
 
 EDITS = ("smile+", "mouth_open-", "shirt+", "glasses+", "glasses-", "hat+", "beard-", "beard+")
-VISIBLE = 2 / 255  # change of a value in [0, 1] above which a pixel belongs to the mask
 
 
 class LocalEditing(AttributeEditing):
@@ -102,18 +101,3 @@ class LocalEditing(AttributeEditing):
         goal = torch.full((len(index),), goal_of(name))
         whole = dataset.counterfactual(split, index, name[:-1], goal)
         return changed(sources, whole, self.dilate)
-
-
-def changed(
-    before: Float[Tensor, "b 3 h w"], after: Float[Tensor, "b 3 h w"], dilate: int
-) -> Float[Tensor, "b h w"]:
-    """Return 1 where two images in [-1, 1] differ visibly, grown by `dilate` pixels; else 0.
-
-    Example:
-        >>> after = torch.zeros(1, 3, 5, 5)
-        >>> after[0, 1, 2, 2] = 1
-        >>> int(changed(torch.zeros_like(after), after, dilate=1).sum())
-        9
-    """
-    differs = ((after - before).abs().amax(1, keepdim=True) / 2 > VISIBLE).float()
-    return max_pool2d(differs, 2 * dilate + 1, stride=1, padding=dilate)[:, 0]

@@ -1,28 +1,38 @@
 """Does an edit by a prompt pair change the image where it should, and keep the rest?"""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from latentbench.benchmark import Bench, Benchmark, Work
-from latentbench.bounds import Count, between
+from latentbench.bounds import Count, Name, between, distinct, not_empty
 from latentbench.data.dataset import Dataset
+from latentbench.errors import unknown
 from latentbench.types import Capability, Samples
 
 SPLIT = "test"
+ANSWERED = "edit_error_image"  # main score where the answer is known
+
+Kinds = Annotated[Sequence[Name], not_empty, distinct]
 
 
 class PromptEditing(Benchmark):
     """PIE-Bench's protocol: a source prompt, a target prompt and a mask of each image.
 
     Each method works at its own settings: the last native strength, `max_strength`, makes the
-    headline scores, the reconstruction at strength 0 is given with it. There is no rendered answer,
-    and nothing is matched, so a method that changes less keeps more, and by the background one that
-    does nothing is first: the main score is the direction of the change, which it has not. Where
-    the weights behind it are absent there is no ranking. As in PIE-Bench, methods are not given the
-    mask unless `give_masks` says so. Groups are the kinds of edit; headline scores are plain means
-    over all images.
+    headline scores, the reconstruction at strength 0 is given with it. As in PIE-Bench, methods are
+    not given the mask unless `give_masks` says so. Groups are the kinds of edit; headline scores
+    are over all images.
+
+    Nothing is matched, so a method that changes less keeps more, and by the background one that
+    does nothing is first. Where the data set renders the answer, the main score is the distance of
+    the image to it, inside the mask and out (`edit_error_image`). For photographs there is none:
+    there it is the direction of the change (`clip_dir`), which a method that does nothing has not.
+    Where the weights behind it are absent there is no ranking. Methods that take no notice of the
+    target prompt are skipped.
 
     Source: Ju et al., "PnP Inversion: Boosting Diffusion-based Editing with 3 Lines of Code",
     section "PIE-Bench".
@@ -32,6 +42,10 @@ class PromptEditing(Benchmark):
         strengths: number of native strengths, evenly spaced up to `max_strength`.
         give_masks: hand the mask to the method: no longer comparable with those that are not
             given it.
+        kinds: of edit, by name; None for all that the data set has.
+
+    Raises:
+        BadInput: a kind of which the data set has no edit (raised by `check`).
     """
 
     question = "Does an edit by a prompt pair change the image where it should, and keep the rest?"
@@ -39,6 +53,7 @@ class PromptEditing(Benchmark):
     verbs = frozenset({"edit"})
     needs = frozenset({Capability.EDITS, Capability.PROMPTS})
     gives = frozenset({Capability.TARGET_PROMPTS})
+    must_read = frozenset({Capability.TARGET_PROMPTS})
     main_score = "clip_dir"
 
     def __init__(
@@ -47,9 +62,22 @@ class PromptEditing(Benchmark):
         n: Count = 140,
         strengths: Annotated[int, between(1, 1000)] = 1,
         give_masks: bool = False,
+        kinds: Kinds | None = None,
     ) -> None:
         self.n, self.strengths, self.give_masks = n, strengths, give_masks
+        self.kinds = None if kinds is None else tuple(kinds)
         self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse kinds of edit that the data do not have."""
+        super().check(dataset)
+        for kind in self.kinds or ():
+            if kind not in dataset.edit_kinds:
+                raise unknown("kind of edit", kind, dataset.edit_kinds)
+
+    def ranked_by(self, dataset: Dataset) -> str:
+        """Return the distance to the answer where the data set renders it."""
+        return ANSWERED if _renders(dataset) else self.main_score
 
     def curve(self, max_strength: float) -> tuple[float, ...]:
         """Return 0 and the native strengths, evenly spaced."""
@@ -57,7 +85,7 @@ class PromptEditing(Benchmark):
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
         """Return the kinds of edit."""
-        return dataset.edit_kinds
+        return dataset.edit_kinds if self.kinds is None else self.kinds
 
     def count(self, group: str, dataset: Dataset) -> int:
         """Return how many images of a kind are used."""
@@ -83,4 +111,19 @@ class PromptEditing(Benchmark):
             masks=edit.masks,
             prompts=edit.target_prompts,
             source_prompts=edit.source_prompts,
+            **(self._answers(bench.dataset, index) if _renders(bench.dataset) else {}),
         )
+
+    def _answers(self, dataset: Dataset, index: Sequence[int]) -> dict[str, Tensor]:
+        """Return what is known of images and answers, for each strength."""
+        wanted = dataset.edited_factors(SPLIT, index)
+        truths = dataset.render(wanted)
+        return {
+            "factors": dataset.describe(SPLIT, index).factors,
+            "wanted": wanted[:, None].repeat(1, self.strengths, 1),
+            "truths": truths[:, None].expand(-1, self.strengths, *truths.shape[1:]),
+        }
+
+
+def _renders(dataset: Dataset) -> bool:
+    return Capability.COUNTERFACTUALS in dataset.gives

@@ -84,7 +84,7 @@ class Benchmark(ABC):
         must_read: what of this a method must need: one that takes no notice of it is skipped.
         others: setting -> group of conf/ ("model", "method", "scorer", "classifier") of which it
             names an option; `Bench.parts` holds the loaded part under the setting's name.
-        main_score: the column that its table is sorted by.
+        main_score: the column that its table is sorted by; see `ranked_by`.
         fixed_networks: embedded networks that it uses whatever its settings; their hashes are part
             of every cell's id.
     """
@@ -123,6 +123,11 @@ class Benchmark(ABC):
                 f"{split!r}, which has {there}; {f'give {most} or fewer, ' if most else ''}add "
                 f"images or take another split"
             )
+
+    def ranked_by(self, dataset: Dataset) -> str:
+        """Return the column that its table is sorted by on this data; `main_score` by default."""
+        del dataset
+        return self.main_score
 
     def curve(self, max_strength: float) -> tuple[float, ...]:
         """Return the native strengths that it asks a method for, 0 first; none by default."""

@@ -81,6 +81,10 @@ class Dataset(ABC):
         """Return the indices of the images whose edit is of this kind."""
         raise NotImplementedError(f"{type(self).__name__} asks for no edits")
 
+    def edited_factors(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b f"]:
+        """Return the factors of the images that `edit` asks for, where it can render them."""
+        raise NotImplementedError(f"{type(self).__name__} does not know what edits should give")
+
     def fingerprint(self) -> str:
         """Return a hash of the content, for data that are not a function of the config."""
         return ""

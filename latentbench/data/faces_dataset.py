@@ -9,13 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Share
-from latentbench.data import faces
+from latentbench.data import face_edits, faces
 from latentbench.data.dataset import Dataset
-from latentbench.types import Batch, Capability, Description
+from latentbench.data.masks import changed
+from latentbench.types import Batch, Capability, Description, Edit
+
+DILATE = 1  # pixels by which the mask of an edit grows
 
 
 class FacesDataset(Dataset):
-    """Procedural faces, see `latentbench.data.faces`.
+    """Procedural faces, see `latentbench.data.faces`; their own edits, see `face_edits`.
 
     Args:
         size: pixels per side, 64 or a divisor of it; None is 64.
@@ -28,12 +31,14 @@ class FacesDataset(Dataset):
 
     version = faces.Faces.version
     parts = faces.PARTS
+    edit_kinds = tuple(face_edits.KINDS)
     gives = frozenset(
         {
             Capability.LABELS,
             Capability.PROMPTS,
             Capability.PART_MASKS,
             Capability.COUNTERFACTUALS,
+            Capability.EDITS,
             Capability.SECOND_DOMAIN,
         }
     )
@@ -96,6 +101,29 @@ class FacesDataset(Dataset):
         """Return the captions' words for a low and a high value of a factor."""
         known = faces.FACTORS[faces.factor_index(factor)].words
         return known[0], known[-1]
+
+    def edit(self, split: str, indices: Sequence[int]) -> Edit:
+        """Return what is asked of these faces, under the name of the first one's kind.
+
+        The mask is where the answer differs visibly from the face, grown by a pixel.
+        """
+        before, wanted = self.batch(split, indices), self.edited_factors(split, indices)
+        assert before.factors is not None
+        return Edit(
+            face_edits.edit_of(indices[0], before.factors[0].tolist()).kind,
+            source_prompts=before.prompts,
+            target_prompts=tuple(faces.caption(wanted)),
+            masks=changed(before.images, self.render(wanted), DILATE),
+        )
+
+    def edited_factors(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b f"]:
+        """Return the factors of the faces that `edit` asks for."""
+        factors = self._split(split).factors(torch.as_tensor(list(indices)))
+        return face_edits.edited(indices, factors)
+
+    def of_kind(self, split: str, kind: str) -> Sequence[int]:
+        """Return the faces whose edit is of this kind, among the first of the split."""
+        return face_edits.of_kind(split, kind, self.correlation)
 
     def _split(self, split: str) -> faces.Faces:
         return faces.Faces(split=split, size=self.image_size, correlation=self.correlation)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from test_attribute_editing import DATA, Planted, bench
 
-from benchmarks.local_editing import LocalEditing, changed
+from benchmarks.local_editing import LocalEditing
 from latentbench.benchmark import Work
+from latentbench.data.masks import changed
 from metrics.pairs.background import Background
 
 

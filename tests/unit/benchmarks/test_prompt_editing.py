@@ -1,4 +1,4 @@
-"""PIE-Bench's protocol, whole cells: a folder of its layout, a toy text-to-image model."""
+"""PIE-Bench's protocol, whole cells: a folder of its layout, a toy text-to-image model; faces."""
 
 import json
 
@@ -15,12 +15,18 @@ from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.cells.cell import run_cell
 from latentbench.conformance import toy
+from latentbench.data.faces_dataset import FacesDataset
 from latentbench.data.pie_bench import PIEBench
 from latentbench.editor import Editor
+from latentbench.errors import BadInput
+from latentbench.metric import Surroundings
 from latentbench.records import Status
 from latentbench.streams import Streams
+from latentbench.zoo.judges import load_judge
+from metrics.edits.edit_error_image import EditErrorImage
 from metrics.pairs.background import Background
 
+FACES = FacesDataset(size=32)
 SIDE = 512
 KINDS = {"000": "0", "001": "2", "002": "2"}  # key -> type of edit
 
@@ -115,3 +121,55 @@ def test_a_method_that_fits_on_labels_is_skipped(folder, zoo, tmp_path):
     record = cell(folder, zoo / "latent", tmp_path, "hspace")
     assert record.status is Status.SKIPPED
     assert "needs labels" in record.reason and "method=" in record.reason
+
+
+def test_photographs_are_ranked_by_the_direction_and_have_no_answer(folder, zoo, tmp_path):
+    record = cell(folder, zoo / "latent", tmp_path, "sdedit", "benchmark.kinds=[add_object]")
+    assert record.main_score == "clip_dir" and record.scores["bg_psnr"].n == 2
+    reasons = [record.switched_off[name] for name in ("edit_error", "edit_error_image")]
+    assert all("factors of faces" in why or "labels" in why for why in reasons)
+
+
+def test_a_kind_that_the_data_do_not_have_is_refused():
+    with pytest.raises(BadInput, match="add_object"):
+        PromptEditing(kinds=["add_objects"]).check(FACES)
+
+
+class Answer(Editor):
+    """Renders what the data set asks for at strength 1, and lifts the image a little below."""
+
+    share = 1.0
+
+    def edit(self, batch, edit, strengths):
+        index = [int(name.split("/")[1]) for name in batch.ids]
+        answer = FACES.render(FACES.edited_factors("test", index))
+        ends = batch.images + 1e-4, answer
+        return torch.stack([batch.images, ends[int(self.share)]], 1)
+
+
+class Idle(Answer):
+    share = 0.0
+
+
+@pytest.mark.parametrize(("editor", "error"), [(Answer(), 0.0), (Idle(), 1.0)])
+def test_faces_have_an_answer_and_doing_nothing_is_not_first(editor, error):
+    model, cache, kind = toy.GaussianModel(), Cache(None), "add_object"
+    bench = Bench(editor, model, FACES, Streams(0), cache, torch.device("cpu"), 2)
+    protocol = PromptEditing(kinds=[kind])
+    assert protocol.groups(FACES) == (kind,) and protocol.ranked_by(FACES) == "edit_error_image"
+    samples = protocol.run(Work(kind, (0, 1), 2), bench, {})
+    metric = EditErrorImage()
+    metric.prepare(Surroundings(FACES, torch.device("cpu"), cache, load_judge))
+    metric.update(samples)
+    assert metric.compute()["edit_error_image"].value == pytest.approx(error, abs=1e-3)
+
+
+def test_a_method_without_a_prompt_is_skipped_on_faces(zoo, tmp_path):
+    names = {"benchmark": "prompt_editing", "method": "hspace", "model": "faces_ldm"}
+    with plugins.conf():
+        config = compose(
+            "config", [*(f"{k}={v}" for k, v in names.items()), f"results.dir={tmp_path}"]
+        )
+    record, _ = run_cell(config, {**names, "dataset": "faces"})
+    assert record.status is Status.SKIPPED
+    assert "takes no notice of target_prompts" in record.reason
