@@ -14,7 +14,7 @@ from latentbench.errors import unknown
 from latentbench.types import Capability, Samples
 
 SPLIT = "test"
-ANSWERED = "edit_error_image"  # main score where the answer is known
+ANSWERED = "edit_error_zoo1"  # main score where the answer is known
 
 Kinds = Annotated[Sequence[Name], not_empty, distinct]
 
@@ -28,11 +28,13 @@ class PromptEditing(Benchmark):
     are over all images.
 
     Nothing is matched, so a method that changes less keeps more, and by the background one that
-    does nothing is first. Where the data set renders the answer, the main score is the distance of
-    the image to it, inside the mask and out (`edit_error_image`). For photographs there is none:
-    there it is the direction of the change (`clip_dir`), which a method that does nothing has not.
-    Where the weights behind it are absent there is no ranking. Methods that take no notice of the
-    target prompt are skipped.
+    does nothing is first. Where the data set renders the answer, the main score is the distance to
+    it in all factors (`edit_error_zoo1`): what is left undone and what else has changed both count.
+    `edit_error_image` stands beside it, not first: at one fixed strength, a reconstruction that is
+    not exact and a word that is overdone may weigh more there than an edit left undone. For
+    photographs there is no answer: there the main score is the direction of the change
+    (`clip_dir`), which a method that does nothing has not. Where the weights behind it are absent
+    there is no ranking. Methods that take no notice of the target prompt are skipped.
 
     Source: Ju et al., "PnP Inversion: Boosting Diffusion-based Editing with 3 Lines of Code",
     section "PIE-Bench".

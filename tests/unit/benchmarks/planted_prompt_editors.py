@@ -26,10 +26,6 @@ class Blurred(planted_editors.PerfectBlurred, Prompted):
     pass
 
 
-class HalfMix(planted_editors.HalfMix, Prompted):
-    pass
-
-
 class HalfOfAll(planted_editors.PerfectBinary, Prompted):
     pass
 
@@ -47,10 +43,6 @@ class Leaky(planted_editors.Leaky, Prompted):
 
 
 class OtherFace(planted_editors.OtherFace, Prompted):
-    pass
-
-
-class Neighbour(planted_editors.Neighbour, Prompted):
     pass
 
 

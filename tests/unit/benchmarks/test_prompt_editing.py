@@ -23,6 +23,7 @@ from latentbench.metric import Surroundings
 from latentbench.records import Status
 from latentbench.streams import Streams
 from latentbench.zoo.judges import load_judge
+from metrics.edits.edit_error import EditError
 from metrics.edits.edit_error_image import EditErrorImage
 from metrics.pairs.background import Background
 
@@ -156,12 +157,13 @@ def test_faces_have_an_answer_and_doing_nothing_is_not_first(editor, error):
     model, cache, kind = toy.GaussianModel(), Cache(None), "add_object"
     bench = Bench(editor, model, FACES, Streams(0), cache, torch.device("cpu"), 2)
     protocol = PromptEditing(kinds=[kind])
-    assert protocol.groups(FACES) == (kind,) and protocol.ranked_by(FACES) == "edit_error_image"
+    assert protocol.groups(FACES) == (kind,) and protocol.ranked_by(FACES) == "edit_error_zoo1"
     samples = protocol.run(Work(kind, (0, 1), 2), bench, {})
-    metric = EditErrorImage()
-    metric.prepare(Surroundings(FACES, torch.device("cpu"), cache, load_judge))
-    metric.update(samples)
-    assert metric.compute()["edit_error_image"].value == pytest.approx(error, abs=1e-3)
+    for metric in (EditError(), EditErrorImage()):
+        metric.prepare(Surroundings(FACES, torch.device("cpu"), cache, load_judge))
+        metric.update(samples)
+        figure = next(iter(metric.figures))
+        assert metric.compute()[figure].value == pytest.approx(error, abs=1e-3)
 
 
 def test_a_method_without_a_prompt_is_skipped_on_faces(zoo, tmp_path):
