@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
 
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, Name, between, distinct, not_empty
@@ -102,7 +101,7 @@ class PromptEditing(Benchmark):
         curve = torch.tensor(self.curve(bench.editor.max_strength))
         asked = edit if self.give_masks else replace(edit, masks=None)
         images = bench.editor.edit(batch, asked, curve).clamp(-1, 1).cpu()
-        return Samples(
+        samples = Samples(
             batch.ids,
             images[:, 1:],
             (work.group,) * len(batch),
@@ -113,18 +112,19 @@ class PromptEditing(Benchmark):
             masks=edit.masks,
             prompts=edit.target_prompts,
             source_prompts=edit.source_prompts,
-            **(self._answers(bench.dataset, index) if _renders(bench.dataset) else {}),
         )
+        return self._answered(samples, bench.dataset, index) if _renders(bench.dataset) else samples
 
-    def _answers(self, dataset: Dataset, index: Sequence[int]) -> dict[str, Tensor]:
-        """Return what is known of images and answers, for each strength."""
+    def _answered(self, samples: Samples, dataset: Dataset, index: Sequence[int]) -> Samples:
+        """Return the samples with what is known of images and answers, for each strength."""
         wanted = dataset.edited_factors(SPLIT, index)
         truths = dataset.render(wanted)
-        return {
-            "factors": dataset.describe(SPLIT, index).factors,
-            "wanted": wanted[:, None].repeat(1, self.strengths, 1),
-            "truths": truths[:, None].expand(-1, self.strengths, *truths.shape[1:]),
-        }
+        return replace(
+            samples,
+            factors=dataset.describe(SPLIT, index).factors,
+            wanted=wanted[:, None].repeat(1, self.strengths, 1),
+            truths=truths[:, None].expand(-1, self.strengths, *truths.shape[1:]),
+        )
 
 
 def _renders(dataset: Dataset) -> bool:
