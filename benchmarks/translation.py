@@ -16,10 +16,10 @@ NAME = "translation"
 class Translation(Benchmark):
     """Unpaired translation: an image of one domain, asked for in the other one.
 
-    A method is given an image and names a model of the other domain; no pair of images is known to
-    it. Captions, where there are any, hold in both domains; labels and masks are withheld. With
-    `dataset=faces` the second domain is line drawings, and the answer is the drawing of the same
-    face: the main score asks for its content and for its style
+    A method is given an image, and names a model of the other domain or has learned from images of
+    it; no pair of images is known to it. Captions, where there are any, hold in both domains;
+    labels and masks are withheld. With `dataset=faces` the second domain is line drawings, and the
+    answer is the drawing of the same face: the main score asks for its content and for its style
     (`metrics.pairs.translation_error`). 0 is the true drawing, 1 is the image given back, and what
     the drawing of somebody else gives.
 
@@ -27,7 +27,8 @@ class Translation(Benchmark):
     distance of the outputs to real images of the second domain, and to their own sources: neither
     says much without the other.
 
-    Methods that use no second model are skipped. Each works at its `max_strength`.
+    Methods that learn of the other domain neither from a second model nor from its images in the
+    generators' split are skipped. Each works at its `max_strength`.
 
     Args:
         n: images.
@@ -38,7 +39,7 @@ class Translation(Benchmark):
     verbs = frozenset({"edit"})
     needs = frozenset({Capability.SECOND_DOMAIN})
     gives = frozenset({Capability.TARGET_PROMPTS})
-    must_read = frozenset({Capability.SECOND_MODEL})
+    must_read = frozenset({Capability.SECOND_MODEL, Capability.SECOND_DOMAIN})
     main_score = "translation_error_zoo1"
 
     def __init__(self, *, n: Count = 64, split: Split = "test") -> None:

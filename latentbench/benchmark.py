@@ -81,7 +81,7 @@ class Benchmark(ABC):
         verbs: editor verbs that it calls.
         needs: what data, model or another part must give.
         gives: what its edits carry besides a name: target prompts, masks, references.
-        must_read: what of this a method must need: one that takes no notice of it is skipped.
+        must_read: of this a method must need something: one that takes no notice is skipped.
         others: setting -> group of conf/ ("model", "method", "scorer", "classifier") of which it
             names an option; `Bench.parts` holds the loaded part under the setting's name.
         main_score: the column that its table is sorted by; see `ranked_by`.

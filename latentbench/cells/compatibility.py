@@ -109,11 +109,11 @@ class Parts:
         return f"{who} needs {_words(lacking)}, which {where} does not give"
 
     def _unread(self, needs: frozenset[Capability]) -> str | None:
-        ignored = self.benchmark.must_read - needs
-        if not ignored:
+        asked = self.benchmark.must_read
+        if not asked or asked & needs:
             return None
         who, what = self.editor.__name__, _name(self.benchmark)
-        return f"{who} takes no notice of {_words(ignored)}, by which {what} asks"
+        return f"{who} takes no notice of {_words(asked, ' or ')}, by which {what} asks"
 
     def _directions(self) -> str | None:
         asked = self.benchmark.directions
@@ -160,8 +160,8 @@ def _choices(fits: list[str]) -> str:
     return " or ".join([*fits[:SHOWN], *more])
 
 
-def _words(values: frozenset[str]) -> str:
-    return ", ".join(sorted(str(v) for v in values))
+def _words(values: frozenset[str], between: str = ", ") -> str:
+    return between.join(sorted(str(v) for v in values))
 
 
 def _name(thing: object) -> str:

@@ -34,7 +34,12 @@ OWN = {  # where those would be too many or too few
     "truncation": {"pool": 100},
     "weights2weights": {"people": 6, "named": 3, "code_iterations": 2},
 }
-TOLD = {"asyrp", "concept_distillation", "selfdiscovery"}  # which learn from the words of an edit
+TOLD = {  # which learn from the words of an edit
+    "asyrp",
+    "concept_distillation",
+    "domain_expansion",
+    "selfdiscovery",
+}
 NUMBERED = {
     "hspace_jacobian",
     "noiseclr",
@@ -48,6 +53,7 @@ HOMES = {  # else "latent"
     "autoencode_fresh": "diffae",
     "counterfactual_directions": "diffae",
     "delta_edit": "gan",
+    "domain_expansion": "gan",
     "lerp_style": "gan",
     "code_algebra": "diffae",
     "code_classifier": "gan",

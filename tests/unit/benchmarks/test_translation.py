@@ -63,7 +63,14 @@ def test_methods_without_a_second_model_are_skipped():
     assert misfit("cycle_diffusion", target_model="faces_lines") is None
     assert misfit("dual_bridges") is None and misfit("sdedit_translation") is None
     assert "requires the space text" in misfit("cycle_diffusion")
-    assert "takes no notice of second_model" in misfit("noise_direction")
+    assert "takes no notice of second_domain or second_model" in misfit("noise_direction")
+
+
+def test_methods_that_learn_from_images_of_the_second_domain_are_not_skipped():
+    one, model = option("method", "domain_expansion"), option("model", "faces_gan").cls
+    for domains, fits in (("images", True), ("bareheaded to hat", False)):
+        settings = {**one.config, "domains": domains}
+        assert (Parts(one.cls, settings, model, DATA, Translation()).misfit() is None) == fits
 
 
 @pytest.fixture
