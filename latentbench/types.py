@@ -47,6 +47,7 @@ class Capability(StrEnum):
     TARGET_PROMPTS = "target_prompts"  # a benchmark: the caption of the edited image
     EDIT_MASKS = "edit_masks"  # a benchmark: where the edit may change the image
     REFERENCES = "references"  # a benchmark: images that show the wanted look
+    TRAJECTORY = "trajectory"  # a benchmark: all levels of the sampler's own way to the images
     SECOND_MODEL = "second_model"  # a part that a setting names, as the three below
     SCORER = "scorer"
     CLASSIFIER = "classifier"
@@ -63,6 +64,8 @@ class Batch:
         prompts: one caption per image, where the data set has them.
         factors: known factors in [0, 1], where the data set has them.
         masks: part name -> 1 inside the part, where the data set has them.
+        trajectory: x at every level of the deterministic sampler's way to the images, x_T first and
+            the clean latents last, where a benchmark has made the images and compares ways.
     """
 
     ids: tuple[str, ...]
@@ -70,6 +73,7 @@ class Batch:
     prompts: tuple[str, ...] | None = None
     factors: Float[Tensor, "b f"] | None = None
     masks: Mapping[str, Float[Tensor, "b h w"]] | None = None
+    trajectory: Float[Tensor, "b l ..."] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,11 +110,14 @@ class Latent:
         parts: tensors by space, each ``[b, ...]``; noise maps are ``[b, n, ...]``.
         start: grid index at which ``parts[NOISE]`` lives; 0 is the noisiest level.
         prompts: captions that the code was made with, where there were any.
+        trajectory: x at every level of the inversion, in the order of `Batch.trajectory`, where the
+            method passes through the same levels and the batch came with the sampler's.
     """
 
     parts: Mapping[Space, Tensor]
     start: int = 0
     prompts: tuple[str, ...] | None = None
+    trajectory: Float[Tensor, "b l ..."] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.parts.values()), self.prompts or ()))
@@ -224,6 +231,9 @@ class Samples:
         factors: known factors of the source.
         wanted: factors that a perfect output would have, per output.
         noise: x_T, inverted or given, for the statistics of the latent.
+        trajectory: x at a few levels of the sampler's way to the source, evenly spread from x_T to
+            the clean latent.
+        found_trajectory: the inversion's x at the same levels.
         ends: the images that a path should begin and end with.
         codes: what a model's space holds of the source, one vector per row.
         other_codes: the same image's vector in the space that `codes` are compared with.
@@ -247,6 +257,8 @@ class Samples:
     factors: Float[Tensor, "b f"] | None = None
     wanted: Float[Tensor, "b s f"] | None = None
     noise: Float[Tensor, "b c hn wn"] | None = None
+    trajectory: Float[Tensor, "b l c hn wn"] | None = None
+    found_trajectory: Float[Tensor, "b l c hn wn"] | None = None
     ends: Float[Tensor, "b 2 3 h w"] | None = None
     codes: Float[Tensor, "b d"] | None = None
     other_codes: Float[Tensor, "b e"] | None = None

@@ -41,6 +41,7 @@ class CheckedEditor(Editor[Any]):
 
     def __init__(self, editor: Editor[Any]) -> None:
         self.editor, self.max_strength = editor, editor.max_strength
+        self.steps: int | None = getattr(editor, "steps", None)
         self._law_holds = False
 
     def generate(
@@ -57,6 +58,10 @@ class CheckedEditor(Editor[Any]):
             raise self._wrong("invert", "a Latent", type(found).__name__)
         for space, part in found.parts.items():
             self._tensor(f"invert, {space}", part, (len(batch), ...), batch.ids)
+        if found.trajectory is not None:
+            asked = batch.trajectory
+            shape = (len(batch), ...) if asked is None else tuple(asked.shape)
+            self._tensor("invert, trajectory", found.trajectory, shape, batch.ids)
         return found
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:

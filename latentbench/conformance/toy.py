@@ -25,8 +25,9 @@ from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
 from latentbench.models.scorer import Scorer
 from latentbench.models.vae import VectorAutoencoder
 from latentbench.parameterization import Grid, variance_preserving_grid
+from latentbench.sampling.loop import Recorder
 from latentbench.streams import Streams
-from latentbench.types import Batch, Capability, Samples, Space
+from latentbench.types import Batch, Capability, Latent, Samples, Space
 
 FACTORS = ("glasses", "hat", "smile")
 WORDS = ("a", "face", "with", *FACTORS)
@@ -285,6 +286,20 @@ def pattern(factor: str, size: int) -> Tensor:
     wave = (torch.arange(size) * (k + 1) * torch.pi * 2 / size).sin() * 0.25
     plane = wave[None, :] if k % 2 else wave[:, None]
     return plane.expand(3, size, size).clone()
+
+
+def sampled(model: Denoiser, batch: Batch, steps: int | None = None) -> Batch:
+    """Return samples of the model under the batch's ids and captions, with the sampler's way.
+
+    Args:
+        model: a denoiser.
+        batch: of which names and captions are taken.
+        steps: sampling steps; default: the model's.
+    """
+    prompts = batch.prompts if Capability.PROMPTS in model.gives else None
+    told, recorder = Latent(model.prior(Streams(0), batch.ids).parts, prompts=prompts), Recorder()
+    images = model.sample(told, guidance=1.0, steps=steps, interventions=[recorder]).clamp(-1, 1)
+    return Batch(batch.ids, images, prompts, trajectory=recorder.trajectory)
 
 
 # ---------------------------------------------------------------- data with planted labels

@@ -168,6 +168,9 @@ class Trial:
             return batch, edit, torch.tensor([0.0, self.build().max_strength])
         if self.verb == "vary":
             return batch, 2
+        _, needs = self.cls.required([self.verb], self.method.config)
+        if Capability.TRAJECTORY in needs:
+            batch = toy.sampled(self.model, batch, self.settings().get("steps"))
         return (batch,)
 
     def call(self, editor: Editor, inputs: tuple[Any, ...]) -> Any:
@@ -197,7 +200,7 @@ def fits(method: Option, model_name: str, verb: str) -> bool:
         return False
     spaces, needs = cls.required([verb], method.config)
     known = {Capability.LABELS, Capability.COUNTERFACTUALS}
-    asked = known | {Capability.TARGET_PROMPTS, Capability.REFERENCES}
+    asked = known | {Capability.TARGET_PROMPTS, Capability.REFERENCES, Capability.TRAJECTORY}
     named = {TOYS[group] for k, group in cls.others.items() if method.config.get(k)}
     given = asked | {Capability.EDIT_MASKS} | model.gives | named
     return not spaces - model.spaces and not needs - given and cls.misfit(model, {}) is None

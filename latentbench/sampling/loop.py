@@ -208,6 +208,11 @@ class Recorder(Intervention):
         self.eps: dict[int, Tensor] = {}
         self.maps: dict[str, dict[int, Tensor]] = {layer: {} for layer in self.layers}
 
+    @property
+    def trajectory(self) -> Float[Tensor, "b l ..."]:
+        """X at all levels that were seen, the noisiest first."""
+        return torch.stack([self.x[i] for i in sorted(self.x)], 1)
+
     def overrides(self, hook: str) -> bool:
         """Only tap the network when the bottleneck is wanted."""
         return super().overrides(hook) and (hook != "bottleneck" or self._bottleneck)

@@ -12,7 +12,7 @@ from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.fixed_point import FixedPoint
-from latentbench.sampling.inversion import ddim_invert
+from latentbench.sampling.inversion import InversionSettings, ddim_invert, ddim_trajectory
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.inversion.own_prompts import prompts_of, text_for
 
@@ -87,26 +87,30 @@ class DDIMInversion(Editor[DiffusionModel]):
             )
 
     def invert(self, batch: Batch) -> Latent:
-        """Return x_T of each image under the inversion's prompt."""
+        """Return x_T of each image under the inversion's prompt.
+
+        All levels come with it where the batch holds those of the sampler.
+        """
         model, b, noise = self.model, len(batch), None
         if self.forward_steps:
             noise = self.streams.normal("ddim_inversion/forward", batch.ids, model.latent_shape)
         prompts = prompts_of(batch, self.inversion_prompt)
         told = Latent({}, prompts=prompts)
-        x = ddim_invert(
-            model,
-            batch,
-            self.cache,
-            steps=self.steps,
-            condition=None if prompts is None else model.condition_of(told),
-            null=model.unconditional(b, self.negative),
-            guidance=self.inversion_guidance,
-            convention=self.convention,
-            forward_noise=noise,
-            forward_steps=self.forward_steps,
-            fixed_point=self.fixed_point,
-        )
-        return Latent({Space.NOISE: x}, prompts=prompts)
+        settings: InversionSettings = {
+            "steps": self.steps,
+            "condition": None if prompts is None else model.condition_of(told),
+            "null": model.unconditional(b, self.negative),
+            "guidance": self.inversion_guidance,
+            "convention": self.convention,
+            "forward_noise": noise,
+            "forward_steps": self.forward_steps,
+            "fixed_point": self.fixed_point,
+        }
+        if batch.trajectory is None:
+            x = ddim_invert(model, batch, self.cache, **settings)
+            return Latent({Space.NOISE: x}, prompts=prompts)
+        x = ddim_trajectory(model, batch, self.cache, **settings)
+        return Latent({Space.NOISE: x[:, 0]}, prompts=prompts, trajectory=x)
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the images of x_T under the inversion's prompt and guidance."""

@@ -12,8 +12,9 @@ from latentbench.types import Samples
 class NoiseTriangle(SampleMetric):
     """Sides and angles of the triangle of true noise z, clean latent x_0 and inverted noise z^.
 
-    The side |z - z^| is given per dimension, as a root mean square: 0 where inversion is exact,
-    sqrt(2) for noise that has nothing to do with z. Angles are those of each sample, in degrees.
+    Sides are given per dimension, as root mean squares: |z - z^| is 0 where inversion is exact,
+    sqrt(2) for noise that has nothing to do with z; |z - x_0| and |z^ - x_0| are alike where z^ is
+    as far from the sample as z. Angles are those of each sample, in degrees.
 
     Source: Staniszewski et al., "There and Back Again: On the relation between Noise and Image
     Inversions in Diffusion Models", triangles of noise, sample and latent. Deviation: angles
@@ -29,7 +30,7 @@ class NoiseTriangle(SampleMetric):
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """The side between the noises, and the angle at each corner."""
+        """The side between the noises, the angle at each corner, and the other sides."""
         angles = {
             f"noise_angle_{corner}": Figure(f"angle at the {words}", "degrees", 0.0, 180.0)
             for corner, words in (
@@ -37,7 +38,12 @@ class NoiseTriangle(SampleMetric):
             )
         }  # fmt: skip
         distance = Figure("root mean square of inverted minus true noise", "", 0.0, None, False)
-        return {"noise_distance": distance, **angles}
+        sides = {
+            f"{corner}_sample_distance": Figure(f"root mean square of {words} minus clean latent",
+                                                "", 0.0)
+            for corner, words in (("noise", "true noise"), ("latent", "inverted noise"))
+        }  # fmt: skip
+        return {"noise_distance": distance, **angles, **sides}
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the figures of each image ``[b]``."""
@@ -45,9 +51,10 @@ class NoiseTriangle(SampleMetric):
         assert samples.codes is not None and samples.other_codes is not None
         z, x0 = samples.codes.cpu().double(), samples.other_codes.cpu().double()
         found = samples.noise.cpu().double().flatten(1)
-        distance = (found - z).square().mean(1).sqrt()
+        pairs = (found, z), (z, x0), (found, x0)
+        distance, *sides = ((a - b).square().mean(1).sqrt() for a, b in pairs)
         corners = angle(z, x0, found), angle(x0, z, found), angle(found, z, x0)
-        return dict(zip(self.figures, (distance, *corners), strict=True))
+        return dict(zip(self.figures, (distance, *corners, *sides), strict=True))
 
 
 def angle(

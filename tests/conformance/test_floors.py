@@ -39,7 +39,7 @@ ALLOWED = {
     "reports": "vocabulary",
     "plugins": "vocabulary",
     "cells": "vocabulary model data models zoo nouns reports plugins",
-    "conformance": "vocabulary model data models nouns",
+    "conformance": "vocabulary model data sampling models nouns",
     "doors": "vocabulary model data models zoo nouns reports plugins cells conformance",
     "runner": "vocabulary plugins cells",
     "methods": "vocabulary model data sampling models nouns",

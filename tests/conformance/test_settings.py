@@ -77,6 +77,8 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "null_rank",
     "offset",
     "optimised",
+    "oracle_from",
+    "oracle_steps",
     "other_seed",
     "per_dimension",
     "perceptual",

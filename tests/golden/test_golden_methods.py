@@ -109,7 +109,9 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
         )
         return editor.interpolate(a, b, 3)[:, 1]
     if "invert" in editor.verbs():
-        return editor.decode(editor.invert(data.batch("test", range(2))))
+        batch = data.batch("test", range(2))
+        sampled = Capability.TRAJECTORY in editor.required(["invert"], config)[1]
+        return editor.decode(editor.invert(toy.sampled(model, batch, 5) if sampled else batch))
     if "represent" in editor.verbs():
         return editor.represent(data.batch("test", range(8)))
     if "compose" in editor.verbs():

@@ -5,11 +5,15 @@ import torch
 from benchmarks.noise_recovery import NoiseRecovery
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
+from latentbench.cells.checked_editor import CheckedEditor
 from latentbench.conformance import toy
 from latentbench.streams import Streams
 from latentbench.types import Latent
+from methods.inversion.autoencode import Autoencode
 from methods.inversion.ddim_inversion import DDIMInversion
 from methods.inversion.edit_friendly_ddpm import EditFriendlyDDPM
+from methods.inversion.oracle_inversion import OracleInversion
+from metrics.codes.level_error import LevelError
 from metrics.codes.noise_triangle import NoiseTriangle
 
 WORK = Work("samples", (0, 1, 2), 3)
@@ -18,9 +22,8 @@ WORK = Work("samples", (0, 1, 2), 3)
 def samples_of(model, editor):
     streams, cache = Streams(0), Cache(None)
     editor.attach(model, streams, cache)
-    setting = Bench(
-        editor, model, toy.ToyData(model.image_size), streams, cache, torch.device("cpu"), 3
-    )
+    checked, data = CheckedEditor(editor), toy.ToyData(model.image_size)
+    setting = Bench(checked, model, data, streams, cache, torch.device("cpu"), 3)
     return NoiseRecovery(n=3).run(WORK, setting, {})
 
 
@@ -45,4 +48,34 @@ def test_inversion_finds_the_noise_that_a_draw_does_not():
 
 
 def test_a_code_that_starts_later_has_no_noise_to_compare(latent):
-    assert samples_of(latent, EditFriendlyDDPM(skip=2)).noise is None
+    samples = samples_of(latent, EditFriendlyDDPM(skip=2))
+    assert samples.noise is None and samples.found_trajectory is None
+
+
+def test_both_ways_lead_from_noise_to_the_clean_latent(pixel):
+    """At every eighth of the way; the sampler's ends in the samples before they are clipped."""
+    samples = samples_of(pixel, DDIMInversion(steps=20))
+    theirs, own = samples.trajectory, samples.found_trajectory
+    assert theirs.shape == own.shape == (3, 9, *pixel.latent_shape)
+    assert torch.equal(theirs[:, 0].flatten(1), samples.codes)
+    assert torch.equal(theirs[:, -1].clamp(-1, 1), samples.sources)
+    assert torch.equal(own[:, 0], samples.noise)
+    assert torch.equal(own[:, -1].flatten(1), samples.other_codes)
+
+
+def test_most_of_the_error_is_there_after_a_quarter_of_the_way():
+    model = toy.GaussianModel(steps=20)
+    errors = LevelError().values(samples_of(model, DDIMInversion()))
+    size = [float(errors[f"level_error_{share}"].mean()) for share in (25, 50, 75, 100)]
+    assert size == sorted(size) and size[0] > size[3] / 2
+
+
+def test_the_benchmark_s_trajectory_is_on_the_method_s_levels():
+    model = toy.GaussianModel(steps=50)
+    samples = samples_of(model, OracleInversion(steps=7, oracle_steps=None))
+    assert torch.equal(samples.noise.flatten(1), samples.codes)
+
+
+def test_a_model_without_a_sampler_has_no_way(vae):
+    samples = samples_of(vae, Autoencode())
+    assert samples.trajectory is None and samples.found_trajectory is None

@@ -27,6 +27,8 @@ def test_unrelated_noise_is_worst():
     """Three independent points make a triangle of equal sides."""
     found = scored(*draws(3))
     assert found["noise_distance"] == pytest.approx(2**0.5, rel=0.02)
+    sides = [found[f"{corner}_sample_distance"] for corner in ("noise", "latent")]
+    assert sides == pytest.approx([2**0.5] * 2, rel=0.02)
     corners = [found[f"noise_angle_{corner}"] for corner in ("noise", "sample", "latent")]
     assert corners == pytest.approx([60.0] * 3, abs=1.5)
 
@@ -36,3 +38,4 @@ def test_a_latent_on_the_way_to_the_sample_is_seen():
     found = scored(z, z + 0.25 * (x0 - z), x0)
     assert found["noise_angle_sample"] == pytest.approx(0, abs=1e-3)
     assert found["noise_angle_latent"] == pytest.approx(180, abs=1e-3)
+    assert found["latent_sample_distance"] == pytest.approx(0.75 * found["noise_sample_distance"])
