@@ -12,6 +12,8 @@ from latentbench.types import Samples, Score
 from metrics.jackknife import Array
 from metrics.networks.readings import FactorMetric
 
+ASKED, SHIFTED, PLAIN = "asked", "shifted", "unshifted"  # columns: sides, -1 or 1
+ROUNDING = 1e-9  # a smaller share is none
 CLEAR = 0.25  # distance from 1/2 at which a caption's attribute has a clear side
 BROKEN = 0.9  # share of the unshifted samples' success below which a condition counts as lost
 
@@ -25,17 +27,19 @@ class Retention(FactorMetric):
     * `cond_share`: share of the caption's attributes that are kept, mean over samples.
     * `cond_margin`: mean distance of the reading from 1/2 towards the asked side, minus that of
       the unshifted sample.
-    * `cond_keep`: `cond_share` / that of the unshifted samples. It does not fall to 0: attributes
-      are above 1/2 as often as below, so noise keeps half of them; the note gives that chance.
+    * `cond_keep`: (`cond_share` - the same by the captions of all other seeds) / that difference of
+      the unshifted samples. 1 is a condition kept as without shift; 0 is a picture that fits
+      another seed's caption as well as its own: noise, or one picture for all.
 
     Figures of a shift, from the falling curve (isotonic) of `cond_keep` over the relative shift
     |S(z) - z| / |z|, which starts at (0, 1):
 
-    * `area`: area under the curve / the largest relative shift.
+    * `area`: area under the curve / the largest relative shift; what lies below 0 counts as 0.
     * `break_shift`: relative shift at which it first falls below 0.9.
 
-    `robustness` is the mean area over all shifts of the cell. Intervals are the jackknife over
-    seeds, all shifts of a seed left out together.
+    `robustness` is the mean area over all shifts of the cell. Where the unshifted samples do not
+    follow their own captions better than those of others, there is nothing to lose and none of
+    these figures. Intervals are the jackknife over seeds, all shifts of a seed left out together.
 
     Source: this suite's own design, for the question of "Synthetic Shifts to Initial Seed Vector
     Exposes the Brittle Nature of Latent-Based Diffusion Models".
@@ -48,6 +52,7 @@ class Retention(FactorMetric):
         'robustness_zoo1'
     """
 
+    version = 2
     needs = frozenset({"sources", "wanted", "strengths"})
     source = "this suite; question of Synthetic Shifts to Initial Seed Vector (abstract)"
 
@@ -61,7 +66,9 @@ class Retention(FactorMetric):
             "break_shift": Figure(
                 f"relative shift where cond_keep < 0.9, {by}", "", 0.0, None, True
             ),
-            "cond_keep": Figure(f"cond_share / that of unshifted samples, {by}", "", 0, None, True),
+            "cond_keep": Figure(
+                f"cond_share above others' captions / unshifted, {by}", "", None, None, True
+            ),
             "cond_share": Figure(f"share of the caption's attributes kept, {by}", "", 0, 1, True),
             "cond_margin": Figure(
                 f"change of the asked attributes' reading, {by}", "", -1, 1, True
@@ -70,7 +77,7 @@ class Retention(FactorMetric):
         return {f"{name}_{self.extractor}": figure for name, figure in figures.items()}
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
-        """Return share and margin of each output, and what the curves are made of."""
+        """Return share and margin of each output, and the sides that are asked for and read."""
         assert samples.sources is not None and samples.wanted is not None
         data = self.surroundings.dataset
         columns = [data.factor_names.index(name) for name in data.attributes]
@@ -79,11 +86,12 @@ class Retention(FactorMetric):
         plain = self.reader.factors(samples.sources)[:, None][..., columns] - 0.5
         clear = wanted.abs() >= CLEAR
         margins = [_mean(read * wanted.sign(), clear) for read in (shifted, plain)]
-        kept = _mean((shifted * wanted > 0).float(), clear)
         return {
-            f"cond_share_{self.extractor}": kept,
+            f"cond_share_{self.extractor}": _mean((shifted * wanted > 0).float(), clear),
             f"cond_margin_{self.extractor}": margins[0] - margins[1],
-            "unshifted": _mean((plain * wanted > 0).float(), clear),
+            ASKED: torch.where(clear, wanted.sign(), 0.0)[:, 0],
+            SHIFTED: shifted.sign()[:, 0],
+            PLAIN: plain.sign()[:, 0],
         }
 
     def kept(self, samples: Samples) -> dict[str, Tensor]:
@@ -94,11 +102,19 @@ class Retention(FactorMetric):
     def compute(self) -> dict[str, Score]:
         """Return all scores: those of a case as "figure/case", of a shift as "figure/shift"."""
         cases = sorted(set(self.seen.groups))
-        kept, plain, where, n = self._by_seed(cases)
+        asked, sides, where, n = self._by_seed(cases)
         if n == 0:
             return super().compute()
-        curves = Curves(cases, where, _without_each(kept), _without_each(plain))
-        note = f"chance is about {0.5 / max(float(plain.mean()), 1e-9):.2f}"
+        kept, plain = (np.stack([above(asked, x) for x in sides[k]], 1) for k in (SHIFTED, PLAIN))
+        own = np.nanmean(agreement(asked, sides[PLAIN][0]).diagonal())
+        note = f"unshifted: {own:.2f} of the caption, {own - plain[0, 0]:.2f} of others'"
+        if not follows(plain[:, 0]):
+            few = Score(None, n, note=f"no condition to lose; {note}")
+            shifts = {case.partition(" ")[0] for case in cases}
+            names = ["robustness", *(f"cond_keep/{c}" for c in cases)]
+            names += [f"{f}/{s}" for f in ("area", "break_shift") for s in sorted(shifts)]
+            return {self._name(name): few for name in names} | super().compute()
+        curves = Curves(cases, where, kept, plain)
         found = {f"cond_keep/{case}": curves.keep[:, k] for k, case in enumerate(cases)}
         found |= {f"area/{shift}": curve.area for shift, curve in curves.by_shift.items()}
         breaks = {f"break_shift/{s}": curve.breaks for s, curve in curves.by_shift.items()}
@@ -110,23 +126,80 @@ class Retention(FactorMetric):
         figure, slash, case = text.partition("/")
         return f"{figure}_{self.extractor}{slash}{case}"
 
-    def _by_seed(self, cases: Sequence[str]) -> tuple[Array, Array, Array, int]:
-        """Return success with and without shift ``[n, cases]``, the cases' mean shifts, and n.
+    def _by_seed(self, cases: Sequence[str]) -> tuple[Array, dict[str, list[Array]], Array, int]:
+        """Return what captions ask ``[n, f]``, what is read in each case, mean shifts, and n.
 
-        Only seeds that every case has count.
+        Only seeds that every case has, and whose captions ask for something, count.
         """
-        values, seen = self.measured(), self.seen
-        share, plain = (values[k] for k in (f"cond_share_{self.extractor}", "unshifted"))
-        columns = (share, plain, seen.column("where"))
-        numbers = torch.stack([c.flatten() for c in columns], 1).tolist()
-        found = dict(zip(zip(seen.ids, seen.groups, strict=True), numbers, strict=True))
-        ids = [i for i in sorted(set(seen.ids)) if all((i, c) in found for c in cases)]
-        table = np.array([[found[i, case] for case in cases] for i in ids]).reshape(
-            -1, len(cases), 3
-        )
-        known = np.isfinite(table).all((1, 2))
-        table = table[known]
-        return table[..., 0], table[..., 1], table[..., 2].mean(0), len(table)
+        seen, columns = self.seen, self.measured()
+        place = {key: k for k, key in enumerate(zip(seen.ids, seen.groups, strict=True))}
+        asks = columns[ASKED].any(1).tolist()
+        ids = [
+            i
+            for i in sorted(set(seen.ids))
+            if all((i, c) in place and asks[place[i, c]] for c in cases)
+        ]
+        rows = [[place[i, case] for i in ids] for case in cases]
+        shift = seen.column("where")
+        sides = {
+            name: [columns[name][r].double().numpy() for r in rows] for name in (SHIFTED, PLAIN)
+        }
+        where = np.array([float(shift[r].mean()) if r else 0.0 for r in rows])
+        return columns[ASKED][rows[0]].double().numpy(), sides, where, len(ids)
+
+
+def agreement(asked: Array, read: Array) -> Array:
+    """Return the share of each caption's attributes that each picture has ``[n, n]``.
+
+    Args:
+        asked: side of each attribute that a caption asks for, -1 or 1, 0 where it asks for none
+            ``[n, f]``; none is empty.
+        read: side that a picture has ``[n, f]``.
+
+    Example:
+        >>> agreement(np.array([[1.0, 0.0], [-1.0, 1.0]]), np.ones((2, 2))).tolist()
+        [[1.0, 0.5], [1.0, 0.5]]
+    """
+    return (1 + read @ asked.T / np.abs(asked).sum(1)) / 2
+
+
+def above(asked: Array, read: Array) -> Array:
+    """Return how much better pictures fit their own captions than others', then without each seed.
+
+    Args:
+        asked: see `agreement`.
+        read: the same.
+
+    Returns:
+        ``[1 + n]``; NaN where no other caption is left.
+
+    Example:
+        >>> sides = np.array([[1.0], [-1.0], [1.0], [-1.0]])
+        >>> above(sides, sides)[0].round(3), above(sides, np.ones((4, 1)))[0]
+        (np.float64(0.667), np.float64(0.0))
+    """
+    fits, n = agreement(asked, read), len(asked)
+    own, crossed = fits.diagonal(), fits.sum(0) + fits.sum(1) - 2 * fits.diagonal()
+    without = np.array([0, *own]), np.array([0, *crossed])
+    left = np.array([n, *[n - 1] * n])
+    pairs = left * (left - 1)
+    others = np.divide(
+        crossed.sum() / 2 - without[1], pairs, out=np.full(n + 1, np.nan), where=pairs > 0
+    )
+    return (own.sum() - without[0]) / np.maximum(left, 1) - others
+
+
+def follows(found: Array) -> bool:
+    """Return whether pictures fit their own captions better than others' beyond chance.
+
+    Args:
+        found: see `above`.
+    """
+    value, without = float(found[0]), found[1:]
+    if not value > ROUNDING:
+        return False
+    units = jackknife_units(value, without)
+    return bool(units.why_no_interval() or units.interval()[0] > 0)
 
 
 class Curves:
@@ -135,12 +208,12 @@ class Curves:
     Args:
         cases: names, "SHIFT STRENGTH".
         where: relative shift of each case.
-        kept: mean success under shift ``[1 + n, cases]``; the first row is the data itself.
-        plain: mean success without.
+        kept: success above chance under shift ``[1 + n, cases]``; the first row is the data itself.
+        plain: the same without shift.
     """
 
     def __init__(self, cases: Sequence[str], where: Array, kept: Array, plain: Array) -> None:
-        self.keep = kept / np.maximum(plain, 1e-9)
+        self.keep = kept / np.where(plain > 0, plain, np.nan)
         shifts = [case.partition(" ")[0] for case in cases]
         self.by_shift: dict[str, Curve] = {}
         for shift in sorted(set(shifts)):
@@ -164,7 +237,8 @@ class Curve:
     def __init__(self, where: Array, keep: Array) -> None:
         x = np.concatenate([[0.0], where])
         y = np.concatenate([np.ones((len(keep), 1)), falling(np.minimum(keep, 1.0))], 1)
-        self.area = np.trapezoid(y, x, axis=1) / x[-1] if x[-1] > 0 else y[:, -1]
+        kept = y.clip(0)
+        self.area = np.trapezoid(kept, x, axis=1) / x[-1] if x[-1] > 0 else kept[:, -1]
         self.breaks = np.array([_crossing(x, row) for row in y])
 
 
@@ -195,12 +269,6 @@ def _crossing(x: Array, y: Array) -> float:
         return np.inf
     k = below[0]
     return float(x[k - 1] + (y[k - 1] - BROKEN) / (y[k - 1] - y[k]) * (x[k] - x[k - 1]))
-
-
-def _without_each(table: Array) -> Array:
-    """Return the column means of a table, then those without each of its rows in turn."""
-    sums, n = table.sum(0, keepdims=True), len(table)
-    return np.concatenate([sums / n, (sums - table) / max(1, n - 1)])
 
 
 def _score(found: Array, n: int, note: str) -> Score:
