@@ -1,5 +1,6 @@
 """The leaderboard as text: its parts, and the pages that they make. It needs no numpy."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,3 +33,8 @@ def write(made: Sequence[Part], folder: Path) -> list[Path]:
     for path, text in zip(paths, texts.values(), strict=True):
         store.write(path, text.encode())
     return paths
+
+
+def in_markdown(text: str) -> str:
+    """Return a text in one line, without tags that a page of Markdown would run."""
+    return html.escape(" ".join(text.splitlines()), quote=False)

@@ -360,9 +360,15 @@ class Board:
     ) -> None:
         self.benchmark, self.model, self.dataset = benchmark, model, dataset
         self.rest = [record for _, record in found if record.status is not Status.OK]
-        rows = [Row(same, known and known.rows) for same in _by_all_but_seed(found)]
+        rows = [Row(same, known and known.rows) for same in by_all_but_seed(found)]
         self.main_score = rows[0].first.main_score if rows else ""
         self.rows = sorted(rows, key=self._place)
+        made = [made_with(row) for row in self.rows]
+        self.clashes = {
+            (i, j): odd
+            for i, j in combinations(range(len(rows)), 2)
+            if (odd := clash(made[i], made[j]))
+        }
         entries = {k: v for row in rows for k, v in row.scores.items()}
         main = {self.main_score: entries[self.main_score]} if self.main_score in entries else {}
         self.figures: Mapping[str, ScoreEntry] = main | entries
@@ -398,6 +404,28 @@ class Board:
         twins = {twin_of(name) for name in self.figures}
         return [name for name in self.figures if name not in twins]
 
+    @cached_property
+    def names(self) -> list[str]:
+        """The methods, from best to worst; where several rows share a label, with a cell's id."""
+        labels = [row.first.label("method") for row in self.rows]
+        return [
+            label if labels.count(label) == 1 else f"{label} [{row.first.id}]"
+            for label, row in zip(labels, self.rows, strict=True)
+        ]
+
+    @property
+    def versions(self) -> dict[str, list[str]]:
+        """What rows that are not compared were made with: class or weights -> which, and who."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for name in sorted({name for odd in self.clashes.values() for name in odd}):
+            for who, row in zip(self.names, self.rows, strict=True):
+                if name in (made := made_with(row)):
+                    found.setdefault(name, {}).setdefault(made[name], []).append(who)
+        return {
+            name: [f"{which}: {', '.join(who)}" for which, who in sorted(made.items())]
+            for name, made in found.items()
+        }
+
     @property
     def ranking(self) -> Ranking | None:
         """The ranking by the main score."""
@@ -431,6 +459,7 @@ class Board:
             pairs = {(i, j): comparison for i, j, comparison in known}
         else:
             pairs = paired(self.rows, figure, kept=kept) | paired_sets(self.rows, figure, kept)
+        pairs = {pair: found for pair, found in pairs.items() if pair not in self.clashes}
         return Ranking(values, pairs, higher_is_better, self.smallest(figure), witness)
 
     def smallest(self, figure: str) -> float:
@@ -461,7 +490,7 @@ class Board:
             len(first.differing.intersection(pairs))
             for pairs in (second.differing, {pair[::-1] for pair in second.differing})
         )
-        order = tuple(self.rows[k].first.label("method") for k in second.order if k in both)
+        order = tuple(self.names[k] for k in second.order if k in both)
         return Agreement(figure, twin_of(figure), tau, len(both), alike + turned, turned, order)
 
 
@@ -660,7 +689,32 @@ def _units(seed: Numbers, image: Numbers, values: Array) -> tuple[Array, Numbers
     return np.stack([u.values for u in units], axis=-2), common
 
 
-def _by_all_but_seed(found: Sequence[Found]) -> list[list[Found]]:
+def made_with(row: Row) -> dict[str, str]:
+    """Return versions and weights of all that a row was made with.
+
+    But for the method's own: a method may be compared with an older version of itself.
+    """
+    first, own = row.first, row.first.config.get("method")
+    mine = own.get("_target_") if isinstance(own, Mapping) else None
+    versions = {name: f"version {n}" for name, n in first.versions.items() if name != mine}
+    return versions | {name: f"sha256 {digest[:8]}" for name, digest in first.weights.items()}
+
+
+def clash(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Return what two rows share in name only, so that their figures are not of one kind.
+
+    Args:
+        one: what one was made with, as `made_with` gives it.
+        other: the same of the other.
+
+    Example:
+        >>> clash({"PSNR": "version 1", "A": "version 1"}, {"PSNR": "version 2", "B": "version 1"})
+        ['PSNR']
+    """
+    return sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
+
+
+def by_all_but_seed(found: Sequence[Found]) -> list[list[Found]]:
     """Return the finished cells in groups that differ in their seed only."""
     groups: dict[str, list[Found]] = {}
     for folder, record in found:

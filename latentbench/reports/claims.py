@@ -14,6 +14,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +26,17 @@ from latentbench.command import answered, path
 from latentbench.errors import BadInput
 from latentbench.intervals import LEVEL
 from latentbench.records import Status, list_records
-from latentbench.reports.boards import SHARE, Found, Row, paired, paired_sets
+from latentbench.reports.as_text import in_markdown
+from latentbench.reports.boards import (
+    SHARE,
+    Found,
+    Row,
+    by_all_but_seed,
+    clash,
+    made_with,
+    paired,
+    paired_sets,
+)
 from latentbench.reports.comparison import POWER, Comparison, holm
 
 FILE = "claims.yaml"
@@ -77,6 +88,8 @@ class Claim:
         for name, allowed in (("first_is", ("higher", "lower")), ("unit", get_args(Unit))):
             if (given := getattr(self, name)) not in allowed:
                 raise BadInput(f"{name} must be {' or '.join(allowed)}, got {given!r}: {self.says}")
+        if self.first == self.second:
+            raise BadInput(f"{self.first} is compared with itself: {self.says}")
 
     def holds(self, comparison: Comparison) -> bool:
         """Return whether the difference has the claimed sign."""
@@ -92,6 +105,7 @@ class Case:
         dataset: as the leaderboard shows it; empty where no records are found.
         rows: the two methods, or fewer where one has no records.
         comparison: how they differ, or None.
+        cells: which of several rows of one label they are; empty where there is one of each.
         group: the group, such as an attribute; `POOLED` for all.
         p: corrected p-value, or None.
         level: of the hardest step of that correction, at which power is stated.
@@ -101,6 +115,7 @@ class Case:
     dataset: str = ""
     rows: tuple[Row, ...] = ()
     comparison: Comparison | None = None
+    cells: str = ""
     group: str = POOLED
     p: float | None = None
     level: float = LEVEL
@@ -123,7 +138,7 @@ class Case:
         """Return what follows, and of what is undecided what could have been found."""
         found = self.comparison
         if found is None or self.p is None:
-            return "no records"
+            return self._missing()
         if self.claim.unit == "fit" and self.fits < FEWEST_FITS:
             return f"undecided: {self.fits} of the {FEWEST_FITS} fits that it takes"
         apart = self.p < LEVEL and found.leaves_out_zero
@@ -137,6 +152,20 @@ class Case:
             f"{found.power(self.smallest, self.level):.0%}"
         )
 
+    def _missing(self) -> str:
+        """Return why the two are not compared."""
+        claim, there = self.claim, [row.first.label("method") for row in self.rows]
+        if lacking := [name for name in (claim.first, claim.second) if name not in there]:
+            return "no records" + (f" of {lacking[0]}" if there else "")
+        for name, row in zip(there, self.rows, strict=True):
+            if claim.figure not in row.scores:
+                return f"not compared: {name} has no figure {claim.figure}"
+            if row.scores[claim.figure].value is None:
+                return f"not compared: no value for {name}: {row.scores[claim.figure].note}"
+        if odd := clash(*map(made_with, self.rows)):
+            return f"not compared: made with different {', '.join(odd)}; run the older cells again"
+        return "not compared: no image of one seed that both have"
+
     def _within(self, found: Comparison) -> bool:
         if found.low is None or found.high is None:
             return False
@@ -146,7 +175,7 @@ class Case:
         """Return the cells of the table."""
         claim, found = self.claim, self.comparison
         says = claim.says if self.group == POOLED else f"- {self.group}"
-        where = " · ".join(filter(None, (claim.benchmark, claim.model, self.dataset)))
+        where = " · ".join(filter(None, (claim.benchmark, claim.model, self.dataset, self.cells)))
         if found is None or self.p is None:
             missing = ("-", "0", str(self.fits), "-")
             return (says, where, claim.figure, claim.first, claim.second, *missing, self.answer())
@@ -168,12 +197,36 @@ def read(file: Path) -> list[Claim]:
     if not file.is_file():
         raise BadInput(f"there is no {file}: claims are a list of entries of {_keys()}")
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = yaml.load(file.read_text(encoding="utf-8"), _Unique)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{file} is no yaml: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not entries:
         raise BadInput(f"{file} must hold a list of claims, entries of {_keys()}")
-    return [claim for k, entry in enumerate(entries, 1) for claim in _claims(file, k, entry)]
+    asked, found = [], {}
+    for k, entry in enumerate(entries, 1):
+        for claim in _claims(file, k, entry):
+            if (same := replace(claim, says="")) in found:
+                raise BadInput(
+                    f"claim {k} of {file} is claim {found[same]} once more, on {claim.model}; it "
+                    f"would be corrected for twice; leave one of them out"
+                )
+            found[same] = k
+            asked.append(claim)
+    return asked
+
+
+class _Unique(yaml.SafeLoader):
+    """Refuses an entry that says one thing twice, of which YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the entry."""
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"it says {name!r} twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def _claims(file: Path, number: int, entry: Any) -> list[Claim]:
@@ -204,15 +257,23 @@ def cases(claim: Claim, found: Sequence[Found]) -> list[Case]:
     ]
     made = []
     for dataset in sorted({record.label("dataset") for _, record in here}):
-        rows = []
-        for method in (claim.first, claim.second):
-            cells = [
-                (folder, record)
-                for folder, record in here
-                if (record.label("method"), record.label("dataset")) == (method, dataset)
+        rows = [
+            [
+                Row(same)
+                for same in by_all_but_seed(
+                    [
+                        (folder, record)
+                        for folder, record in here
+                        if (record.label("method"), record.label("dataset")) == (method, dataset)
+                    ]
+                )
             ]
-            rows += [Row(cells)] if cells else []
-        made.append(Case(claim, dataset, tuple(rows)))
+            for method in (claim.first, claim.second)
+        ]
+        for pair in product(*(found for found in rows if found)):
+            several = any(len(found) > 1 for found in rows)
+            cells = " and ".join(row.first.id for row in pair) if several else ""
+            made.append(Case(claim, dataset, pair, cells=cells))
     complete = [case for case in made if len(case.rows) == 2]
     if not complete:
         return made[:1] or [Case(claim)]
@@ -228,6 +289,9 @@ def _parts(case: Case) -> list[Case]:
 
 def _compare(case: Case, group: str) -> Comparison | None:
     rows, figure = case.rows, case.claim.figure
+    entries = [row.scores.get(figure) for row in rows]
+    if clash(*map(made_with, rows)) or any(e is None or e.value is None for e in entries):
+        return None
     found = paired(rows, figure, group or None)
     if not found and group == POOLED:
         found = paired_sets(rows, figure)
@@ -275,7 +339,11 @@ def markdown(answers: Sequence[Case]) -> str:
 
 def _table(heads: Sequence[str], lines: Sequence[tuple[str, ...]]) -> str:
     table = [tuple(heads), ("---",) * len(heads), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in table) + "\n"
+
+
+def _cell(text: str) -> str:
+    return in_markdown(text).replace("|", "\\|")
 
 
 def commands(claims: Sequence[Claim], results: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """The leaderboard: a pure function of records, as Markdown and CSV; the site is `reports/site`."""
 
 import csv
-import html
 import io
 import json
 import re
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from latentbench.records import Record, ScoreEntry, Status
 from latentbench.reports import as_text
-from latentbench.reports.as_text import Part
+from latentbench.reports.as_text import Part, in_markdown
 from latentbench.reports.boards import Board, Row, twin_of
 from latentbench.reports.comparison import POWER, images_for
 
@@ -141,8 +140,8 @@ def notes(board: Board) -> list[str]:
             f"Agreement of the judges, Kendall's tau of {n} methods' order: {', '.join(shown)}."
         )
     missed = [
-        f"{row.first.label('method')} on {', '.join(row.missed)}"
-        for row in board.rows
+        f"{name} on {', '.join(row.missed)}"
+        for name, row in zip(board.names, board.rows, strict=True)
         if row.missed
     ]
     if missed:
@@ -167,9 +166,13 @@ def no_intervals(board: Board) -> str:
 
 
 def warnings(board: Board) -> list[str]:
-    """Return the warning of a board whose judges order its methods differently."""
+    """Return what is wrong with a board: rows of several versions, judges that disagree."""
     main = [a for a in board.agreements if a.figure == board.main_score and not a.agree]
     return [
+        f"Rows were made with different {name}, and are not compared across them: "
+        f"{'; '.join(found)}. Run the older cells again."
+        for name, found in board.versions.items()
+    ] + [
         f"The judges disagree: by {a.twin} the order is {', '.join(a.order)} "
         f"(tau {'undefined' if a.tau is None else f'{a.tau:.2f}'}). Pairs that both tell apart: "
         f"{a.told}, of them the other way round: {a.reversed}."
@@ -197,16 +200,26 @@ def header(board: Board, figure: str) -> str:
     return f"{figure}{unit}{ARROWS[entry.higher_is_better]}"
 
 
-def who(row: Row, rank: str) -> list[str]:
-    """Return method, with its seeds where they are not the usual one, and rank."""
-    many = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else ""
-    name = row.first.label("method") + many if many else with_seed(row.first)
+def who(row: Row, rank: str, name: str = "") -> list[str]:
+    """Return method, with its seeds where they are not the usual one, and rank.
+
+    Args:
+        row: of a board.
+        rank: its places there.
+        name: the board's own name for it, where rows share a label.
+    """
+    many = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else _seed(row.first)
+    name = (name or row.first.label("method")) + many
     return [name + (" †" if row.missed else ""), rank]
 
 
 def with_seed(record: Record) -> str:
     """Return the method, with its seed where it is not the usual one."""
-    return record.label("method") + (f" seed {record.seed}" if record.seed else "")
+    return record.label("method") + _seed(record)
+
+
+def _seed(record: Record) -> str:
+    return f" seed {record.seed}" if record.seed else ""
 
 
 def _heads(board: Board, columns: Sequence[str] | None = None) -> list[str]:
@@ -266,20 +279,26 @@ def _terminal_table(board: Board, columns: Sequence[str], rows: Iterable[int]) -
             which = mark(board, k, figure)
             text = escape(in_figures(row.scores.get(figure))) + MARKS[which]
             cells.append(f"[bold]{text}[/]" if which in ("best", "tied") else text)
-        table.add_row(*map(escape, who(row, places(board, k))), *cells, evaluations(row))
+        table.add_row(
+            *map(escape, who(row, places(board, k), board.names[k])), *cells, evaluations(row)
+        )
     return table
 
 
 def _markdown(board: Board) -> str:
-    parts = [f"## {_in_markdown(board.title)}"]
-    parts += [f"> ⚠ {_in_markdown(line)}" for line in warnings(board)]
+    parts = [f"## {in_markdown(board.title)}"]
+    parts += [f"> ⚠ {in_markdown(line)}" for line in warnings(board)]
     if board.rows:
         rows = [
-            [*who(row, places(board, k)), *_markdown_cells(board, k), evaluations(row)]
+            [
+                *who(row, places(board, k), board.names[k]),
+                *_markdown_cells(board, k),
+                evaluations(row),
+            ]
             for k, row in enumerate(board.rows)
         ]
         parts.append(_pipes(_heads(board), rows))
-    parts += map(_in_markdown, notes(board))
+    parts += map(in_markdown, notes(board))
     if board.rest:
         rest = [[with_seed(r), r.status, r.reason] for r in board.rest]
         parts.append(_pipes(["method", "status", "reason"], rest))
@@ -305,13 +324,8 @@ def _markdown_cells(board: Board, k: int) -> list[str]:
 
 def _pipes(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
-    clean = (" | ".join(_in_markdown(str(x)).replace("|", "\\|") for x in r) for r in lines)
+    clean = (" | ".join(in_markdown(str(x)).replace("|", "\\|") for x in r) for r in lines)
     return "\n".join(f"| {line} |" for line in clean)
-
-
-def _in_markdown(text: str) -> str:
-    """Return a text in one line, without tags that a page of Markdown would run."""
-    return html.escape(" ".join(text.splitlines()), quote=False)
 
 
 def in_csv(value: object) -> object:

@@ -184,6 +184,8 @@ def test_what_is_wrong_is_answered_in_a_sentence(module, text, places, monkeypat
 
 BROKEN = {
     "no list": ("a: 1", "must hold a list of claims"),
+    "an empty list": ("[]", "must hold a list of claims"),
+    "a name twice": ("- {says: x, says: y}", "it says 'says' twice"),
     "no yaml": ("- [", "is no yaml"),
     "a word missing": ("- {says: x}", "claim 1 of"),
     "a number": ("- {says: x, benchmark: b, models: [1], figure: f, first: a, second: b, "
@@ -203,7 +205,10 @@ def test_a_broken_list_of_claims_is_answered_in_a_sentence(case, tmp_path, capsy
 
 
 def test_claims_without_records_are_answered_in_a_sentence(tmp_path, capsys):
-    (tmp_path / "claims.yaml").write_text("[]")
+    (tmp_path / "claims.yaml").write_text(
+        "- {says: x, benchmark: b, models: [m], figure: psnr, first: one, second: two, "
+        "first_is: higher}"
+    )
     assert importlib.import_module(CLAIMS).main([str(tmp_path)]) == 2
     assert "no record below" in capsys.readouterr().err
 

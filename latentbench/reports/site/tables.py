@@ -188,7 +188,7 @@ def about(board: Board) -> About:
 
 def _line(board: Board, k: int, scales: dict[str, tuple[float, float]], meanings: Meanings) -> Line:
     row = board.rows[k]
-    name, rank = leaderboard.who(row, leaderboard.places(board, k))
+    name, rank = leaderboard.who(row, leaderboard.places(board, k), board.names[k])
     method = row.first.names["method"]
     words = meanings.method(method)
     verbs = meanings.benchmark(row.first.names["benchmark"]).verbs or list(words.requires)

@@ -23,11 +23,16 @@ class Results:
     def __init__(self, folder):
         self.folder = folder
 
-    def cell(self, method, leak, dataset="d", seed=0, edits=("hat+",), smallest=None):
+    def cell(
+        self, method, leak, dataset="d", seed=0, edits=("hat+",), smallest=None, version=1,
+        versions=None,
+    ):  # fmt: skip
         """Add a cell; `leak` is ``[images, edits]``."""
         names = {"benchmark": "b", "method": method, "model": "m", "dataset": dataset}
         leak = np.asarray(leak).reshape(-1, len(edits))
-        folder = self.folder / "cells" / f"{method}-{dataset}-{seed}"
+        folder = (
+            self.folder / "cells" / f"{method}-{dataset}-{seed}{f'-v{version}' * (version > 1)}"
+        )
         folder.mkdir(parents=True)
         table = {
             "id": np.repeat([f"test/{k}" for k in range(len(leak))], len(edits)),
@@ -37,10 +42,11 @@ class Results:
         samples = folder / "samples.parquet"
         pd.DataFrame(table).to_parquet(samples)
         record = Record(
-            folder.name, Status.OK, names, seed, {"method": method, "dataset": dataset},
+            folder.name, Status.OK, names, seed,
+            {"method": {"_target_": method}, "dataset": dataset},
             overrides=("benchmark.n=2",),
             scores={"leak": ScoreEntry(float(leak.mean()), len(leak), smallest=smallest)},
-            files={samples.name: sha256(samples)},
+            files={samples.name: sha256(samples)}, versions={method: version, **(versions or {})},
         )  # fmt: skip
         records.write(record, folder)
 
@@ -80,7 +86,10 @@ def test_a_difference_within_each_image_is_found_though_images_vary_ten_times_mo
 
 
 def test_a_method_without_records_is_told(results):
-    assert results.answers(("low", "none", "lower"), models=("m", "other")) == ["no records"] * 2
+    assert results.answers(("low", "none", "lower"), models=("m", "other")) == [
+        "no records of none",
+        "no records",
+    ]
 
 
 def test_data_sets_are_answered_apart(results):
@@ -172,3 +181,63 @@ def test_commands_run_what_the_shipped_claims_compare(folder):
     assert {line["results.dir"] for line in words} == {"here"}
     assert any(line.get("model.steps") == "20" for line in words)
     assert len({tuple(line) for line in lines}) == len(lines)
+
+
+def test_two_versions_of_a_method_are_answered_apart(results):
+    """Trap: two cells of one label and one seed, of which the last was taken."""
+    image = np.random.default_rng(0).normal(size=N)
+    results.cell("high", image - 5, seed=0, version=2)
+    found = results.answers(("low", "high", "lower"))
+    assert found == ["shows", "the opposite shows"]
+    assert all(f"low-d-0 and high-d-0{more} |" in results.page for more in ("", "-v2"))
+
+
+def test_figures_of_two_versions_of_a_metric_are_not_compared(results):
+    image = np.random.default_rng(0).normal(size=N)
+    results.cell("new", image + 5, versions={"metrics.Leak": 2})
+    results.cell("old", image, versions={"metrics.Leak": 1})
+    (found,) = results.answers(("new", "old", "higher"))
+    assert found == "not compared: made with different metrics.Leak; run the older cells again"
+
+
+def test_what_is_missing_is_named(results):
+    image = np.random.default_rng(0).normal(size=N)
+    results.cell("later", image, seed=3)
+    assert results.answers(
+        ("low", "none", "lower"), ("none", "other", "lower"), ("low", "later", "lower")
+    ) == ["no records of none", "no records", "not compared: no image of one seed that both have"]
+    file = results.folder / "claims.yaml"
+    file.write_text(file.read_text().replace("figure: leak, ", "figure: leek, "))
+    claims.write(results.folder)
+    assert "not compared: low has no figure leek" in (results.folder / "claims.md").read_text()
+
+
+def test_a_claim_is_text_and_no_markup(results):
+    results.answers(("low", "high", "lower"))
+    file = results.folder / "claims.yaml"
+    file.write_text(file.read_text().replace("says: x", 'says: "a | <b>\\n=c"'))
+    assert "| a \\| &lt;b&gt; =c | b n=2 · m · d |" in claims.write(results.folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "must hold a list of claims"),
+        ("- {ENTRY, first: two}", "it says 'first' twice"),
+        ("- {ENTRY}\n- {ENTRY}", "claim 2 of .* is claim 1 once more, on m"),
+        ("- {TWICE}", "claim 1 of .* is claim 1 once more, on m"),
+        ("- {SAME}", "one is compared with itself"),
+    ],
+)
+def test_a_list_that_says_something_twice_is_refused(text, says, tmp_path):
+    entry = "says: x, benchmark: b, models: [m], figure: leak, first: one, second: two, "\
+            "first_is: lower"  # fmt: skip
+    forms = {
+        "ENTRY": entry, "TWICE": entry.replace("[m]", "[m, m]"),
+        "SAME": entry.replace("two", "one"),
+    }  # fmt: skip
+    for name, form in forms.items():
+        text = text.replace(name, form)
+    (tmp_path / "claims.yaml").write_text(text)
+    with pytest.raises(BadInput, match=says):
+        claims.read(tmp_path / "claims.yaml")

@@ -68,6 +68,34 @@ def test_markdown_has_values_intervals_and_reasons():
     assert text.index("best |") < text.index("good |")
 
 
+def test_rows_of_two_versions_are_told_apart_and_not_compared(tmp_path):
+    """As they lie in a folder whose newer cells were measured by a metric that was mended."""
+
+    def cell(name, method, psnr, metric):
+        table = {"id": [f"test/{k}" for k in range(20)], "group": "g", "output": 0}
+        values = psnr + np.linspace(0, 0.1, 20) ** (1 + psnr / 10)
+        folder = tmp_path / name
+        folder.mkdir()
+        pd.DataFrame(table | {"headline": True, "psnr": values}).to_parquet(folder / SAMPLES)
+        config = {"method": {"_target_": method}}
+        versions = {"metrics.PSNR": metric, method: int(psnr)}
+        made = record(method, psnr, id=name, config=config, versions=versions)
+        return folder, made
+
+    cells = [cell("a", "good", 2.0, 1), cell("b", "good", 3.0, 1), cell("c", "new", 9.0, 2)]
+    (board,) = boards(cells)
+    assert board.names == ["new", "good [b]", "good [a]"]
+    assert set(board.rankings["psnr"].pairs) == {(1, 2)}
+    (line,) = leaderboard.warnings(board)
+    assert (
+        "different metrics.PSNR" in line and "version 1: good [b], good [a]; version 2: new" in line
+    )
+    text = leaderboard.markdown([board])
+    assert "| good [b] |" in text and "Run the older cells again" in text
+    (alike,) = boards(cells[:2])
+    assert not leaderboard.warnings(alike)
+
+
 def test_settings_that_were_changed_make_another_table_or_row():
     other = replace(GOOD, overrides=("benchmark.n=8", "method.steps=5"))
     assert [board.benchmark for board in made(GOOD, other)] == ["recon", "recon n=8"]
