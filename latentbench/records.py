@@ -291,6 +291,15 @@ def read(folder: Path) -> Record | None:
         return None
 
 
+def newer_schema(folder: Path) -> int | None:
+    """Return the schema of a folder's record where a later version of this code wrote it."""
+    try:
+        schema = json.loads((folder / FILE).read_bytes()).get("schema")
+    except (OSError, ValueError, AttributeError, RecursionError):  # none, or damaged
+        return None
+    return schema if isinstance(schema, int) and schema > SCHEMA else None
+
+
 def list_records(results: Path) -> list[tuple[Path, Record]]:
     """Return every (folder, record) below ``results/cells``, in the order of their names."""
     found = []

@@ -15,6 +15,7 @@ from latentbench.cells.lock import Busy, held
 from latentbench.cells.places import Places
 from latentbench.cells.progress import display
 from latentbench.config import Overwrite
+from latentbench.errors import BadInput
 from latentbench.records import Record, Status
 
 if TYPE_CHECKING:
@@ -77,6 +78,20 @@ class Shelf:
         other = old.sealed and {**old.runtime, "fail_fast": fail_fast} != self.runtime
         return self.overwrite is Overwrite.failed or old.may_pass or other
 
+    def refuse_newer(self, cell: str) -> None:
+        """Refuse to compute a cell whose record only a later version of this code can read.
+
+        Raises:
+            BadInput: says which schema it is of.
+        """
+        schema = records.newer_schema(self.folder(cell))
+        if schema is not None:
+            raise BadInput(
+                f"{self.folder(cell) / records.FILE} has schema {schema}, this code reads "
+                f"{records.SCHEMA}: a newer version of latentbench wrote it, and it is left as it "
+                f"is; update this one, or give another results.dir"
+            )
+
     def clear(self, cell: str) -> None:
         """Remove a cell's unfinished work."""
         store.remove_folder(self.folder(cell) / PARTIAL)
@@ -84,13 +99,17 @@ class Shelf:
     def save(self, record: Record) -> Record:
         """Write a new record; of a cell that is ok, the unfinished work is removed then.
 
-        A record that finds no room on disk is reported as failed, not raised.
+        A record that finds no room on disk is reported as failed, not raised; one in the place of
+        a record that only a later version of this code can read is reported and not written.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = replace(record, created=now, runtime=dict(self.runtime))
         folder = self.folder(record.id)
         try:
+            self.refuse_newer(record.id)
             record = records.write(record, folder)
+        except BadInput as error:
+            return replace(record, status=Status.FAILED, reason=str(error), may_pass=True)
         except OSError as error:
             reason = (
                 f"the record cannot be written to {folder} ({error.strerror or error}); finished "

@@ -201,6 +201,19 @@ def test_a_failed_cell_is_computed_again_only_when_asked(tmp_path):
     assert cells.run(tmp_path, broken, "results.overwrite=failed")[1]
 
 
+def test_a_record_of_a_newer_schema_is_left_as_it_is(tmp_path, monkeypatch):
+    """As two checkouts do that share a results folder; nothing is computed for it either."""
+    record, _ = cells.run(tmp_path)
+    path = tmp_path / "cells" / record.id / "record.json"
+    newer = record.to_json().replace('"schema": 2', '"schema": 3')
+    path.write_text(newer)
+    monkeypatch.setattr("latentbench.cells.cell.compute", None)
+    found, new = cells.run(tmp_path)
+    assert new and found.status is Status.FAILED
+    assert "has schema 3, this code reads 2: a newer version of latentbench wrote" in found.reason
+    assert path.read_text() == newer
+
+
 def test_never_computes_nothing(tmp_path):
     record, new = cells.run(tmp_path, "results.overwrite=never")
     assert (record.status, new) == (Status.SKIPPED, False)
