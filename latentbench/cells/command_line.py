@@ -135,6 +135,7 @@ def _refuse_all(found: Iterable[str]) -> None:
 def _wrong_words(command: Command) -> Iterator[str]:
     """Yield what is wrong with the words alone."""
     groups = _groups()
+    yield from _said_twice(command.words)
     for word in command.words:
         if word.root.split("/")[0] == HYDRA:
             continue
@@ -151,6 +152,16 @@ def _wrong_words(command: Command) -> Iterator[str]:
             yield f"{word.key} holds several settings; set one of {known}"
         else:
             yield from _wrong_values(word)
+
+
+def _said_twice(words: Sequence[Word]) -> Iterator[str]:
+    """Yield the settings that are given two values, of which the last would count."""
+    said: dict[str, list[str]] = {}
+    for word in words:
+        said.setdefault(word.key, []).append(word.text)
+    for key, texts in said.items():
+        if len(set(texts)) > 1:
+            yield f"{key} is set by {' and '.join(dict.fromkeys(texts))}; leave all but one out"
 
 
 def _roots() -> set[str]:

@@ -66,6 +66,8 @@ def said(command: str) -> str | None:
         ("metric=[psnrr,ssim]", "unknown metric 'psnrr'; did you mean psnr?"),
         ("metric=[]", "leaves nothing to measure; name at least one metric"),
         ("metric=[psnr,ssim,psnr]", "names psnr twice; name each metric once"),
+        ("benchmark.n=2 benchmark.n=3", "n is set by benchmark.n=2 and benchmark.n=3; leave all"),
+        ("method=lerp method=slerp", "method is set by method=lerp and method=slerp"),
         ("metric=null", "metric must be the name of an option; got null"),
         ("metric.pnsr.against=[truths]", "unknown metric 'pnsr'; did you mean psnr?"),
         ("metric.kid.seed=1", "kid is not measured; write metric=[psnr,"),
