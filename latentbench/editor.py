@@ -47,6 +47,8 @@ class Editor(ABC, Generic[Model]):
         others: setting -> group of conf/ ("model", "scorer", "classifier") of which it names an
             option; `attach` gives the loaded part under the setting's name.
         small: settings with which a fit takes a second or two, for the conformance laws.
+        numbered: whether the directions that it finds are asked for by number alone, and not by the
+            name of an attribute.
         scope: "image" (one image at a time), "global" (one direction for all), "model".
         families: kinds of model that it works on; a denoiser where nothing else is said.
 
@@ -64,6 +66,7 @@ class Editor(ABC, Generic[Model]):
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {}
     others: ClassVar[Mapping[str, str]] = {}
     small: ClassVar[Mapping[str, Any]] = {}
+    numbered: ClassVar[bool] = False
     scope: ClassVar[str] = "image"
     families: ClassVar[tuple[type[LatentModel], ...]] = (DiffusionModel,)
 

@@ -116,11 +116,13 @@ class Parts:
         return f"{who} takes no notice of {_words(asked, ' or ')}, by which {what} asks"
 
     def _directions(self) -> str | None:
-        asked = self.benchmark.directions
-        found = self.editor.directions(self.settings) if asked else 0
+        asked, numbered = self.benchmark.directions, self.editor.numbered
+        found = self.editor.directions(self.settings) if asked or numbered else 0
+        who, what = self.editor.__name__, _name(self.benchmark)
+        if numbered and found and not asked and "edit" in self.benchmark.verbs:
+            return f"{who}'s directions have numbers and no names, by which {what} asks"
         if found >= asked:
             return None
-        who, what = self.editor.__name__, _name(self.benchmark)
         return f"{who} finds {found or 'no'} directions by itself, {what} asks for {asked}"
 
     def _others(self) -> str | None:

@@ -79,6 +79,7 @@ class HSpaceJacobian(Editor[DiffusionModel]):
     paper = (
         "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion Models, 4"
     )
+    numbered = True
     scope = "global"
     small: ClassVar[Mapping[str, Any]] = {"rank": 2, "iterations": 2}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {  # what a fit works in

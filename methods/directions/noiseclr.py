@@ -81,6 +81,7 @@ class NoiseCLR(Editor[DiffusionModel]):
     """
 
     paper = "NoiseCLR: A Contrastive Learning Approach for Unsupervised Discovery, section 3"
+    numbered = True
     scope = "global"
     small: ClassVar[Mapping[str, Any]] = {
         "directions": 3, "compared": 1, "images": 4, "batch": 2, "iterations": 2,

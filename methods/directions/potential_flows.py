@@ -58,6 +58,7 @@ class PotentialFlows(VectorCodeEditor):
     """
 
     paper = "Latent Traversals in Generative Models as Potential Flows, sections 3 and 4"
+    numbered = True
     families = (PushForward,)
     measured = ("mean", "unit")
     small: ClassVar[Mapping[str, Any]] = {

@@ -79,6 +79,7 @@ class SliderSpace(Editor[DiffusionModel]):
     """
 
     paper = "SliderSpace: Decomposing the Visual Capabilities of Diffusion Models, section 3"
+    numbered = True
     scope = "global"
     small: ClassVar[Mapping[str, Any]] = {
         "directions": 3, "samples": 6, "drawn": 2, "batch": 2, "iterations": 2, "mixed": 2,

@@ -62,6 +62,7 @@ class SteerableGraph(VectorCodeEditor):
     """
 
     paper = "Unsupervised Discovery of Steerable Factors (GraphCG), section 4"
+    numbered = True
     measured = (UNIT,)
     small: ClassVar[Mapping[str, Any]] = {"count": 3, "images": 8, "batch": 4, "iterations": 5}
 

@@ -63,6 +63,7 @@ class SubspaceEdit(Editor[DiffusionModel]):
     """
 
     paper = "Exploring Low-Dimensional Subspaces in Diffusion Models (LOCO Edit), algorithms 1, 2"
+    numbered = True
     scope = "global"
     small: ClassVar[Mapping[str, Any]] = {"rank": 2, "null_rank": 1, "iterations": 3}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {

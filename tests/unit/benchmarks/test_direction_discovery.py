@@ -1,10 +1,14 @@
 """Direction discovery: strengths, the control, and what is asked of a method."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from planted_editors import Blank
 
+from benchmarks.attribute_editing import AttributeEditing
 from benchmarks.direction_discovery import DirectionDiscovery, crossing
+from benchmarks.reconstruction import Reconstruction
 from latentbench.benchmark import Bench
 from latentbench.cache import Cache
 from latentbench.cells.catalogue import option
@@ -80,6 +84,23 @@ def test_only_methods_that_find_directions_are_asked(method, fits):
     assert parts.fits() is fits
     if not fits:
         assert "finds no directions by itself" in str(parts.misfit())
+
+
+@pytest.mark.parametrize(
+    ("method", "fits"),
+    [("noiseclr", False), ("sliderspace", False), ("hspace_jacobian", False),
+     ("subspace_edit", False), ("subspace_edit_text", True), ("hspace_pca", True)],
+)  # fmt: skip
+def test_directions_without_names_are_not_asked_for_an_attribute(method, fits):
+    """They failed after the model was loaded; the cell is skipped before."""
+    chosen, model = option("method", method), option("model", "faces_ldm").cls
+    data = FacesDataset(size=32)
+    parts = Parts(chosen.cls, chosen.config, model, data, AttributeEditing())
+    assert parts.fits() is fits
+    if not fits:
+        assert "have numbers and no names, by which AttributeEditing" in str(parts.misfit())
+        rebuilt = replace(parts, benchmark=Reconstruction())
+        assert parts.editor.directions(chosen.config) and "numbers" not in str(rebuilt.misfit())
 
 
 def test_a_bench_made_by_hand_says_that_it_cannot_fit_again():
