@@ -8,7 +8,7 @@ import numpy as np
 from latentbench.bounds import between
 from latentbench.metric import Figure
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, jackknifed, top_gap
+from metrics.codes.code_metric import CodeMetric, jackknifed, left_out, that_vary, top_gap
 from metrics.codes.mutual_information import information_table
 from metrics.jackknife import Array
 
@@ -48,7 +48,8 @@ class MutualInformationGap(CodeMetric):
     def scores(self, rows: Mapping[str, Array], ids: Sequence[str]) -> dict[str, Score]:
         """Return the gap."""
         z, y = rows["codes"], rows["factors"]
-        return jackknifed(lambda keep: {"mig": mig(z[keep], y[keep], self.bins)}, ids)
+        note = left_out(that_vary(y))
+        return jackknifed(lambda keep: {"mig": mig(z[keep], y[keep], self.bins)}, ids, note)
 
 
 def mig(codes: Array, factors: Array, bins: int = 20) -> float:

@@ -9,7 +9,7 @@ from latentbench.bounds import between
 from latentbench.errors import BadInput
 from latentbench.metric import Figure
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, chosen, jackknifed
+from metrics.codes.code_metric import CodeMetric, chosen, jackknifed, left_out, that_vary
 from metrics.codes.mutual_information import information_table
 from metrics.jackknife import Array
 
@@ -56,7 +56,7 @@ class Modularity(CodeMetric):
             known = chosen(information, entropies > 0)
             return {"modularity": modularity(known) if known.shape[1] > 1 else np.nan}
 
-        return jackknifed(statistic, ids)
+        return jackknifed(statistic, ids, left_out(that_vary(y)))
 
 
 def modularity(information: Array) -> float:

@@ -6,7 +6,14 @@ import numpy as np
 
 from latentbench.metric import Figure
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, check_pairs, chosen, jackknifed, top_gap
+from metrics.codes.code_metric import (
+    CodeMetric,
+    check_pairs,
+    chosen,
+    jackknifed,
+    left_out,
+    top_gap,
+)
 from metrics.jackknife import Array
 
 FLAT = 1e-12  # variance below which a code says nothing, as in disentanglement_lib
@@ -39,7 +46,8 @@ class SeparatedAttributePredictability(CodeMetric):
     def scores(self, rows: Mapping[str, Array], ids: Sequence[str]) -> dict[str, Score]:
         """Return the score."""
         z, y = rows["codes"], rows["factors"]
-        return jackknifed(lambda keep: {"sap": sap(z[keep], y[keep])}, ids)
+        note = left_out(y.var(0) > FLAT)
+        return jackknifed(lambda keep: {"sap": sap(z[keep], y[keep])}, ids, note)
 
 
 def sap(codes: Array, factors: Array) -> float:

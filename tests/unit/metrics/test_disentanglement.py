@@ -196,6 +196,8 @@ def test_factors_that_do_not_vary_count_for_nothing(surroundings):
             )
             for name, score in alone.items():
                 assert beside[name].value == pytest.approx(score.value, abs=1e-9), name
+                told = "4 of 6 factors do not vary" in beside[name].note
+                assert told or make is TotalAttributeDisentanglement, name
 
 
 def test_without_a_factor_that_varies_there_is_no_figure(surroundings):
