@@ -39,8 +39,25 @@ def encoded(model: LatentModel, data: Dataset, chosen: Sequence[int]) -> Float[T
     return torch.cat(codes)
 
 
-class VectorCodeEditor(Editor[Any]):
-    """Inverts, moves the vector code, keeps whatever else the latent holds, and decodes.
+def rendered(
+    model: LatentModel, data: Dataset, factors: Float[Tensor, "n f"]
+) -> Float[Tensor, "n d"]:
+    """Return the codes of images that the data set draws of factors."""
+    codes = []
+    with torch.no_grad():
+        for index, kept in even_batches(len(factors), ENCODED):
+            codes.append(vector_code(model.code_of(data.render(factors[index])))[1][:kept])
+    return torch.cat(codes)
+
+
+def drawing(model: LatentModel, data: Dataset) -> tuple[Any, ...]:
+    """Return what decides, besides factors, the images that a data set draws for a model."""
+    kind = f"{type(data).__module__}.{type(data).__qualname__}"
+    return (kind, data.version, data.fingerprint(), model.image_size)
+
+
+class CodeLearner(Editor[Any]):
+    """Learns something of a model's vector codes.
 
     Attributes:
         images: of the generators' split that a fit learns from; the cell's seed chooses them.
@@ -59,14 +76,6 @@ class VectorCodeEditor(Editor[Any]):
 
     scope = "global"
     families = (PushForward, SemanticDiffusion)
-    requires: ClassVar[Mapping[str, frozenset[Space]]] = {
-        "invert": frozenset({Space.NOISE}),
-        "edit": frozenset({Space.NOISE}),
-    }
-
-    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
-        """Refuse more images than there are."""
-        refuse_too_few(self.images, data)
 
     def state(self) -> dict[str, Tensor]:
         """Return what was learned."""
@@ -81,6 +90,23 @@ class VectorCodeEditor(Editor[Any]):
         own = {name: v for name, v in self.state().items() if name in self.measured}
         super().randomise(streams)
         self.load_state(self.state() | own)
+
+    def whitened(self, code: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Return codes by the mean and the spread that were measured."""
+        return (code - self.learned_[MEAN]) / self.learned_[UNIT]
+
+
+class VectorCodeEditor(CodeLearner):
+    """Inverts, moves the vector code, keeps whatever else the latent holds, and decodes."""
+
+    requires: ClassVar[Mapping[str, frozenset[Space]]] = {
+        "invert": frozenset({Space.NOISE}),
+        "edit": frozenset({Space.NOISE}),
+    }
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse more images than there are."""
+        refuse_too_few(self.images, data)
 
     def invert(self, batch: Batch) -> Latent:
         """Return each image's code, with x_T where the model has one."""

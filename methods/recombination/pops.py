@@ -4,19 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
-from diffusers import PriorTransformer, UnCLIPScheduler
+from diffusers import PriorTransformer
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from latentbench.bounds import Count, Guidance, Positive, Share, Steps, between
-from latentbench.errors import BadInput
-from latentbench.parameterization import scheduled_grid, split_prediction, transition
+from methods.recombination.embedding_prior import (
+    LEVELS,
+    noised,
+    predicted,
+    prior,
+    refuse_width,
+    sampled,
+    seeded,
+    trained,
+)
 from methods.recombination.two_codes import TwoCodes
 
 CLIP = 1.0  # norm of gradients
-HEADS = 4
-RANGE = 5.0  # predicted embeddings are kept within, in units of their spread
-LEVELS = 1000  # of the training schedule
 
 
 class Pops(TwoCodes):
@@ -75,8 +80,7 @@ class Pops(TwoCodes):
         prior_guidance: Guidance = 1.0,
         steps: Steps | None = None,
     ) -> None:
-        if width % HEADS:
-            raise BadInput(f"a width of {width} is no multiple of the {HEADS} heads")
+        refuse_width(width)
         self.images, self.iterations, self.batch = images, iterations, batch
         self.learning_rate, self.drop, self.layers, self.width = learning_rate, drop, layers, width
         self.prior_steps, self.prior_guidance, self.steps = prior_steps, prior_guidance, steps
@@ -91,7 +95,6 @@ class Pops(TwoCodes):
     ) -> Mapping[str, Tensor]:
         """Return the weights of one operator's prior."""
         net = self._network(name, c)
-        abar = UnCLIPScheduler().alphas_cumprod.to(c)
         weights = trained(net)
         adam = torch.optim.Adam(weights.values(), self.learning_rate)
         for step in self.fitting.steps(name, self.iterations, weights, adam):
@@ -100,8 +103,7 @@ class Pops(TwoCodes):
             t = torch.randint(LEVELS, (self.batch,), generator=draw).to(c.device)
             eps = torch.randn(self.batch, c.shape[1], generator=draw).to(c)
             told = (torch.rand(self.batch, 2, 1, generator=draw) >= self.drop).to(c)
-            level = abar[t][:, None]
-            noisy = level.sqrt() * c[rows] + (1 - level).sqrt() * eps  # 1.
+            noisy = noised(c[rows], t, eps)  # 1.
             guess = predicted(net, noisy, t, told * torch.stack([a[rows], b[rows]], 1))
             adam.param_groups[0]["lr"] = self.learning_rate * (1 - step / self.iterations)
             adam.zero_grad()
@@ -128,47 +130,25 @@ class Pops(TwoCodes):
         self, net: PriorTransformer, slots: Float[Tensor, "r 2 d"], ids: Sequence[str]
     ) -> Float[Tensor, "r d"]:
         """Return embeddings that a prior draws under what is in the slots."""
-        grid = scheduled_grid(UnCLIPScheduler(prediction_type="sample"), self.prior_steps, 1.0)
         shape, device = slots.shape[2:], slots.device
-        x = self.streams.normal("pops/start", ids, shape, device).to(slots)
-        for i in range(grid.n):
-            t = torch.full((len(x),), int(grid.timesteps[i]), device=device)
+
+        def drawn(stream: str) -> Tensor:
+            return self.streams.normal(stream, ids, shape, device).to(slots)
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
             x0 = predicted(net, x, t, slots)
-            if self.prior_guidance != 1:
-                free = predicted(net, x, t, torch.zeros_like(slots))
-                x0 = free + self.prior_guidance * (x0 - free)  # 3.
-            kept, eps = split_prediction("sample", x0.clamp(-RANGE, RANGE), x, *grid.levels(i, x))
-            mean, std = transition(grid, i, kept, eps, 1.0)
-            x = mean + std * self.streams.normal(f"pops/noise/{i}", ids, shape, device).to(slots)
-        return x
+            if self.prior_guidance == 1:
+                return x0
+            free = predicted(net, x, t, torch.zeros_like(slots))
+            return free + self.prior_guidance * (x0 - free)  # 3.
+
+        start, steps = drawn("pops/start"), self.prior_steps
+        return sampled(predict, start, lambda i: drawn(f"pops/noise/{i}"), steps)
 
     def _network(self, name: str, like: Float[Tensor, "n d"]) -> PriorTransformer:
         """Return an operator's prior before it has learned anything."""
-        with torch.random.fork_rng(devices=[]):
-            start = self.streams.generator(f"pops/{name}/weights").initial_seed()
-            torch.default_generator.manual_seed(start)
-            net = PriorTransformer(
-                num_attention_heads=HEADS,
-                attention_head_dim=self.width // HEADS,
-                num_layers=self.layers,
-                embedding_dim=like.shape[1],
-                num_embeddings=2,
-            )
+        start = self.streams.generator(f"pops/{name}/weights")
+        size = like.shape[1]
+        net = seeded(start, lambda: prior(self.layers, self.width, size, slots=2))
         nn.Module.to(net, like.device)
         return net
-
-
-def trained(net: PriorTransformer) -> dict[str, Tensor]:
-    """Return a prior's weights; how embeddings are whitened, which it holds as well, is none."""
-    return {k: v for k, v in net.named_parameters() if not k.startswith("clip_")}
-
-
-def predicted(
-    net: PriorTransformer,
-    noisy: Float[Tensor, "r d"],
-    t: Tensor,
-    slots: Float[Tensor, "r 2 d"],
-) -> Float[Tensor, "r d"]:
-    """Return the clean embeddings that a prior predicts."""
-    mask = torch.ones(slots.shape[:2]).to(slots)  # without one, no causal mask is applied
-    return net(noisy, t, torch.zeros_like(noisy), slots, mask).predicted_image_embedding

@@ -2,25 +2,28 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.batching import even_batches
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
-from latentbench.editor import Editor
 from latentbench.errors import BadInput
-from latentbench.models.push_forward import PushForward
-from latentbench.models.semantic import SemanticDiffusion
-from latentbench.streams import Streams
 from latentbench.types import Batch, Capability, Edit, Latent, Space
-from methods.directions.vector_code import ENCODED, MEAN, UNIT, encoded, vector_code
+from methods.directions.vector_code import (
+    MEAN,
+    UNIT,
+    CodeLearner,
+    drawing,
+    encoded,
+    rendered,
+    vector_code,
+)
 
 
-class TwoCodes(Editor[Any]):
+class TwoCodes(CodeLearner):
     """Encodes two images, makes one code of the two, and decodes it with all else of the first.
 
     All else is x_T, where the model has one: inverted from the first image under its own code.
@@ -30,16 +33,10 @@ class TwoCodes(Editor[Any]):
     Attributes:
         images: of the generators' split, drawn one by one under the cell's seed; each is the first
             of one triplet and the second of another.
-        steps: sampling steps, where the model has any.
-        learned_: what a fit has learned, by name.
     """
 
-    images: int
-    steps: int | None
-    learned_: dict[str, Tensor]
+    measured: ClassVar[tuple[str, ...]] = (MEAN, UNIT)
 
-    scope = "global"
-    families = (PushForward, SemanticDiffusion)
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {"combine": frozenset({Space.NOISE})}
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
         "combine": frozenset({Capability.LABELS, Capability.COUNTERFACTUALS})
@@ -52,7 +49,7 @@ class TwoCodes(Editor[Any]):
             if edit.factors:
                 codes = self.triplets(data, edit)
                 self.learned_ |= {MEAN: codes[0].mean(0), UNIT: codes[0].std(0).clamp(min=1e-6)}
-                found = self.learn(edit.name, *self._whitened(codes))
+                found = self.learn(edit.name, *self.whitened(codes))
                 self.learned_ |= {f"{edit.name}/{name}": v.detach() for name, v in found.items()}
 
     @abstractmethod
@@ -82,7 +79,7 @@ class TwoCodes(Editor[Any]):
         latent = self.model.invert(a, self.cache, steps=self.steps)
         space, first = vector_code(latent)
         _, second = vector_code(self.model.code_of(b.images))
-        one, two = (self._whitened(code.float()) for code in (first, second))
+        one, two = (self.whitened(code.float()) for code in (first, second))
         code = self.operate(edit.name, one, two, a.ids) * self.learned_[UNIT] + self.learned_[MEAN]
         parts = {**latent.parts, space: code.to(first)}
         return self.model.sample(Latent(parts, latent.start), guidance=1.0, steps=self.steps)
@@ -98,20 +95,6 @@ class TwoCodes(Editor[Any]):
         if not found:
             raise BadInput(f"{type(self).__name__} has not learned {name!r}; call fit with it")
         return found
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what was learned."""
-        return self.learned_
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take it back."""
-        self.learned_ = {name: v.to(self.model.device) for name, v in state.items()}
-
-    def randomise(self, streams: Streams) -> None:
-        """Put noise in the place of what was learned, and leave how codes are whitened."""
-        own = {name: self.learned_[name] for name in (MEAN, UNIT) if name in self.learned_}
-        super().randomise(streams)
-        self.load_state(self.state() | own)
 
     def triplets(self, data: Dataset, edit: Edit) -> Float[Tensor, "3 n d"]:
         """Return codes of images, of others, and of the answers, which are drawn; kept by content.
@@ -130,23 +113,13 @@ class TwoCodes(Editor[Any]):
         wanted = known.clone()
         wanted[:, columns] = known.roll(1, 0)[:, columns]
         model = self.model
-        kind = f"{type(data).__module__}.{type(data).__qualname__}"
-        drawn = (kind, data.version, data.fingerprint(), model.image_size, known, wanted)
-        key = content_hash("triplets", model.fingerprint(), *drawn)
+        key = content_hash("triplets", model.fingerprint(), *drawing(model, data), known, wanted)
 
         def make() -> dict[str, Tensor]:
             a = encoded(model, data, chosen).float()
-            answers = []
-            with torch.no_grad():
-                for index, kept in even_batches(len(wanted), ENCODED):
-                    code = vector_code(model.code_of(data.render(wanted[index])))[1]
-                    answers.append(code[:kept].float())
-            return {"codes": torch.stack([a, a.roll(1, 0), torch.cat(answers)])}
+            return {"codes": torch.stack([a, a.roll(1, 0), rendered(model, data, wanted).float()])}
 
         return self.cache.get_or_make("codes", key, make)["codes"].to(model.device)
-
-    def _whitened(self, code: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        return (code - self.learned_[MEAN]) / self.learned_[UNIT]
 
 
 def columns_of(data: Dataset, factors: Sequence[str]) -> list[int]:

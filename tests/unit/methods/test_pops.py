@@ -12,8 +12,9 @@ from latentbench.errors import BadInput
 from latentbench.fitting import Fitting
 from latentbench.streams import Streams
 from latentbench.types import Edit
-from methods.recombination import pops
-from methods.recombination.pops import Pops, predicted, trained
+from methods.recombination import embedding_prior, pops
+from methods.recombination.embedding_prior import predicted, trained
+from methods.recombination.pops import Pops
 
 D = 6  # numbers of an embedding
 IDS = ("x", "y")
@@ -83,7 +84,7 @@ def test_a_sample_is_what_the_published_scheduler_draws(scale):
     slots = torch.stack([normal("a", 1), normal("b", 1)], 1)
     theirs = UnCLIPScheduler(
         variance_type="fixed_small_log", prediction_type="sample", clip_sample=True,
-        clip_sample_range=pops.RANGE,
+        clip_sample_range=embedding_prior.RANGE,
     )  # fmt: skip
     theirs.set_timesteps(7)
     times = [*theirs.timesteps.tolist(), None]
@@ -99,7 +100,7 @@ def test_a_sample_is_what_the_published_scheduler_draws(scale):
         x = theirs.step(x0, t, x, prev_timestep=after, generator=noise).prev_sample
     with torch.no_grad():
         found = method.sample(net, slots, ("x",))
-    assert reached > pops.RANGE
+    assert reached > embedding_prior.RANGE
     torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3)
 
 
