@@ -36,6 +36,7 @@ class Invention(Personalisation):
 
     question = "Is an invented character one person in all pictures, and each another one?"
     verbs = frozenset({"invent"})
+    needs = frozenset({Capability.LABELS, Capability.PROMPTS, Capability.COUNTERFACTUALS})
     gives: frozenset[Capability] = frozenset()
     main_score = "invention_error_zoo1"
 

@@ -54,7 +54,8 @@ class Personalisation(Benchmark):
 
     What was forgotten (`metrics.pairs.forgetting`): under the whole caption of another face, which
     does not name the subject, the model draws one image before it has learned the subject, at its
-    own steps and guidance, and the method one from the same noise afterwards.
+    own steps and guidance, and the method one from the same noise afterwards. A model that takes no
+    captions, for which the method reads them, draws none: then these figures are absent.
 
     Args:
         n: subjects.
@@ -64,13 +65,14 @@ class Personalisation(Benchmark):
         split: whose identities the subjects have.
 
     Raises:
-        BadInput: an attribute that the data set does not have or that prompts ask for in both
-            directions, or fewer faces to take attributes from than photos (raised by `check`).
+        BadInput: data without captions, an attribute that they do not have or that prompts ask for
+            in both directions, or fewer faces to take attributes from than photos (raised by
+            `check`).
     """
 
     question = "Do new pictures show the subject of a few references, as the prompt asks?"
     verbs = frozenset({"personalise"})
-    needs = frozenset({Capability.LABELS, Capability.PROMPTS, Capability.COUNTERFACTUALS})
+    needs = frozenset({Capability.LABELS, Capability.COUNTERFACTUALS})
     gives = frozenset({Capability.REFERENCES})
     main_score = "personalisation_error_zoo1"
 
@@ -89,6 +91,11 @@ class Personalisation(Benchmark):
     def check(self, dataset: Dataset) -> None:
         """Refuse attributes that the data do not have, and too few faces to take them from."""
         super().check(dataset)
+        if Capability.PROMPTS not in dataset.gives:
+            raise BadInput(
+                f"benchmark.prompts are asked for in the captions' words, and "
+                f"{type(dataset).__name__} has none; take dataset=faces"
+            )
         refuse_same(self.prompts)
         asked = [(a, goal) for name in self.prompts for a, goal in goals(name).items()]
         for attribute, goal in asked:
@@ -119,12 +126,14 @@ class Personalisation(Benchmark):
         first = self.references + self.prompts.index(work.group) * (self.draws + 1)
         wanted = self._photos(data, subjects.factors, places, first, self.draws, asked)
         captions = self._captions(data, places, first + self.draws)
+        prompted = Capability.PROMPTS in bench.model.gives
         prompt, shown = (f"{SUBJECT} {words_of(data, ends)}" for ends in (asked, lacking))
         draws, pairs = [], []
         for one, photos, caption in zip(subjects.ids, subjects.references, captions, strict=True):
             names = tuple(f"{one}/reference {k}" for k in range(len(photos)))
             references = Batch(names, photos, (shown,) * len(photos))
-            pairs.append(self._before_and_after(bench, references, f"{one}/other", caption))
+            if prompted:
+                pairs.append(self._before_and_after(bench, references, f"{one}/other", caption))
             ids = tuple(f"{one}/{k}" for k in range(self.draws))
             draws.append(bench.editor.personalise(references, ids, (prompt,) * self.draws))
         return Samples(
@@ -135,7 +144,7 @@ class Personalisation(Benchmark):
             truths=data.render(wanted.flatten(0, 1)).unflatten(0, (-1, self.draws)),
             factors=subjects.factors,
             wanted=with_ends(data, subjects.factors[:, None], asked).expand(-1, self.draws, -1),
-            before_after=torch.stack(pairs).clamp(-1, 1).cpu(),
+            before_after=torch.stack(pairs).clamp(-1, 1).cpu() if prompted else None,
         )
 
     def subjects(

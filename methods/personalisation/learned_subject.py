@@ -158,3 +158,13 @@ def place_of_subject(model: DiffusionModel, prompt: str) -> int:
         return -1
     tokens = model.prompt_tokens(before.strip())[0]
     return tokens.count - 1  # the end's place is the subject's
+
+
+def without_subject(prompt: str) -> str:
+    """Return a prompt without the subject's word.
+
+    Example:
+        >>> without_subject("<subject> smiling hat")
+        'smiling hat'
+    """
+    return " ".join(word for word in prompt.split() if word != SUBJECT)

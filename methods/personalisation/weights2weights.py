@@ -14,11 +14,11 @@ from latentbench.editor import Editor
 from latentbench.errors import BadInput, unknown
 from latentbench.model import Condition, DiffusionModel, LowRank
 from latentbench.sampling.loop import denoise, generate, guided, invert, noise_to_level, plain
-from latentbench.types import SUBJECT, Batch, Capability, Edit, Latent, Space
+from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.directions.adapters import Adapted, first_down, layers_of
 from methods.directions.fit_images import refuse_one_sided, refuse_too_few
 from methods.directions.step_window import refuse_empty
-from methods.personalisation.learned_subject import captions_of
+from methods.personalisation.learned_subject import captions_of, without_subject
 
 LAYERS = (".to_q", ".to_v")
 FLAT = 1e-8  # standard deviation of a weight that is the same in all adapters
@@ -181,7 +181,7 @@ class Weights2Weights(Editor[DiffusionModel]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id of the person whom the references show."""
         model, captions = self.model, captions_of(references)
-        told = model.condition([_without_subject(c) for c in captions], len(captions))
+        told = model.condition([without_subject(c) for c in captions], len(captions))
         key = content_hash(self._known(), references.ids, references.images, captions)
         one = torch.zeros(len(references), dtype=torch.long, device=model.device)
 
@@ -189,7 +189,7 @@ class Weights2Weights(Editor[DiffusionModel]):
             return {"beta": self.coded(references, told, one)}
 
         beta = self.cache.get_or_make("weights2weights", key, learn)["beta"].to(model.device)
-        condition = model.condition([_without_subject(p) for p in prompts], len(prompts))
+        condition = model.condition([without_subject(p) for p in prompts], len(prompts))
         guidance = model.guidance if self.guidance is None else self.guidance
         terms = guided(condition, model.unconditional(len(prompts)), guidance)
         x = model.prior(self.streams, ids).parts[Space.NOISE]
@@ -322,13 +322,3 @@ class Weights2Weights(Editor[DiffusionModel]):
     def _refuse_unfitted(self) -> None:
         if not self.space_:
             raise BadInput("weights2weights has learned nothing yet; call fit, or load_state")
-
-
-def _without_subject(prompt: str) -> str:
-    """Return a prompt without the subject's word.
-
-    Example:
-        >>> _without_subject("<subject> smiling hat")
-        'smiling hat'
-    """
-    return " ".join(word for word in prompt.split() if word != SUBJECT)

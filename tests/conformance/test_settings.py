@@ -38,6 +38,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "blocks",
     "bypass",
     "context",
+    "contrast",
     "correlation",
     "cosine",
     "cross_replace",

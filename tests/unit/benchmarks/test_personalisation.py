@@ -16,6 +16,7 @@ from latentbench.data.faces_dataset import FacesDataset
 from latentbench.errors import BadInput
 from latentbench.records import Status
 from latentbench.streams import Streams
+from latentbench.types import Capability
 
 DATA = FacesDataset(size=SIZE)
 SETTINGS = {"n": 2, "references": 3, "prompts": ("glasses+", "smile- hat+"), "draws": 2}
@@ -182,3 +183,23 @@ class TestOrder:
         assert bad["personalisation_error_zoo1"] == good["personalisation_error_zoo1"]
         assert good["forgetting_zoo1"] == 0 and good["bleed_zoo1"] == 0
         assert bad["forgetting_zoo1"] > 1 and bad["bleed_zoo1"] > 0.5
+
+
+def test_a_model_without_captions_is_not_asked_what_it_forgot():
+    class Silent(Drawer):
+        gives = frozenset()
+
+    editor, streams, model = Seen(), Streams(0), Silent()
+    editor.attach(model, streams, Cache(None))
+    bench = Bench(editor, model, DATA, streams, Cache(None), torch.device("cpu"), 1)
+    found = Personalisation(**SETTINGS).run(Work("glasses+", (0,), 1), bench, {})
+    assert found.before_after is None
+    assert [prompts for _, _, prompts in editor.given] == [("<subject> glasses",) * 2]
+
+
+def test_data_without_captions_are_refused():
+    class Mute(FacesDataset):
+        gives = FacesDataset.gives - {Capability.PROMPTS}
+
+    with pytest.raises(BadInput, match="Mute has none"):
+        Personalisation(**SETTINGS).check(Mute(size=SIZE))
