@@ -9,6 +9,7 @@ from torch import Tensor
 
 ROWS, SUMS = "rows/", "sums/"
 IDS, GROUPS, GONE = "ids", "groups", "gone"
+PARTS = 64  # pieces of a column at most; many small ones would keep freed memory from being reused
 
 
 class Seen:
@@ -48,7 +49,10 @@ class Seen:
         self.ids += ids
         self.groups += groups
         for name, rows in columns.items():
-            self._columns.setdefault(name, []).append(rows.detach().cpu())
+            parts = self._columns.setdefault(name, [])
+            parts.append(rows.detach().cpu())
+            if len(parts) > PARTS:
+                self._columns[name] = [torch.cat(parts)]
 
     def add(self, name: str, value: Tensor) -> None:
         """Add to a sum."""

@@ -1,7 +1,7 @@
 import torch
 from safetensors.torch import load, save
 
-from latentbench.metric_state import Seen
+from latentbench.metric_state import PARTS, Seen
 
 
 def seen(ids, **columns):
@@ -37,3 +37,11 @@ def test_an_empty_shard_changes_nothing():
     whole = seen(["a"], value=torch.ones(1))
     whole.merge(load(save(Seen().state())))
     assert whole.ids == ["a"] and whole.column("value").tolist() == [1]
+
+
+def test_many_small_pieces_are_joined_and_say_the_same():
+    found, pieces = Seen(), [torch.rand(2, 3) for _ in range(3 * PARTS)]
+    for k, piece in enumerate(pieces):
+        found.append([f"{k}a", f"{k}b"], ["all", "all"], value=piece)
+        assert len(found._columns["value"]) <= PARTS
+    assert torch.equal(found.column("value"), torch.cat(pieces))
