@@ -1,6 +1,7 @@
 """Every method of conf/method keeps the laws, and is refused where it cannot run."""
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from latentbench.conformance.laws import LawBroken, results
 from latentbench.conformance.trial import NAMES, Trial, fits, missing, trials
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import Incompatible
+from latentbench.option import Option
 from latentbench.streams import Streams
 from latentbench.types import Capability
 
@@ -131,7 +133,7 @@ def test_a_model_that_lacks_a_required_space_is_refused(name):
             class Poorer(home):
                 gives: ClassVar = frozenset(home.gives - {need})
 
-            asks = toy.Asks(verb=verb, gives=set(Capability) - {need})
+            asks = asking(method, verb, set(Capability) - {need})
             alone = {k: v for k, v in method.config.items() if k not in method.cls.others}
             own = parts(name, verb, Poorer)
             poor = replace(own, settings=alone, dataset=Poor(), benchmark=asks)
@@ -140,7 +142,14 @@ def test_a_model_that_lacks_a_required_space_is_refused(name):
 
 def parts(name: str, verb: str, model: type) -> Parts:
     method = option("method", name)
-    return Parts(method.cls, method.config, model, toy.ToyData(), toy.Asks(verb=verb))
+    return Parts(method.cls, method.config, model, toy.ToyData(), asking(method, verb))
+
+
+def asking(method: Option, verb: str, gives: Iterable[Capability] = tuple(Capability)) -> toy.Asks:
+    """Return a protocol that asks for the directions that the method has, if it has any."""
+    asks = toy.Asks(verb=verb, gives=gives)
+    asks.directions = method.cls.directions(method.config)
+    return asks
 
 
 @every
