@@ -544,6 +544,8 @@ def paired(
     if len(series) < 2:
         return {}
     index, values = _side_by_side(list(series.values()))
+    if not values.size:  # a group none of whose rows count
+        return {}
     least = ROUNDING * float(np.fmax.reduce(np.abs(values), axis=None))
     places, names = _places(index), list(series)
     among = [k for k, name in enumerate(names) if kept is None or name in kept]

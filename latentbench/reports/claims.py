@@ -164,7 +164,7 @@ class Case:
                 return f"not compared: no value for {name}: {row.scores[claim.figure].note}"
         if odd := clash(*map(made_with, self.rows)):
             return f"not compared: made with different {', '.join(odd)}; run the older cells again"
-        return "not compared: no image of one seed that both have"
+        return "not compared: no image of one seed counts for both"
 
     def _within(self, found: Comparison) -> bool:
         if found.low is None or found.high is None:

@@ -25,7 +25,7 @@ class Results:
 
     def cell(
         self, method, leak, dataset="d", seed=0, edits=("hat+",), smallest=None, version=1,
-        versions=None,
+        versions=None, counted=None,
     ):  # fmt: skip
         """Add a cell; `leak` is ``[images, edits]``."""
         names = {"benchmark": "b", "method": method, "model": "m", "dataset": dataset}
@@ -37,8 +37,12 @@ class Results:
         table = {
             "id": np.repeat([f"test/{k}" for k in range(len(leak))], len(edits)),
             "group": list(edits) * len(leak),
-            "output": 0, "headline": True, "leak": leak.flatten(),
-        }  # fmt: skip
+            "output": 0,
+            "headline": True,
+            "leak": leak.flatten(),
+        }
+        if counted is not None:
+            table["headline"] = [name == counted for name in table["group"]]
         samples = folder / "samples.parquet"
         pd.DataFrame(table).to_parquet(samples)
         record = Record(
@@ -116,6 +120,15 @@ def test_groups_follow_the_pooled_answer_and_the_difference_is_that_of_the_shown
     line = next(line for line in results.page.splitlines() if line.startswith("| x"))
     one, other, gap = (cell.split(":")[-1] for cell in line.split(" | ")[3:6])
     assert float(one) - float(other) == pytest.approx(float(gap.split("[")[0]), abs=2e-3)
+
+
+def test_a_group_none_of_whose_rows_count_is_not_compared(results):
+    draw = np.random.default_rng(2)
+    image, noise = draw.normal(size=(N, 2)), 0.01 * draw.normal(size=(N, 2))
+    for name, change in (("a", 0.0), ("b", 0.1 + noise)):
+        results.cell(name, image + change, edits=("glasses+", "hat+"), counted="hat+")
+    found = results.answers(("a", "b", "lower"))
+    assert found == ["shows", "not compared: no image of one seed counts for both", "shows"]
 
 
 def test_the_evidence_names_the_cells(results):
@@ -205,7 +218,7 @@ def test_what_is_missing_is_named(results):
     results.cell("later", image, seed=3)
     assert results.answers(
         ("low", "none", "lower"), ("none", "other", "lower"), ("low", "later", "lower")
-    ) == ["no records of none", "no records", "not compared: no image of one seed that both have"]
+    ) == ["no records of none", "no records", "not compared: no image of one seed counts for both"]
     file = results.folder / "claims.yaml"
     file.write_text(file.read_text().replace("figure: leak, ", "figure: leek, "))
     claims.write(results.folder)
