@@ -100,7 +100,7 @@ class LambdaEclipse(CodeLearner):
         contrast: weight of the contrastive loss.
         temperature: of the contrastive loss.
         drop: chance that no photo is shown and the subject is named by its words; 1 leaves a map
-            from text alone.
+            from text alone, which is not shown the references either.
         layers: of F.
         width: of F, a multiple of its 4 heads.
         prior_steps: 1 is the published one pass; with more, F is a diffusion prior of equal size
@@ -285,7 +285,8 @@ class LambdaEclipse(CodeLearner):
         self, prompt: str, photos: Float[Tensor, "r d"], project: nn.Linear, most: int
     ) -> tuple[Float[Tensor, "r k d"], Float[Tensor, "r k"]]:
         """Return the slots of a prompt, for each photo, and which of them count."""
-        words = prompt.split()
+        # a map that never saw a photo would read one as if it were a word
+        words = (without_subject(prompt) if self.drop == 1 else prompt).split()
         if len(words) > most:
             raise BadInput(
                 f"a prompt has {len(words)} words, F learned of captions with at most {most}: "

@@ -105,6 +105,13 @@ def test_without_the_subject_in_the_prompt_the_photo_counts_for_nothing(learned)
     assert torch.equal(read(learned, "glasses", BARE), read(learned, "glasses", (1.0, 1.0, 1.0)))
 
 
+def test_a_map_that_learned_without_photos_is_shown_none():
+    blind = fitted(drop=1.0)
+    found = [read(blind, f"{SUBJECT} hat", photo) for photo in (BARE, (1.0, 1.0, 1.0))]
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], read(blind, f"{SUBJECT} smile", BARE))
+
+
 def test_of_several_photos_the_mean_of_what_each_gives(learned):
     one, two = WORN, (0.0, 1.0, 1.0)
     both = read(learned, f"{SUBJECT} hat", one, two)
