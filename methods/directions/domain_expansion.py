@@ -73,12 +73,12 @@ class DomainExpansion(VectorCodeEditor):
     move in one step; no path length penalty, no people from sets of photos ("MyStyle"); s is in
     standard deviations of the code along the middle vector, there 20; all linear layers that read
     the code are stacked, so that a VAE can be expanded too. Words of a concept that name no domain
-    are left to the noise; a negative weight goes the way that nothing was trained for.
+    are left to the noise; a negative weight goes the other way, where nothing was trained.
 
     Args:
         scorer: a yaml of conf/scorer.
         domains: what is learned where the benchmark announces no edit: "BEFORE to AFTER" in words,
-            or "images", joined by " + ".
+            or "images", joined by " + "; no two with the same words after.
         images: of the generators' split, that D and the domain "images" see.
         iterations: steps of Adam; 0 leaves the generator as it is.
         batch: codes of each step.
@@ -92,8 +92,8 @@ class DomainExpansion(VectorCodeEditor):
         max_strength: largest share of s of a benchmark's curve.
 
     Raises:
-        BadInput: more domains than directions to spare, an edit without words, a concept that
-            names no domain or has a region.
+        BadInput: two domains with the same words after, more domains than directions to spare, an
+            edit without words, a concept that names no domain or has a region.
         Incompatible: a model without a decoder that can be tuned.
 
     Example:
@@ -102,6 +102,7 @@ class DomainExpansion(VectorCodeEditor):
 
     paper = "Domain Expansion of Image Generators, the authors' code"
     families = (PushForward,)
+    measured: ClassVar[tuple[str, ...]] = (CODE + "centre",)
     small: ClassVar[Mapping[str, Any]] = {"images": 12, "iterations": 4, "batch": 4}
     others: ClassVar[Mapping[str, str]] = {"scorer": "scorer"}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
@@ -131,6 +132,7 @@ class DomainExpansion(VectorCodeEditor):
         expand: NotNegative = 1.0,
         max_strength: Positive = 1.0,
     ) -> None:
+        refuse_same_words(domains)
         self.scorer, self.domains, self.images = scorer, domains, images
         self.iterations, self.batch, self.learning_rate = iterations, batch, learning_rate
         self.distance, self.repurpose = distance, repurpose
@@ -447,3 +449,23 @@ def pairs_of(domains: str) -> list[Pair]:
         before, _, after = one.partition(" to ")
         found.append(None if one == IMAGES else (before, after))
     return found
+
+
+def refuse_same_words(domains: str) -> None:
+    """Refuse two domains with the same words after: a concept could not say which of them it means.
+
+    Raises:
+        BadInput: says which words.
+
+    Example:
+        >>> refuse_same_words("bareheaded to hat + hat to bareheaded")
+    """
+    seen: set[str] = set()
+    for words in pairs_of(domains):
+        after = IMAGES if words is None else words[1]
+        if after in seen:
+            raise BadInput(
+                f"two of domains={domains!r} lead to {after!r}, which is how a domain is asked "
+                f"for; leave one of them out"
+            )
+        seen.add(after)

@@ -160,6 +160,39 @@ def test_the_discriminator_moves_the_generator_and_learns_by_itself(gan):
     assert all(p.grad is not None for p in critic.parameters())
 
 
+def test_each_player_of_the_game_moves_to_its_own_side(gan):
+    editor, (real, made) = (
+        attached(gan),
+        (DATA.batch("test", k).images for k in (range(4), [4] * 4)),
+    )
+    critic, made = editor._critic(), made.clone().requires_grad_()
+
+    def judged():
+        with torch.no_grad():
+            return float(critic(real).mean()), float(critic(made).mean())
+
+    true, fooled = judged()
+    with torch.enable_grad():
+        editor._game(critic, made, real, 1).backward()
+    assert made.grad is not None
+    with torch.no_grad():
+        made -= 10 * made.grad
+        assert judged()[1] > fooled  # the generator's images look more real
+        made += 10 * made.grad
+        for weight in critic.parameters():
+            assert weight.grad is not None
+            weight -= 1e-3 * weight.grad
+    assert judged()[0] - judged()[1] > true - fooled  # the discriminator tells them apart better
+
+
+def test_noise_in_place_of_what_was_learned_leaves_the_mean_code(gan):
+    editor = fitted(gan)
+    centre, repurposed = (editor.state()[f"code/{k}"] for k in ("centre", "repurposed"))
+    editor.randomise(Streams(3))
+    assert torch.equal(editor.state()["code/centre"], centre)
+    assert not torch.allclose(editor.state()["code/repurposed"], repurposed, atol=0.01)
+
+
 class Killed(Exception):
     """Stops a fit."""
 
@@ -194,6 +227,9 @@ def test_other_spellings_of_domains_are_refused(domains):
 
 
 def test_what_does_not_fit_is_refused(gan, taught):
+    for twice in ("face to hat + bare to hat", "images + images"):
+        with pytest.raises(BadInput, match=r"lead to '(hat|images)'"):
+            DomainExpansion(domains=twice)
     with pytest.raises(BadInput, match="edit 'hat\\+' has no words"):
         fitted(gan, [Edit("hat+", "hat")])
     many = " + ".join(f"face to {k}" for k in range(16))
