@@ -58,7 +58,7 @@ def prior(
 
 
 def trained(net: PriorTransformer) -> dict[str, Tensor]:
-    """Return a prior's weights; how embeddings are whitened, which it holds as well, is none."""
+    """Return the weights that training moves: not the mean and spread that whiten embeddings."""
     return {k: v for k, v in net.named_parameters() if not k.startswith("clip_")}
 
 
