@@ -219,8 +219,13 @@ class Kept:
         return part, same and all(board.samples_are_read for board in made)
 
     def _findings(self, key: str) -> "Findings | None":
-        """Return what the board of a key has found, or None where that is not kept."""
-        body = store.read_sealed(self._place_of(key), key)
+        """Return what the board of a key has found, or None where that is not kept.
+
+        None as well where the code was changed after this process began: what is kept under the
+        present code's hash is not what the imported code would find.
+        """
+        path = self._place_of(key)
+        body = store.read_sealed(path, key) if self._sources.as_imported() else None
         return None if body is None else _as_json().validate_json(body)
 
     def _key_of(self, found: Sequence["Found"]) -> str:

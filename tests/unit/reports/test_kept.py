@@ -304,6 +304,17 @@ def test_a_leaderboard_takes_what_the_boards_of_a_sweep_have_found(results, samp
     assert len(sampled) == 4  # by `anew` alone
 
 
+def test_what_newer_code_has_found_is_not_taken(results, sampled, monkeypatch):
+    """As at the end of a sweep whose checkout was changed meanwhile, and used since."""
+    read_boards(results)
+    before = findings_kept(results)
+    sampled.clear()
+    monkeypatch.setattr(kept.Sources, "as_imported", lambda self: False)
+    read_boards(results)
+    assert len({*sampled}) == 4
+    assert findings_kept(results) == before
+
+
 @pytest.mark.parametrize("seal", ["none", "of other samples"])
 def test_what_no_seal_is_over_is_not_kept(results, sampled, monkeypatch, seal):
     found = records.list_records(results)
