@@ -65,6 +65,7 @@ def run_cell(
         if reason is None:
             check(cell)
         remember(config, cell.id, cell.identity, reason)
+        blank = cell.blank  # so that a refusal is of this cell's id, in whose place none is written
         shelf.refuse_newer(cell.id)
         old = shelf.read(cell.id)
     except KeyboardInterrupt:

@@ -212,6 +212,7 @@ def test_a_record_of_a_newer_schema_is_left_as_it_is(tmp_path, monkeypatch):
     assert new and found.status is Status.FAILED
     assert "has schema 3, this code reads 2: a newer version of latentbench wrote" in found.reason
     assert path.read_text() == newer
+    assert [folder.name for folder in (tmp_path / "cells").iterdir()] == [record.id]
 
 
 def test_never_computes_nothing(tmp_path):
