@@ -13,7 +13,9 @@ from benchmarks.prompt_editing import PromptEditing
 from latentbench import plugins
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
+from latentbench.cells.catalogue import option
 from latentbench.cells.cell import run_cell
+from latentbench.cells.compatibility import Parts
 from latentbench.conformance import toy
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.data.pie_bench import PIEBench
@@ -166,12 +168,12 @@ def test_faces_have_an_answer_and_doing_nothing_is_not_first(editor, error):
         assert metric.compute()[figure].value == pytest.approx(error, abs=1e-3)
 
 
-def test_a_method_without_a_prompt_is_skipped_on_faces(zoo, tmp_path):
-    names = {"benchmark": "prompt_editing", "method": "hspace", "model": "faces_ldm"}
-    with plugins.conf():
-        config = compose(
-            "config", [*(f"{k}={v}" for k, v in names.items()), f"results.dir={tmp_path}"]
-        )
-    record, _ = run_cell(config, {**names, "dataset": "faces"})
-    assert record.status is Status.SKIPPED
-    assert "takes no notice of target_prompts" in record.reason
+def test_a_method_without_a_prompt_is_skipped_on_faces():
+    model = option("model", "faces_ldm").cls
+    reason = {
+        name: Parts(option("method", name).cls, {}, model, FACES, PromptEditing()).misfit()
+        for name in ("hspace", "sdedit")
+    }
+    said = "takes no notice of target_prompts, by which PromptEditing asks"
+    assert said in str(reason["hspace"])
+    assert reason["sdedit"] is None
