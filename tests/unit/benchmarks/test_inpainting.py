@@ -100,6 +100,7 @@ class Marked(FacesDataset):
     """Says where an image is to change, and not what would be there."""
 
     parts = ("edit",)
+    gives = FacesDataset.gives - {Capability.EDITS}
 
     def batch(self, split, indices):
         batch = super().batch(split, indices)
