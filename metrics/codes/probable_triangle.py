@@ -65,7 +65,7 @@ def most_probable(*corners: Float[np.ndarray, " n"]) -> tuple[int, int, int] | N
         corners: angles at each of three corners, in degrees; NaN is left out.
 
     Example:
-        >>> most_probable(*(np.array([a, a, b]) for a, b in ((60.2, 20), (59.9, 30), (60, 130))))
+        >>> most_probable(*(np.array([a, a, b]) for a, b in ((60.2, 20), (59.9, 30), (60.0, 130))))
         (60, 60, 60)
     """
     one, two, three = (
