@@ -104,6 +104,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "tau_f",
     "threshold",
     "tolerance",
+    "transfer",
     "types",
     "until",
     "updates",
