@@ -18,6 +18,7 @@ from latentbench.types import Batch, Concept, Edit, Endpoint, Latent
 
 LIMIT = 16.0  # images may overshoot [-1, 1], but this is not an image: 0..255, or a broken sampler
 DARK = 0.2  # sources with this share of values below 0 hardly have edits without any
+CODES = (torch.float32, torch.float64)  # an exact inversion may need more digits than an image
 LAW = 0.02  # mean difference of two reconstructions by different batches, in [-1, 1]
 
 
@@ -57,7 +58,7 @@ class CheckedEditor(Editor[Any]):
         if not isinstance(found, Latent):
             raise self._wrong("invert", "a Latent", type(found).__name__)
         for space, part in found.parts.items():
-            self._tensor(f"invert, {space}", part, (len(batch), ...), batch.ids)
+            self._tensor(f"invert, {space}", part, (len(batch), ...), batch.ids, CODES)
         if found.trajectory is not None:
             asked = batch.trajectory
             shape = (len(batch), ...) if asked is None else tuple(asked.shape)
@@ -154,12 +155,20 @@ class CheckedEditor(Editor[Any]):
             raise self._wrong(verb, "images in [-1, 1]", f"values in [{low:g}, {high:g}]")
         return images
 
-    def _tensor(self, verb: str, found: Any, shape: tuple[Any, ...], ids: Sequence[str]) -> Tensor:
-        """Return a checked float32 tensor; None means any length, ... any further axes."""
-        expected = f"a float32 tensor {_words(shape)}"
+    def _tensor(
+        self,
+        verb: str,
+        found: Any,
+        shape: tuple[Any, ...],
+        ids: Sequence[str],
+        dtypes: Sequence[torch.dtype] = (torch.float32,),
+    ) -> Tensor:
+        """Return a checked tensor of a dtype; None means any length, ... any further axes."""
+        allowed = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        expected = f"a {allowed} tensor {_words(shape)}"
         if not isinstance(found, Tensor):
             raise self._wrong(verb, expected, type(found).__name__)
-        if found.dtype != torch.float32 or not _fits(tuple(found.shape), shape):
+        if found.dtype not in dtypes or not _fits(tuple(found.shape), shape):
             came = f"{str(found.dtype).removeprefix('torch.')} {_words(tuple(found.shape))}"
             raise self._wrong(verb, expected, came)
         finite = torch.isfinite(found).flatten(1).all(1)

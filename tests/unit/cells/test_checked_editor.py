@@ -53,6 +53,17 @@ def test_good_results_pass_as_they_are(pixel):
     assert torch.equal(checked(pixel, editor).represent(BATCH), BATCH.images.flatten(1))
 
 
+def test_codes_may_be_twice_as_exact_as_images(pixel):
+    class Exact(Returns):
+        def invert(self, batch):
+            return Latent({Space.NOISE: self.spoil(batch.images)})
+
+    found = checked(pixel, Exact(lambda images: images.double())).invert(BATCH)
+    assert found.parts[Space.NOISE].dtype == torch.float64
+    with pytest.raises(BadOutput, match=r"a float32 or float64 tensor .* got float16"):
+        checked(pixel, Exact(lambda images: images.half())).invert(BATCH)
+
+
 def test_inputs_come_back_unchanged_whatever_a_method_does_to_them(pixel):
     class Greedy(Returns):
         def edit(self, batch, edit, strengths):
