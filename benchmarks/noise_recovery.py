@@ -63,6 +63,8 @@ class NoiseRecovery(Benchmark):
         batch = Batch(known.ids, images, prompts, trajectory=trajectory)
         latent = bench.editor.invert(batch)
         found = latent.parts.get(Space.NOISE) if latent.start == 0 else None
+        if found is not None and found.shape != prior.parts[Space.NOISE].shape:
+            found = None  # a pair of noises, of which neither is the sample's
         return Samples(
             known.ids,
             bench.editor.decode(latent).clamp(-1, 1)[:, None].cpu(),

@@ -11,6 +11,7 @@ from latentbench.streams import Streams
 from latentbench.types import Latent
 from methods.inversion.autoencode import Autoencode
 from methods.inversion.ddim_inversion import DDIMInversion
+from methods.inversion.edict import EDICT
 from methods.inversion.edit_friendly_ddpm import EditFriendlyDDPM
 from methods.inversion.oracle_inversion import OracleInversion
 from metrics.codes.level_error import LevelError
@@ -50,6 +51,11 @@ def test_inversion_finds_the_noise_that_a_draw_does_not():
 def test_a_code_that_starts_later_has_no_noise_to_compare(latent):
     samples = samples_of(latent, EditFriendlyDDPM(skip=2))
     assert samples.noise is None and samples.found_trajectory is None
+
+
+def test_a_pair_of_noises_is_not_the_sample_s(latent):
+    samples = samples_of(latent, EDICT(steps=3, depth=1.0))
+    assert samples.noise is None and torch.isfinite(samples.outputs).all()
 
 
 def test_both_ways_lead_from_noise_to_the_clean_latent(pixel):
