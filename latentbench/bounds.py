@@ -8,7 +8,7 @@ finite unless its annotation holds `or_infinite`.
 
 import math
 import re
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -158,6 +158,7 @@ Seed = Annotated[int, between(-(2**63), 2**63 - 1)]
 NumpySeed = Annotated[int, between(0, 2**32 - 1)]
 Name = Annotated[str, not_empty]  # of a file, a folder, an option, a column
 Dtype = Literal["float32", "float16", "bfloat16"]
+TimeNodes = Sequence[Annotated[float, between(0, 1000)]]  # blocks of times, see models/time_nodes
 
 
 def _plain(number: float) -> str:

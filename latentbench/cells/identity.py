@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from latentbench import weights as zoo
+from latentbench.cells.constructors import OFF
 from latentbench.cells.parts import Part
 
 VERSION = 4  # raised when a fix in the runner changes figures
@@ -25,9 +26,9 @@ def identity(
         seed: the seed.
         data: fingerprint of the data set's content.
     """
-    filled: dict[str, Any] = {group: part.settings for group, part in chosen.items()}
+    filled: dict[str, Any] = {group: _on(part.settings) for group, part in chosen.items()}
     filled |= {"metric": {name: part.settings for name, part in scored.items()}, "seed": seed}
-    filled |= {"others": {name: part.given for name, part in others.items()}}
+    filled |= {"others": {name: _on(part.given) for name, part in others.items()}}
     classes = [part.cls for part in [*chosen.values(), *scored.values()]]
     fixed = {name for c in classes for name in getattr(c, "fixed_networks", ())}
     classes += [part.cls for part in others.values()]
@@ -55,6 +56,11 @@ def weights_of(
     texts = {*_strings({k: v for k, v in config.items() if k != "model"}), *fixed}
     paths = (settings.get(key) for settings in loaded for key in ("path", "vae", "adapter"))
     return [*sorted(texts & {*zoo.names()}), *(path for path in paths if path is not None)]
+
+
+def _on(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that are off, so that older cells keep their ids."""
+    return {k: v for k, v in settings.items() if k not in OFF or v is not None}
 
 
 def _strings(value: Any) -> Iterator[str]:

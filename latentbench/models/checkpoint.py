@@ -11,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from latentbench.bounds import Dtype, Guidance, Name, Steps
+from latentbench.bounds import Dtype, Guidance, Name, Steps, TimeNodes
 from latentbench.content import content_hash
 from latentbench.errors import HookNeverFired, Incompatible, unknown
 from latentbench.model import AttentionCall, Condition, Evaluations, LowRank, Taps
 from latentbench.models.components import load_component, load_network, read_scheduler, resolve
 from latentbench.models.denoiser import Denoiser
 from latentbench.models.feature_points import Change, FeaturePoint
+from latentbench.models.time_nodes import left_ends, refuse_nodes, refuse_unseen
 from latentbench.parameterization import Grid
 
 Attend = Callable[[AttentionCall], Tensor]
@@ -36,6 +37,8 @@ class CheckpointDiffusion(Denoiser):
         guidance: default classifier-free guidance scale.
         dtype: "float32", "float16" or "bfloat16".
         device: where the network runs.
+        time_nodes: of blocks of early times, of which the network is told each block's left end
+            (`latentbench.models.time_nodes`); default: it is told every time as it is.
     """
 
     processor: Callable[[str, Attend, list[str]], Any]  # of a tapped attention layer
@@ -49,8 +52,12 @@ class CheckpointDiffusion(Denoiser):
         guidance: Guidance,
         dtype: Dtype,
         device: str,
+        time_nodes: TimeNodes | None = None,
     ) -> None:
+        if time_nodes is not None:
+            refuse_nodes(time_nodes)
         self.path, self.steps, self.guidance = path, steps, guidance
+        self.time_nodes = time_nodes
         self.dtype, self.device = getattr(torch, dtype), torch.device(device)
         self.folder = resolve(path)
         self.scheduler = load_component(self.schedule, self.folder, "scheduler")
@@ -59,10 +66,21 @@ class CheckpointDiffusion(Denoiser):
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], steps: int | None) -> None:
-        """Refuse more sampling steps than its schedule has room for, before a weight is read."""
+        """Refuse, before a weight is read, what its schedule has no room for.
+
+        Raises:
+            BadInput: more sampling steps than that; nodes that are none, or that change nothing.
+        """
+        nodes, own = settings.get("time_nodes"), settings["steps"]
+        if nodes is not None:
+            refuse_nodes(nodes)
         scheduler = read_scheduler(cls.schedule, str(settings["path"]))
-        for n in {steps or settings["steps"], settings["steps"]} if scheduler is not None else ():
-            cls.levels(scheduler, n)
+        if scheduler is None:
+            return
+        grids = {n: cls.levels(scheduler, n) for n in (own, steps or own)}
+        grid = grids[steps or own]
+        if nodes is not None and grid is not None:
+            refuse_unseen(grid, nodes)
 
     @classmethod
     def levels(cls, scheduler: Any, steps: int) -> Grid | None:
@@ -94,7 +112,8 @@ class CheckpointDiffusion(Denoiser):
 
     def settings(self) -> tuple[Any, ...]:
         """Return what changes an image besides weights and schedule."""
-        return (self.version, self.steps, self.guidance, str(self.dtype))
+        told = () if self.time_nodes is None else (tuple(self.time_nodes),)
+        return (self.version, self.steps, self.guidance, str(self.dtype), *told)
 
     @cached_property
     def _weights_hash(self) -> str:
@@ -127,6 +146,8 @@ class CheckpointDiffusion(Denoiser):
     ) -> Float[Tensor, "r ..."]:
         """Return the network's output, in float32; see the base class."""
         self.evaluations.forward += len(x)
+        if self.time_nodes is not None:
+            timesteps = left_ends(timesteps, self.time_nodes)
         own = condition.map(lambda v: v.to(self.dtype) if v.is_floating_point() else v)
         x, own = _of_this_call(x.to(self.dtype)), own.map(_of_this_call)
         with self._tapped(taps), self._stance(taps):

@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from latentbench.bounds import Dtype, Name, Steps
+from latentbench.bounds import Dtype, Name, Steps, TimeNodes
 from latentbench.content import content_hash
 from latentbench.model import Condition
 from latentbench.models.convolutions import ImageEncoder
@@ -99,6 +99,7 @@ class DiffusionAutoencoder(SemanticDiffusion):
             scheduler, semantic_encoder and code_prior.
         steps: default number of sampling steps.
         prior_steps: sampling steps of the codes' prior.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the networks run.
 
@@ -113,10 +114,11 @@ class DiffusionAutoencoder(SemanticDiffusion):
         path: Name,
         steps: Steps = 50,
         prior_steps: Steps = 50,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        super().__init__(path=path, steps=steps, time_nodes=time_nodes, dtype=dtype, device=device)
         self.prior_steps = prior_steps
         self.semantic_encoder: Any = self.component(SemanticEncoder, "semantic_encoder")
         self.code_prior: Any = self.component(CodePrior, "code_prior")
@@ -126,7 +128,8 @@ class DiffusionAutoencoder(SemanticDiffusion):
     def check(cls, settings: Mapping[str, Any], steps: int | None) -> None:
         """Refuse more steps of the sampler or of the prior than the schedule has room for."""
         super().check(settings, steps)
-        super().check(settings, settings["prior_steps"])
+        told_all = {**settings, "time_nodes": None}  # the prior, which is another network
+        super().check(told_all, settings["prior_steps"])
 
     def networks(self) -> Sequence[nn.Module]:
         """Return denoiser, encoder and prior."""

@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.bounds import Dtype, Guidance, Name, Steps
+from latentbench.bounds import Dtype, Guidance, Name, Steps, TimeNodes
 from latentbench.errors import BadInput, MissingWeights, unknown
 from latentbench.model import Condition
 from latentbench.models.transformer import TransformerDiffusion
@@ -33,6 +33,7 @@ class DiT(TransformerDiffusion):
         vae: where the autoencoder is, when the checkpoint has none of its own.
         steps: default number of sampling steps.
         guidance: default classifier-free guidance scale.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the network runs.
 
@@ -63,10 +64,14 @@ class DiT(TransformerDiffusion):
         vae: Name | None = None,
         steps: Steps = 50,
         guidance: Guidance = 4.0,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
+        super().__init__(
+            path=path, steps=steps, guidance=guidance, time_nodes=time_nodes, dtype=dtype,
+            device=device,
+        )  # fmt: skip
         self.prediction_type = self.scheduler.config.prediction_type
         self.network = self.component("diffusers.DiTTransformer2DModel", "transformer")
         _weigh_classes(self.network)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.bounds import Dtype, Guidance, Name, Steps
+from latentbench.bounds import Dtype, Guidance, Name, Steps, TimeNodes
 from latentbench.errors import BadInput
 from latentbench.model import Condition
 from latentbench.models.autoencoder import AutoencodedDiffusion
@@ -48,10 +48,14 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
         path: Name,
         steps: Steps = 50,
         guidance: Guidance = 3.0,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
+        super().__init__(
+            path=path, steps=steps, guidance=guidance, time_nodes=time_nodes, dtype=dtype,
+            device=device,
+        )  # fmt: skip
         self.network = self.component("diffusers.UNet2DConditionModel", "unet")
         self.load_autoencoder()
         self.text_encoder: Any = self.component("transformers.CLIPTextModel", "text_encoder")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latentbench.bounds import Dtype, Guidance, Name, Steps
+from latentbench.bounds import Dtype, Guidance, Name, Steps, TimeNodes
 from latentbench.errors import MissingWeights
 from latentbench.models.components import (
     is_finite,
@@ -33,6 +33,7 @@ class AdaptedDiffusion(LatentDiffusion):
             it.
         steps: default number of sampling steps.
         guidance: default classifier-free guidance scale.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the network runs.
 
@@ -49,10 +50,14 @@ class AdaptedDiffusion(LatentDiffusion):
         adapter_file: Name = LORA_FILE,
         steps: Steps = 50,
         guidance: Guidance = 3.0,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
+        super().__init__(
+            path=path, steps=steps, guidance=guidance, time_nodes=time_nodes, dtype=dtype,
+            device=device,
+        )  # fmt: skip
         merge_lora(self.network, adapter, adapter_file)
 
 

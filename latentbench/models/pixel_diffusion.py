@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Dtype, Name, Steps
+from latentbench.bounds import Dtype, Name, Steps, TimeNodes
 from latentbench.errors import Incompatible
 from latentbench.model import Condition
 from latentbench.models.unet import UNetDiffusion
@@ -29,9 +29,15 @@ class PixelDiffusion(UNetDiffusion):
     )
 
     def __init__(
-        self, *, path: Name, steps: Steps = 50, dtype: Dtype = "float32", device: str = "cpu"
+        self,
+        *,
+        path: Name,
+        steps: Steps = 50,
+        time_nodes: TimeNodes | None = None,
+        dtype: Dtype = "float32",
+        device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        super().__init__(path=path, steps=steps, time_nodes=time_nodes, dtype=dtype, device=device)
         self.network = self.component("diffusers.UNet2DModel", "unet")
         self.image_size = int(self.network.config.sample_size)
         self.latent_shape = (3, self.image_size, self.image_size)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.bounds import Dtype, Guidance, Name, Steps
+from latentbench.bounds import Dtype, Guidance, Name, Steps, TimeNodes
 from latentbench.errors import Incompatible
 from latentbench.model import Condition
 from latentbench.models.components import load_component
@@ -29,6 +29,7 @@ class StableDiffusionXL(LatentDiffusion):
         path: a local folder or a hub id.
         steps: default number of sampling steps.
         guidance: default classifier-free guidance scale.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16"; an autoencoder that overflows in float16 (its
             config says `force_upcast`) stays in float32.
         vae_tiling: decode in overlapping tiles, for GPUs with little memory; seams are blended,
@@ -47,11 +48,15 @@ class StableDiffusionXL(LatentDiffusion):
         path: Name,
         steps: Steps = 50,
         guidance: Guidance = 5.0,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         vae_tiling: bool = False,
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
+        super().__init__(
+            path=path, steps=steps, guidance=guidance, time_nodes=time_nodes, dtype=dtype,
+            device=device,
+        )  # fmt: skip
         self.text_encoder_2: Any = self.component(
             "transformers.CLIPTextModelWithProjection", "text_encoder_2"
         )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.bounds import Dtype, Name, Positive, Steps
+from latentbench.bounds import Dtype, Name, Positive, Steps, TimeNodes
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.types import Space
 
@@ -25,6 +25,7 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
             autoencoder's config. The published checkpoint is older than that entry and was trained
             with 1, while `LDMPipeline` divides by the entry's default, 0.18215 (diffusers, issue
             6725).
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the networks run.
 
@@ -40,10 +41,11 @@ class UnconditionalLatentDiffusion(PixelDiffusion):
         path: Name,
         steps: Steps = 50,
         scaling_factor: Positive | None = None,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        super().__init__(path=path, steps=steps, time_nodes=time_nodes, dtype=dtype, device=device)
         self.vae: Any = self.component("diffusers.VQModel", "vqvae")
         own = float(self.vae.config.scaling_factor)
         self.scaling_factor = own if scaling_factor is None else scaling_factor

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latentbench.bounds import Dtype, Guidance, Name, Steps
+from latentbench.bounds import Dtype, Guidance, Name, Steps, TimeNodes
 from latentbench.errors import Incompatible
 from latentbench.model import AttentionCall
 from latentbench.models.checkpoint import Attend, CheckpointDiffusion
@@ -78,6 +78,7 @@ class UNetDiffusion(CheckpointDiffusion):
         path: name of an embedded model, a local folder, or a hub id.
         steps: default number of sampling steps.
         guidance: default classifier-free guidance scale.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the network runs.
     """
@@ -91,10 +92,14 @@ class UNetDiffusion(CheckpointDiffusion):
         path: Name,
         steps: Steps,
         guidance: Guidance = 1.0,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, guidance=guidance, dtype=dtype, device=device)
+        super().__init__(
+            path=path, steps=steps, guidance=guidance, time_nodes=time_nodes, dtype=dtype,
+            device=device,
+        )  # fmt: skip
         self.prediction_type = self.scheduler.config.prediction_type
 
     @classmethod

@@ -9,7 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.bounds import Dtype, Name, Steps
+from latentbench.bounds import Dtype, Name, Steps, TimeNodes
 from latentbench.model import Condition
 from latentbench.models.convolutions import ImageDecoder, ImageEncoder
 from latentbench.models.push_forward import PushForward
@@ -106,6 +106,7 @@ class DiffuseVAE(SemanticDiffusion):
         path: name of an embedded model, a local folder, or a hub id; holds the denoiser.
         vae: the same for the VAE.
         steps: default number of sampling steps.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the networks run.
 
@@ -120,10 +121,11 @@ class DiffuseVAE(SemanticDiffusion):
         path: Name,
         vae: Name,
         steps: Steps = 10,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        super().__init__(path=path, steps=steps, time_nodes=time_nodes, dtype=dtype, device=device)
         self.vae = VariationalAutoencoder(path=vae, dtype=dtype, device=device)
         (self.code_size,) = self.vae.latent_shape
 

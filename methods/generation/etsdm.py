@@ -13,6 +13,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel, LowRank
+from latentbench.models.time_nodes import left_ends
 from latentbench.parameterization import Grid
 from latentbench.sampling.loop import (
     Step,
@@ -235,9 +236,8 @@ def shared(grid: Grid, below: float, blocks: int) -> Grid:
     """
     if blocks == 0:
         return grid
-    t, length = grid.timesteps, below / blocks
-    left = (t.double() / length + 1e-9).floor() * length
-    return replace(grid, timesteps=torch.where(t < below, left, t.double()).to(t.dtype))
+    nodes = [below * k / blocks for k in range(blocks + 1)]
+    return replace(grid, timesteps=left_ends(grid.timesteps, nodes))
 
 
 def time_sensitivity(
