@@ -21,7 +21,7 @@ from latentbench.bounds import (
     matches,
 )
 from latentbench.data.dataset import Dataset
-from latentbench.errors import BadInput, Incompatible, unknown
+from latentbench.errors import BadInput, Incompatible, NoEffect, unknown
 from latentbench.models.convolutions import ImageEncoder
 from latentbench.models.push_forward import PushForward
 from latentbench.types import Batch, Capability, Concept, Edit, Latent, Space
@@ -72,8 +72,9 @@ class DomainExpansion(VectorCodeEditor):
     1 - cos of E's embeddings, there LPIPS; the discriminator starts from nothing and both players
     move in one step; no path length penalty, no people from sets of photos ("MyStyle"); s is in
     standard deviations of the code along the middle vector, there 20; all linear layers that read
-    the code are stacked, so that a VAE can be expanded too. Words of a concept that name no domain
-    are left to the noise; a negative weight goes the other way, where nothing was trained.
+    the code are stacked, so that a VAE can be expanded too; R1 has the weight with which the
+    embedded GAN was trained, 0.5 in every 16th step. Words of a concept that name no domain are
+    left to the noise; a negative weight goes the other way, where nothing was trained.
 
     Args:
         scorer: a yaml of conf/scorer.
@@ -95,6 +96,7 @@ class DomainExpansion(VectorCodeEditor):
         BadInput: two domains with the same words after, more domains than directions to spare, an
             edit without words, a concept that names no domain or has a region.
         Incompatible: a model without a decoder that can be tuned.
+        NoEffect: concepts that lead an image into no domain at all.
 
     Example:
         >>> editor = DomainExpansion(domains="bareheaded to hat")  # editor.fit(data, [])
@@ -208,9 +210,19 @@ class DomainExpansion(VectorCodeEditor):
         concepts: Sequence[Concept],
         noise: Float[Tensor, "b ..."] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return one image per id, in all the domains that its concepts name."""
+        """Return one image per id, in all the domains that its concepts name.
+
+        Raises:
+            NoEffect: they lead an image into none.
+        """
         weights, steps = self._expanded(), self.steps_to_domains()
         shares = torch.stack([self._shares(concept, len(steps)) for concept in concepts]).sum(0)
+        idle = [name for name, row in zip(ids, shares.tolist(), strict=True) if not any(row)]
+        if idle:
+            raise NoEffect(
+                f"no concept leads {', '.join(idle[:5])} into a domain: none names one, or their "
+                f"weights add up to 0; name a domain of method.domains by its words after"
+            )
         return self._images(weights, self._drawn(ids, noise) + shares.to(steps) @ steps)
 
     def projected(self, code: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

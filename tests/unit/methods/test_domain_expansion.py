@@ -10,7 +10,7 @@ from latentbench.cache import Cache
 from latentbench.cells.parts import Part, check_settings
 from latentbench.conformance import toy
 from latentbench.data import faces
-from latentbench.errors import BadInput, Incompatible
+from latentbench.errors import BadInput, Incompatible, NoEffect
 from latentbench.fitting import Fitting
 from latentbench.streams import Streams
 from latentbench.types import Capability, Concept, Edit, Space
@@ -106,6 +106,16 @@ def test_a_domain_shows_where_its_direction_leads(taught, untaught):
 def test_domains_compose_though_no_two_were_learned_together(taught):
     gain = shown(taught.compose(IDS, BOTH)) - shown(taught.generate(IDS, None))
     assert float((gain[:, 1:] > 0).all(1).float().mean()) > 0.7
+
+
+def test_an_image_that_no_concept_leads_anywhere_is_a_failure_by_name(taught):
+    some = Concept(("a hat", *("green eyes",) * 7))
+    with pytest.raises(NoEffect, match=r"no concept leads b, c, d, e, f into a domain"):
+        taught.compose(IDS, [some])
+    with pytest.raises(NoEffect, match="no concept leads a, b"):
+        taught.compose(IDS, [BOTH[0], Concept(("hat",) * 8, -1.0)])
+    images = taught.compose(IDS, [some, BOTH[1]])
+    assert torch.equal(images[1:], taught.compose(IDS, [BOTH[1]])[1:])
 
 
 def test_a_negative_weight_leads_the_other_way(taught):
