@@ -245,8 +245,11 @@ class LatentModel(ABC):
 
     def prior(self, streams: Streams, ids: Sequence[str]) -> Latent:
         """Return what a sample starts from, one row per id: noise, and a code if it takes one."""
-        noise = streams.normal("prior", ids, self.latent_shape, self.device)
-        return Latent({Space.NOISE: noise})
+        return Latent({Space.NOISE: self.noise(streams, ids)})
+
+    def noise(self, streams: Streams, ids: Sequence[str]) -> Float[Tensor, "b ..."]:
+        """Return the noise of `prior` alone, one row per id: no code is drawn."""
+        return streams.normal("prior", ids, self.latent_shape, self.device)
 
     def code_of(self, images: Float[Tensor, "b 3 h w"]) -> Latent:
         """Return what the model's own encoder says of images; no part where it has no encoder.

@@ -17,6 +17,7 @@ from latentbench.bounds import Count, Name, NotNegative, Positive, SetSize, Shar
 from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
+from latentbench.model import DiffusionModel
 from latentbench.types import SUBJECT, Batch, Capability, Latent, Space
 from methods.directions.vector_code import (
     ENCODED,
@@ -185,7 +186,9 @@ class LambdaEclipse(CodeLearner):
         with torch.no_grad():
             code = self.mapped(self.whitened(photos.float()), ids, prompts)
         code = code * self.learned_[UNIT] + self.learned_[MEAN]
-        parts = {**self.model.prior(self.streams, ids).parts, space: code.to(photos)}
+        parts = {space: code.to(photos)}
+        if isinstance(self.model, DiffusionModel):
+            parts[Space.NOISE] = self.model.noise(self.streams, ids)  # 3.
         return self.model.sample(Latent(parts), guidance=1.0, steps=self.steps)
 
     def mapped(

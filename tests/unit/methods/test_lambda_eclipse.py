@@ -112,6 +112,22 @@ def test_a_map_that_learned_without_photos_is_shown_none():
     assert not torch.equal(found[0], read(blind, f"{SUBJECT} smile", BARE))
 
 
+@pytest.mark.parametrize("name", ["diffae", "gan"])
+def test_no_code_of_the_prior_is_drawn_to_be_replaced(name, request, monkeypatch):
+    model = request.getfixturevalue(name)
+    editor = fitted(model)
+    references, drawn, normal = People().batch("test", [0]), [], Streams.normal
+
+    def noted(streams, key, *rest):
+        drawn.append(key)
+        return normal(streams, key, *rest)
+
+    monkeypatch.setattr(Streams, "normal", noted)
+    editor.personalise(references, ("a",), (f"{SUBJECT} hat",))
+    own = ["lambda_eclipse/start"]
+    assert drawn == ([*own, "prior"] if name == "diffae" else own)
+
+
 def test_of_several_photos_the_mean_of_what_each_gives(learned):
     one, two = WORN, (0.0, 1.0, 1.0)
     both = read(learned, f"{SUBJECT} hat", one, two)
