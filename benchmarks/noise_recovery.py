@@ -54,10 +54,11 @@ class NoiseRecovery(Benchmark):
         model, known = bench.model, bench.dataset.describe(self.split, work.indices)
         prompts = known.prompts if Capability.PROMPTS in model.gives else None
         prior = model.prior(bench.streams, known.ids)
-        steps = getattr(bench.editor, "steps", None)
         told, recorder = Latent(prior.parts, prompts=prompts), Recorder()
         seen = [recorder] if isinstance(model, DiffusionModel) else []
-        images = model.sample(told, guidance=1.0, steps=steps, interventions=seen)
+        images = model.sample(
+            told, guidance=1.0, steps=bench.editor.sampling_steps, interventions=seen
+        )
         images = images.clamp(-1, 1).cpu()
         trajectory = recorder.trajectory.cpu() if seen else None
         batch = Batch(known.ids, images, prompts, trajectory=trajectory)

@@ -77,6 +77,11 @@ class Editor(ABC, Generic[Model]):
     parts: Mapping[str, Any]
     fitting: Fitting
 
+    @property
+    def sampling_steps(self) -> int | None:
+        """The setting `steps`; None where it leaves the number to the model."""
+        return getattr(self, "steps", None)
+
     @classmethod
     def verbs(cls) -> frozenset[str]:
         """Return the verbs that this class overrides."""

@@ -42,8 +42,12 @@ class CheckedEditor(Editor[Any]):
 
     def __init__(self, editor: Editor[Any]) -> None:
         self.editor, self.max_strength = editor, editor.max_strength
-        self.steps: int | None = getattr(editor, "steps", None)
         self._law_holds = False
+
+    @property
+    def sampling_steps(self) -> int | None:
+        """The editor's."""
+        return self.editor.sampling_steps
 
     def generate(
         self, ids: Sequence[str], prompts: Sequence[str] | None, noise: Tensor | None = None

@@ -43,7 +43,7 @@ def check(cell: Cell) -> None:
             f"benchmark.n, or take another metric"
         )
     benchmark.check(data)
-    model, steps = cell.parts["model"], getattr(editor, "steps", None)
+    model, steps = cell.parts["model"], editor.sampling_steps
     model.cls.check(model.settings, steps)
     strengths = [s for s in benchmark.curve(editor.max_strength) if s]
     editor.check(data, steps or model.settings.get("steps"), strengths)

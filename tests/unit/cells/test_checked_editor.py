@@ -53,6 +53,15 @@ def test_good_results_pass_as_they_are(pixel):
     assert torch.equal(checked(pixel, editor).represent(BATCH), BATCH.images.flatten(1))
 
 
+def test_sampling_steps_are_the_editor_s_as_they_are_now(pixel):
+    editor = Returns()
+    outer = checked(pixel, editor)
+    assert outer.sampling_steps is None
+    editor.steps = 7
+    assert outer.sampling_steps == editor.sampling_steps == 7
+    assert not hasattr(outer, "steps")
+
+
 def test_codes_may_be_twice_as_exact_as_images(pixel):
     class Exact(Returns):
         def invert(self, batch):
