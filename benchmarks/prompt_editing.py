@@ -76,9 +76,9 @@ class PromptEditing(Benchmark):
             if kind not in dataset.edit_kinds:
                 raise unknown("kind of edit", kind, dataset.edit_kinds)
 
-    def ranked_by(self, dataset: Dataset) -> str:
+    def ranked_by(self, given: frozenset[Capability]) -> str:
         """Return the distance to the answer where the data set renders it."""
-        return ANSWERED if _renders(dataset) else self.main_score
+        return ANSWERED if Capability.COUNTERFACTUALS in given else self.main_score
 
     def curve(self, max_strength: float) -> tuple[float, ...]:
         """Return 0 and the native strengths, evenly spaced."""

@@ -124,9 +124,13 @@ class Benchmark(ABC):
                 f"images or take another split"
             )
 
-    def ranked_by(self, dataset: Dataset) -> str:
-        """Return the column that its table is sorted by on this data; `main_score` by default."""
-        del dataset
+    def ranked_by(self, given: frozenset[Capability]) -> str:
+        """Return the column that its table is sorted by; `main_score` by default.
+
+        Args:
+            given: what the data set has besides images.
+        """
+        del given
         return self.main_score
 
     def curve(self, max_strength: float) -> tuple[float, ...]:

@@ -398,7 +398,7 @@ def _tables(dataset: str) -> list[dict[str, Any]]:
     """Return all tables of the list as JSON values; that of broken options, if any, is the last."""
     last, broken = _together(dataset), [*_broken()]
     found = [
-        _table(title, (group, *heads), _rows(group, row, broken))
+        _table(title, (group, *heads), _rows(group, row, broken, dataset))
         for group, (title, heads, row) in TABLES.items()
     ]
     told = [_table(BROKEN, ("group", "name", "why"), broken)] if broken else []
@@ -406,44 +406,47 @@ def _tables(dataset: str) -> list[dict[str, Any]]:
 
 
 BROKEN = "broken"
-TABLES: dict[str, tuple[str, tuple[str, ...], Callable[[Any], tuple[str, ...]]]] = {
+Row = Callable[[Any, Any], tuple[str, ...]]  # of an option, on data of a class
+TABLES: dict[str, tuple[str, tuple[str, ...], Row]] = {
     "method": (
         "methods",
         ("verbs", "scope", "paper"),
-        lambda o: (_words(o.cls.verbs()), o.cls.scope, o.cls.paper),
+        lambda o, _: (_words(o.cls.verbs()), o.cls.scope, o.cls.paper),
     ),
     "model": (
         "models",
         ("spaces", "takes"),
-        lambda o: (_words(o.cls.spaces), _words(o.cls.gives)),
+        lambda o, _: (_words(o.cls.spaces), _words(o.cls.gives)),
     ),
     "dataset": (
         "data sets",
         ("gives",),
-        lambda o: (_words(o.cls.gives) or "what its table says",),
+        lambda o, _: (_words(o.cls.gives) or "what its table says",),
     ),
     "metric": (
         "metrics",
         ("figures", "needs"),
-        lambda o: (_words(o.build().figures), _words(o.cls.needs)),
+        lambda o, _: (_words(o.build().figures), _words(o.cls.needs)),
     ),
     "benchmark": (
         "benchmarks",
         ("question", "verbs", "main score"),
-        lambda o: (o.cls.question, _words(o.cls.verbs), o.cls.main_score),
+        lambda o, data: (o.cls.question, _words(o.cls.verbs), o.build().ranked_by(data.gives)),
     ),
 }
 
 
 def _rows(
-    group: str, row: Callable[[Any], tuple[str, ...]], broken: list[tuple[str, str, str]]
+    group: str, row: Row, broken: list[tuple[str, str, str]], dataset: str
 ) -> Iterator[tuple[str, ...]]:
     """Yield a row per option; one whose class lacks what the table shows is broken."""
+    from latentbench.cells.catalogue import option as named
     from latentbench.cells.catalogue import sound
 
+    data = named("dataset", dataset).cls
     for option in sound(group).values():
         try:
-            yield option.name, *row(option)
+            yield option.name, *row(option, data)
         except Exception as error:
             broken.append((group, option.name, f"{type(error).__name__}: {error}"))
 

@@ -114,7 +114,7 @@ def plan(config: DictConfig, shelf: Shelf, blank: Record) -> Cell:
         id=id_of(whole),
         **{name: whole[name] for name in OWN_FIELDS},
         identity={name: value for name, value in whole.items() if name not in OWN_FIELDS},
-        main_score=benchmark.ranked_by(dataset),
+        main_score=benchmark.ranked_by(dataset.gives),
     )
     runtime: Any = OmegaConf.to_object(config.runtime)
     return Cell(

@@ -24,7 +24,9 @@ def test_without_records_it_says_what_to_do(tmp_path, capsys):
 def test_list_shows_what_goes_together(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "2000")
     assert cli.main(["list", "--dataset", "acme"]) == 0
-    *_, last = capsys.readouterr().out.split("what goes together")
+    told, last = capsys.readouterr().out.split("what goes together")
+    (line,) = (line for line in told.splitlines() if "prompt_editing " in line)
+    assert "clip_dir" in line  # acme renders no answer, as faces do
     heads, *rows = [[c.strip() for c in line.strip("┃│").split("│" if "│" in line else "┃")]
                     for line in last.splitlines() if line[:1] in "┃│"]  # fmt: skip
     fits = {row[0]: row[heads.index("acme")] for row in rows if row[0]}

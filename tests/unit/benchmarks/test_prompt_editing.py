@@ -159,7 +159,9 @@ def test_faces_have_an_answer_and_doing_nothing_is_not_first(editor, error):
     model, cache, kind = toy.GaussianModel(), Cache(None), "add_object"
     bench = Bench(editor, model, FACES, Streams(0), cache, torch.device("cpu"), 2)
     protocol = PromptEditing(kinds=[kind])
-    assert protocol.groups(FACES) == (kind,) and protocol.ranked_by(FACES) == "edit_error_zoo1"
+    assert (
+        protocol.groups(FACES) == (kind,) and protocol.ranked_by(FACES.gives) == "edit_error_zoo1"
+    )
     samples = protocol.run(Work(kind, (0, 1), 2), bench, {})
     for metric in (EditError(), EditErrorImage()):
         metric.prepare(Surroundings(FACES, torch.device("cpu"), cache, load_judge))
