@@ -123,16 +123,28 @@ class Grid:
     def linear_step(self, i: int) -> tuple[float, float]:
         """Return (p, q) of the deterministic step from level i to i + 1, x' = p x + q d.
 
-        See `direction` for d.
+        See `linear_direction` for d.
         """
         a, s = float(self.alpha[i]), float(self.sigma[i])
         a_next, s_next = float(self.alpha[i + 1]), float(self.sigma[i + 1])
-        return (1.0, s_next - s) if self.straight else (a_next / a, s_next - a_next / a * s)
+        if self.straight:
+            return 1.0, s_next - s
+        return (s_next / s, a_next) if a == 0 else (a_next / a, s_next - a_next / a * s)
+
+    def linear_direction(
+        self, i: int, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."]
+    ) -> Float[Tensor, "b ..."]:
+        """Return the d of `linear_step` at level i: `direction`, or x0 where there is no signal.
+
+        At such a level (zero terminal SNR) x is made of eps alone, and says it exactly.
+        """
+        no_signal = not self.straight and float(self.alpha[i]) == 0
+        return x0 if no_signal else self.direction(x0, eps)
 
     def direction(
         self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."]
     ) -> Float[Tensor, "b ..."]:
-        """Return the d of `linear_step`: eps, or a flow's velocity eps - x0.
+        """Return eps, or a flow's velocity eps - x0.
 
         A flow's first level holds no signal, where eps is all that x is made of.
         """

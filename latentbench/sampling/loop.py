@@ -658,7 +658,7 @@ def _implicit(
     grid, i = loop.grid, step.reaches
     there = replace(step, level=i, timestep=grid.timesteps[i].item())
     p, q = grid.linear_step(i)
-    return lambda y: (x - q * grid.direction(*loop.predict(there, active, terms, y))) / p
+    return lambda y: (x - q * grid.linear_direction(i, *loop.predict(there, active, terms, y))) / p
 
 
 def _inverse_timestep(grid: Grid, i: int, convention: str) -> int | float:

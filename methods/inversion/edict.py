@@ -136,7 +136,7 @@ class EDICT(PromptSwapEditor):
         return latents[0], latents[1]
 
     def _direction(self, x: Tensor, grid: Grid, i: int, terms: tuple[Term, ...]) -> Tensor:
-        return grid.direction(*predict(self.model, x, grid, i, terms))
+        return grid.linear_direction(i, *predict(self.model, x, grid, i, terms))
 
 
 def _order(number: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from latentbench.parameterization import (
     KINDS,
     Grid,
     split_prediction,
+    transition,
     variance_preserving_grid,
 )
 
@@ -86,6 +87,29 @@ def test_levels_broadcast_one_level_or_one_per_row():
     rows = grid.levels(torch.tensor([0, 4, 10]), x)[0]
     assert rows.shape == (3, 1, 1, 1) and rows.dtype == x.dtype
     assert rows.flatten().tolist() == grid.alpha[[0, 4, 10]].float().tolist()
+
+
+FALLING = torch.linspace(1, 0, 11, dtype=torch.float64)
+LEVELS = {
+    "ddpm": ddim()[1],
+    "zero terminal SNR": ddim(rescale_betas_zero_snr=True, timestep_spacing="trailing")[1],
+    "flow": Grid(torch.arange(10), 1 - FALLING, FALLING),
+}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_linear_step_is_that_of_the_sampler_and_leads_back(name):
+    """x' = p x + q d for whatever is predicted of x = a x0 + s eps."""
+    grid = LEVELS[name]
+    assert (float(grid.alpha[0]) == 0) == (name != "ddpm")
+    guess, eps = torch.randn(2, 1, 3, 4, 4, dtype=torch.float64)
+    for i in range(grid.n):
+        alpha, sigma = grid.levels(i, eps)
+        x = alpha * guess + sigma * eps
+        (p, q), d = grid.linear_step(i), grid.linear_direction(i, guess, eps)
+        after, _ = transition(grid, i, guess, eps, 0.0)
+        torch.testing.assert_close(p * x + q * d, after)
+        torch.testing.assert_close((after - q * d) / p, x)
 
 
 @pytest.mark.parametrize("timesteps", [[], [0, 500], [500, 500, 0]])

@@ -1,11 +1,15 @@
 """EDICT."""
 
+import shutil
+
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
+from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.sampling.loop import generate, guided
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
@@ -37,6 +41,22 @@ def test_inversion_is_exact_whatever_the_network_and_the_scale(latent, settings)
         2 * latent.latent_shape[0],
         *latent.latent_shape[1:],
     )
+
+
+def test_it_is_exact_from_a_level_without_signal(zoo, tmp_path):
+    """Zero terminal SNR: x_T is noise alone."""
+    folder = tmp_path / "model"
+    shutil.copytree(zoo / "pixel_v", folder)
+    scheduler = DDIMScheduler(
+        prediction_type="v_prediction", clip_sample=False, rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )  # fmt: skip
+    scheduler.save_pretrained(folder / "scheduler")
+    model, batch = PixelDiffusion(path=str(folder), steps=5), toy.ToyData().batch("test", range(2))
+    assert float(model.grid(5).alpha[0]) == 0
+    editor = attached(model, steps=5, depth=1.0, guidance=1.0, mix=0.9)
+    found = editor.decode(editor.invert(batch))
+    torch.testing.assert_close(found, batch.images, rtol=0, atol=1e-4)
 
 
 def test_without_mixing_the_first_step_is_that_of_ddim(latent):

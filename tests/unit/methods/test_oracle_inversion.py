@@ -92,7 +92,7 @@ def test_the_oracle_s_step_is_the_inversion_s_with_the_sampler_s_prediction(kind
     assert float((y - batch.trajectory[:, 16]).abs().max()) > 1e-3
     for i in (15, 14, 13):
         p, q = grid.linear_step(i)
-        y = (y - q * grid.direction(recorder.x0[i], recorder.eps[i])) / p
+        y = (y - q * grid.linear_direction(i, recorder.x0[i], recorder.eps[i])) / p
         torch.testing.assert_close(found[:, i], y, rtol=1e-5, atol=1e-5)
 
 
