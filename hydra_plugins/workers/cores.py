@@ -6,7 +6,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -63,16 +65,23 @@ class CoresLauncher(WorkersLauncher):
 
     def _work(self, jobs: Sequence[Job], packed: bytes, results: dict[int, JobReturn]) -> str:
         """Run jobs in a pool of their own; return how it broke, or an empty string."""
-        from joblib.externals.loky import ProcessPoolExecutor, as_completed
+        from joblib.externals.loky import ProcessPoolExecutor
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        pool = ProcessPoolExecutor(
-            min(self.workers, len(jobs)), initializer=_stay, initargs=(os.getpid(),)
-        )
+        count = min(self.workers, len(jobs))
+        pool = ProcessPoolExecutor(count, initializer=_stay, initargs=(os.getpid(),))
+        waiting, handed = iter(jobs), {}
+
+        def hand(some: int) -> None:
+            handed.update({pool.submit(_run, packed, job): job for job in islice(waiting, some)})
+
         try:
-            ahead: dict[Any, Job] = {pool.submit(_run, packed, job): job for job in jobs}
-            for done in as_completed(ahead):
-                results[ahead[done].number] = done.result()
+            # What loky itself keeps waiting, its manager looks up in vain when the pool is ended.
+            hand(2 * count)
+            while handed:
+                for done in wait(handed, return_when=FIRST_COMPLETED).done:
+                    results[handed.pop(done).number] = done.result()
+                    hand(1)
         except TerminatedWorkerError as error:
             log.warning("a process of the sweep was killed; others go on with its jobs")
             return f"its process was killed: {' '.join(str(error).split())}"

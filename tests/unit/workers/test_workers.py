@@ -2,8 +2,10 @@
 
 import copy
 import doctest
+import operator
 import os
 import sys
+import threading
 import time
 from itertools import product
 from pathlib import Path
@@ -19,10 +21,10 @@ from hydra.types import RunMode
 from joblib.externals.loky import ProcessPoolExecutor
 from omegaconf import OmegaConf
 
-from hydra_plugins.workers import _jobs
+from hydra_plugins.workers import _jobs, cores
 from hydra_plugins.workers._jobs import Job, WorkersLauncher
 from hydra_plugins.workers._queue import Queue
-from hydra_plugins.workers.cores import _stay
+from hydra_plugins.workers.cores import CoresLauncher, _stay
 from hydra_plugins.workers.slurm import SlurmLauncher
 from hydra_plugins.workers.sweeper import KeptRepository
 from latentbench import plugins
@@ -65,6 +67,28 @@ def test_a_job_is_lost_when_no_copy_of_it_has_a_result(monkeypatch):
     monkeypatch.setattr(launcher, "give_up", lambda job, reason: f"{job.number}: {reason}")
     lost = {0: (kept, "killed"), 1: (gone, "killed")}
     assert launcher.give_up_all(lost, {0: "done"}) == {0: "done", 1: "1: killed"}
+
+
+def test_an_interrupt_leaves_nothing_for_the_pool_s_manager_to_miss(monkeypatch):
+    """Many more jobs than loky hands to its processes at once."""
+
+    class Stops(dict):
+        def __setitem__(self, number, result):
+            raise KeyboardInterrupt
+
+    faults, jobs = [], [Job(k, ()) for k in range(500)]
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    monkeypatch.setattr(cores, "_run", operator.call)
+    with pytest.raises(KeyboardInterrupt):
+        CoresLauncher(workers=1)._work(jobs, operator.attrgetter("number"), Stops())
+    assert not faults
+
+
+def test_every_job_is_handed_out_and_has_its_result(monkeypatch):
+    results, jobs = {}, [Job(k, ()) for k in range(20)]
+    monkeypatch.setattr(cores, "_run", operator.call)
+    assert CoresLauncher(workers=1)._work(jobs, operator.attrgetter("number"), results) == ""
+    assert results == {k: k for k in range(20)}
 
 
 @pytest.mark.parametrize(("workers", "share"), [(1, 8), (3, 2), (8, 1), (20, 1)])
