@@ -49,6 +49,28 @@ def mutual_information(codes: Bins, factors: Bins, bins: int) -> Array:
     return np.where(found > np.finfo(float).eps, found, 0.0)  # rounding is not information
 
 
+def by_chance(codes: Bins, factors: Bins, bins: int) -> Array:
+    """Return the mean mutual information ``[d, f]`` over all orders of the codes' rows, in nats.
+
+    Source: Vinh et al., "Information Theoretic Measures for Clusterings Comparison", theorem 4.3;
+    what `sklearn.metrics.cluster.expected_mutual_information` gives of each pair. A cell of the
+    joint histogram whose margins are a and b holds k of the n rows with the probabilities of a
+    hypergeometric draw, so it adds a number that depends on a and b alone.
+    """
+    n = len(codes)
+    margins = [
+        np.stack([np.bincount(c, minlength=bins) for c in v.T]) for v in (codes, factors)
+    ]  # [d, bins], [f, bins]
+    (ours, at), (theirs, to) = (np.unique(m, return_inverse=True) for m in margins)
+    a, b = ours[:, None, None], theirs[None, :, None]
+    k = np.arange(1, max(1, min(ours.max(), theirs.max())) + 1)
+    chance = scipy.stats.hypergeom.pmf(k, n, a, b)  # [a, b, k]
+    cell = np.log(np.maximum(n * k / np.maximum(a * b, 1), np.finfo(float).tiny))
+    adds = (chance * k / n * cell).sum(2)
+    at, to = at.reshape(margins[0].shape), to.reshape(margins[1].shape)
+    return adds[at[:, None, :, None], to[None, :, None, :]].sum((2, 3))
+
+
 def entropy(values: Bins, bins: int) -> Array:
     """Return the entropy of each column ``[k]``, in nats."""
     counts = np.stack([np.bincount(column, minlength=bins) for column in values.T])

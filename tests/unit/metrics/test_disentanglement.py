@@ -7,13 +7,15 @@ import pytest
 import torch
 from planted import coded, in_parts
 from sklearn.metrics import mutual_info_score, roc_auc_score
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from latentbench.errors import BadInput
 from metrics.codes.code_metric import held_out, jackknifed, top_gap
 from metrics.codes.dci import DCI, completeness, disentanglement
-from metrics.codes.mig import MutualInformationGap, mig
+from metrics.codes.mig import MutualInformationGap, adjusted_mig, mig
 from metrics.codes.modularity import Modularity, modularity
 from metrics.codes.mutual_information import (
+    by_chance,
     discretise,
     entropy,
     information_table,
@@ -46,6 +48,7 @@ def table(z, y):
 
 SCORES = {
     "mig": mig,
+    "mig_adjusted": adjusted_mig,
     "sap": sap,
     "modularity": lambda z, y: modularity(table(z, y)),
     "tad": lambda z, y: tad(z, y, held_out([f"{k:05d}" for k in range(len(z))])).total / FACTORS,
@@ -55,7 +58,7 @@ SCORES = {
 @pytest.mark.parametrize("name", SCORES)
 def test_best_the_factors_themselves_in_any_order_and_scale(name):
     y = factors()
-    best = {"mig": 0.9, "sap": 0.95, "modularity": 0.97, "tad": 0.42}[name]
+    best = {"mig": 0.9, "mig_adjusted": 0.9, "sap": 0.95, "modularity": 0.97, "tad": 0.42}[name]
     assert SCORES[name](y, y) > best
     assert SCORES[name](-3 * y[:, ::-1] + 7, y) == pytest.approx(SCORES[name](y, y), abs=0.02)
 
@@ -65,12 +68,12 @@ def test_worst_a_constant_code_knows_nothing(name):
     assert SCORES[name](np.ones((N, 3)), factors()) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mig", "sap", "tad"])
+@pytest.mark.parametrize("name", ["mig", "mig_adjusted", "sap", "tad"])
 def test_worst_noise_knows_next_to_nothing(name):
     assert abs(SCORES[name](noise(), factors())) < 0.03
 
 
-@pytest.mark.parametrize("name", ["mig", "sap", "tad"])
+@pytest.mark.parametrize("name", ["mig", "mig_adjusted", "sap", "tad"])
 def test_trap_a_duplicated_code_is_not_apart(name):
     y = factors()
     assert SCORES[name](np.concatenate([y, y], 1), y) == pytest.approx(0, abs=1e-9)
@@ -91,6 +94,24 @@ def test_information_is_sklearns():
     expected = [[mutual_info_score(a, b) for b in y.T] for a in z.T]
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(entropy(y, 20), [mutual_info_score(b, b) for b in y.T], atol=1e-12)
+
+
+def test_what_chance_shares_is_sklearns():
+    z, y = discretise(noise(n=90), 20), discretise(factors(n=90), 6)
+    expected = [
+        [expected_mutual_information(contingency_matrix(a, b, sparse=True), 90) for b in y.T]
+        for a in z.T
+    ]
+    np.testing.assert_allclose(by_chance(z, y, 20), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [40, 160])
+def test_at_few_images_one_unrelated_code_has_no_adjusted_gap_and_a_perfect_one_all(n):
+    y = factors(n=n, f=8)
+    unrelated = noise(d=1, n=n)
+    assert mig(unrelated, y) > 0.25 and abs(adjusted_mig(unrelated, y)) < 0.05
+    assert adjusted_mig(y[:, :1], y[:, :1]) == pytest.approx(1)
+    assert adjusted_mig(y, y) > mig(y, y) + 0.2  # of several, chance lifts the second best
 
 
 def test_bins_are_those_of_disentanglement_lib():
