@@ -15,6 +15,7 @@ from metrics.jackknife import GROUPS, Array, groups, replicated_score, too_few
 Mask = npt.NDArray[np.bool_]
 JUMPS = "no interval: undefined without some of the images"
 TEST = 3  # one image in so many is held out where something is fitted
+MUCH = 0.25  # share of a space's variance that one image should not hold
 
 
 class CodeMetric(Metric):
@@ -123,6 +124,24 @@ def top_gap(scores: Float[np.ndarray, "d f"]) -> Float[np.ndarray, " f"]:
     """
     best = np.sort(scores, axis=0)[::-1]
     return best[0] - (best[1] if len(best) > 1 else 0.0)
+
+
+def shared_outlier(one: Array, other: Array, ids: Sequence[str]) -> str:
+    """Return which image holds much of the variance of both spaces, in words; "" where none does.
+
+    Example:
+        >>> far = np.array([[0.0], [1.0], [2.0], [90.0]])
+        >>> shared_outlier(far, -far, "abcd")
+        'd alone holds 100% and 100% of the variance of the two spaces'
+    """
+    squares = [np.square(x - x.mean(0)).sum(1) for x in (one, other)]
+    shares = [s / max(s.sum(), np.finfo(float).tiny) for s in squares]
+    worst = int(np.minimum(*shares).argmax())
+    held = [float(share[worst]) for share in shares]
+    if min(held) < MUCH:
+        return ""
+    both = " and ".join(f"{x:.0%}" for x in held)
+    return f"{ids[worst]} alone holds {both} of the variance of the two spaces"
 
 
 def check_pairs(codes: Array, factors: Array, who: str) -> None:

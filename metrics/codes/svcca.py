@@ -9,7 +9,7 @@ from latentbench.bounds import above, at_most
 from latentbench.metric import Figure
 from latentbench.statistics import add_note
 from latentbench.types import Score
-from metrics.codes.code_metric import CodeMetric, jackknifed
+from metrics.codes.code_metric import CodeMetric, jackknifed, shared_outlier
 from metrics.jackknife import Array
 
 
@@ -20,7 +20,9 @@ class SVCCA(CodeMetric):
     keep the singular directions that explain `kept` of the variance, then average the canonical
     correlations over the smaller number of directions. Invariant to any invertible linear map of
     the kept directions. Chance rises with directions / n: the note gives the value of shuffled
-    images. With more directions than images it is 1 for any two spaces, hence undefined.
+    images. With more directions than images it is 1 for any two spaces, hence undefined. One image
+    that lies so far off in both spaces that its direction holds the variance makes it 1 as well:
+    the note names it.
 
     The interval is the jackknife over 10 groups of images.
 
@@ -51,7 +53,8 @@ class SVCCA(CodeMetric):
         one, other = rows["codes"], rows["other_codes"]
         order = np.random.default_rng(0).permutation(len(ids))
         note = f"shuffled images: {svcca(one, other[order], self.kept):.3g}"
-        found = jackknifed(lambda k: {"svcca": svcca(one[k], other[k], self.kept)}, ids)
+        far = shared_outlier(one, other, ids)
+        found = jackknifed(lambda k: {"svcca": svcca(one[k], other[k], self.kept)}, ids, far)
         return {name: add_note(score, note) for name, score in found.items()}
 
 

@@ -55,6 +55,20 @@ def test_trap_a_constant_space_is_like_none(cls):
         assert score.value is None or score.value < 0.1, name
 
 
+def test_trap_an_image_far_off_in_both_spaces_is_named_and_moves_the_robust_figures_little():
+    one, other = codes(), codes(1)
+    near = scored(CKA(), one, other) | scored(SVCCA(), one, other)
+    one[7] += 300
+    other[7] -= 300
+    far = scored(CKA(), one, other) | scored(SVCCA(), one, other)
+    for name in ("cka_linear", "svcca"):
+        assert far[name].value > 0.99, name
+    for name in ("cka_linear_debiased", "cka_rbf"):
+        assert abs(far[name].value - near[name].value) < 0.1, name
+    assert all("alone holds" in score.note for score in far.values())
+    assert not any("alone holds" in score.note for score in near.values())
+
+
 @pytest.mark.parametrize("cls", METRICS)
 def test_order_and_split_of_rows_change_no_byte(cls):
     samples = coded(codes(), other_codes=_float(codes() + codes(1)))
