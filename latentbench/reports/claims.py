@@ -370,9 +370,14 @@ def commands(claims: Sequence[Claim], results: Path) -> list[str]:
 
 
 def _words(group: str, label: str) -> list[str]:
-    """Return the words of a command that give a part as the leaderboard shows it."""
+    """Return the words of a command that give a part as the leaderboard shows it.
+
+    Settings of several methods at once are given with ``++``: Hydra looks for those without it in
+    the usual method as well.
+    """
     name, *settings = label.split()
-    return [f"{group}={name}", *(f"{group}.{setting}" for setting in settings)]
+    more = "++" if "," in name else ""
+    return [f"{group}={name}", *(f"{more}{group}.{setting}" for setting in settings)]
 
 
 def write(results: Path) -> str:

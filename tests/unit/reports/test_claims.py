@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose
 
-from latentbench import records
+from latentbench import plugins, records
 from latentbench.errors import BadInput
 from latentbench.records import Record, ScoreEntry, Status
 from latentbench.reports import claims
@@ -15,6 +16,7 @@ from latentbench.reports.claims import Claim
 from latentbench.weights import sha256
 
 N, ROOT = 30, Path(__file__).parents[3]
+SHARED = ("null_text iterations=1", "renoise iterations=1")
 
 
 class Results:
@@ -194,6 +196,18 @@ def test_commands_run_what_the_shipped_claims_compare(folder):
     assert {line["results.dir"] for line in words} == {"here"}
     assert any(line.get("model.steps") == "20" for line in words)
     assert len({tuple(line) for line in lines}) == len(lines)
+
+
+def test_methods_that_share_a_setting_are_run_by_one_command():
+    """Hydra composes a sweep without its methods first, so the usual one has no such setting."""
+    both = Claim("", "reconstruction", "faces_ldm", "psnr", *SHARED, "higher")
+    (line,) = claims.commands([both], Path("here"))
+    words = [word for word in shlex.split(line)[3:] if "," not in word]
+    with plugins.conf():
+        assert compose("config", words).method.iterations == 1
+        for name, _, setting in (method.partition(" ") for method in SHARED):
+            method = compose("config", [*words, f"method={name}"]).method
+            assert f"iterations={method.iterations}" == setting
 
 
 def test_two_versions_of_a_method_are_answered_apart(results):
