@@ -43,6 +43,7 @@ class Capability(StrEnum):
     PART_MASKS = "part_masks"  # a data set: where each part of the image is
     COUNTERFACTUALS = "counterfactuals"  # a data set: the exact image that an edit should give
     EDITS = "edits"  # a data set: edits of its own, as prompt pairs with masks
+    STRIPS = "strips"  # a data set: wide images of things in a row that share some factors
     SECOND_DOMAIN = "second_domain"  # a data set: images of another domain, to translate to
     TARGET_PROMPTS = "target_prompts"  # a benchmark: the caption of the edited image
     EDIT_MASKS = "edit_masks"  # a benchmark: where the edit may change the image

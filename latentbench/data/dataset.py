@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentbench.types import Batch, Capability, Description, Edit
@@ -31,6 +31,8 @@ class Dataset(ABC):
     ] = ()  # factors that say whether something is there; half of it is not an aim
     parts: tuple[str, ...] = ()  # names of its masks
     edit_kinds: tuple[str, ...] = ()  # kinds of the edits that it asks for itself
+    member_factors: tuple[str, ...] = ()  # factors of each of the things in a strip
+    pitch: int = 0  # pixels from one thing in a strip to the next
 
     @abstractmethod
     def size(self, split: str) -> int:
@@ -84,6 +86,20 @@ class Dataset(ABC):
     def edited_factors(self, split: str, indices: Sequence[int]) -> Float[Tensor, "b f"]:
         """Return the factors of the images that `edit` asks for, where it can render them."""
         raise NotImplementedError(f"{type(self).__name__} does not know what edits should give")
+
+    def members(
+        self, split: str, indices: Sequence[int]
+    ) -> tuple[Float[Tensor, "b k f"], Int[Tensor, "b k"]]:
+        """Return the factors of the things in strips, and the columns of their middles."""
+        raise NotImplementedError(f"{type(self).__name__} has no strips")
+
+    def render_members(self, factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 h h"]:
+        """Return the things of strips with these factors, each alone in the middle of a square."""
+        raise NotImplementedError(f"{type(self).__name__} has no strips")
+
+    def shared_captions(self, factors: Float[Tensor, "b g"]) -> tuple[str, ...]:
+        """Return captions of strips whose things share these factors, one word for each."""
+        raise NotImplementedError(f"{type(self).__name__} has no strips")
 
     def fingerprint(self) -> str:
         """Return a hash of the content, for data that are not a function of the config."""

@@ -16,7 +16,7 @@ Factors are rounded to multiples of 2**-16, so they are identical on every devic
 
 import difflib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -372,10 +372,13 @@ class _Layer:
 class _Head:
     """Geometry that several shapes share, in coordinates [-1, 1], y downwards."""
 
-    def __init__(self, factors: Float[Tensor, "b f"]) -> None:
+    def __init__(self, factors: Float[Tensor, "b f"], columns: int = NATIVE_SIZE) -> None:
         device = factors.device
+        self.columns = columns
         line = (torch.arange(NATIVE_SIZE, device=device) + 0.5) * _PIXEL - _ZOOM
-        self.x, self.y = line[None, None, :], line[None, :, None] + 0.09
+        across = (torch.arange(columns, device=device) + 0.5) * _PIXEL
+        self.x = (across - _ZOOM * (columns / NATIVE_SIZE))[None, None, :]
+        self.y = line[None, :, None] + 0.09
         self.flat = dict(zip(FACTOR_NAMES, factors.unbind(1), strict=True))
         self.f = {name: value[:, None, None] for name, value in self.flat.items()}
         self.width = 0.35 + 0.2 * self.f["face_width"]
@@ -628,11 +631,14 @@ def _layers(head: _Head) -> Iterator[_Layer]:
 # ---------------------------------------------------------------- images and masks
 
 
-def _render_chunk(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 64 64"]:
-    head = _Head(factors)
-    image = torch.zeros(len(factors), 3, NATIVE_SIZE, NATIVE_SIZE, device=factors.device)
-    wall = torch.ones(len(factors), 1, NATIVE_SIZE, NATIVE_SIZE, device=factors.device)
-    for layer in _layers(head):
+def _painted(
+    head: _Head, layers: Iterable[_Layer]
+) -> tuple[Float[Tensor, "b 3 64 w"], Float[Tensor, "b 1 64 w"]]:
+    """Layers over black under the head's light, in [0, 1]; and how open each pixel is behind."""
+    shape = (len(head.flat["light"]), 1, NATIVE_SIZE, head.columns)
+    wall = torch.ones(shape, device=head.x.device)
+    image = torch.zeros(shape, device=head.x.device).repeat(1, 3, 1, 1)
+    for layer in layers:
         alpha = layer.cover if layer.opacity is None else layer.cover * layer.opacity
         alpha = alpha[:, None]
         image.lerp_(layer.colour.expand_as(image), alpha.expand_as(image))
@@ -641,6 +647,12 @@ def _render_chunk(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 64 64"]:
     light = 2 * head.f["light"] - 1
     shade = 1 + 0.5 * light * (head.x / (head.width + 0.08)).clamp(-1, 1)
     image.mul_(1 + (1 - wall) * (shade[:, None] - 1))
+    return image, wall
+
+
+def _render_chunk(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 64 64"]:
+    head = _Head(factors)
+    image, _ = _painted(head, _layers(head))
     return image.clamp_(0, 1) * 2 - 1
 
 
@@ -723,6 +735,40 @@ def render(
     draw = _render_chunk if style == "photo" else _lines_chunk
     parts = [draw(chunk) for chunk in _chunks(factors)]
     return torch.cat([F.avg_pool2d(part, step) if step > 1 else part for part in parts])
+
+
+def cutouts(
+    factors: Float[Tensor, "b f"], columns: int = NATIVE_SIZE
+) -> tuple[Float[Tensor, "b 3 64 w"], Float[Tensor, "b 1 64 w"]]:
+    """Draw faces without a background, to be put in front of one.
+
+    Args:
+        factors: float [b, f] in [0, 1]; that of the background plays no part.
+        columns: Width in pixels around the middle of the face; 80 hold the widest hat.
+
+    Returns:
+        Colours in [0, 1] times how much they cover; and the share of each pixel that they leave
+        open. A picture is ``colours + open * background``.
+
+    Raises:
+        ValueError: Factors out of range or of the wrong shape.
+
+    Example:
+        >>> colours, left = cutouts(sample_factors("test", torch.arange(2)), columns=80)
+        >>> colours.shape, left.shape
+        (torch.Size([2, 3, 64, 80]), torch.Size([2, 1, 64, 80]))
+    """
+    drawn = []
+    for chunk in _chunks(_check_factors(factors)):
+        head = _Head(chunk, columns)
+        drawn.append(_painted(head, (s for s in _layers(head) if s.part != "background")))
+    colours, left = zip(*drawn, strict=True)
+    return torch.cat(colours), torch.cat(left)
+
+
+def backgrounds(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 64 1"]:
+    """Draw what is behind faces, in [0, 1]: the same in each column."""
+    return next(_background(_Head(_check_factors(factors), 1))).colour.clamp(0, 1)
 
 
 def _masks_chunk(factors: Float[Tensor, "b f"]) -> Float[Tensor, "b p 64 64"]:
