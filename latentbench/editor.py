@@ -29,6 +29,7 @@ VERBS = (
     "vary",
     "invent",
     "combine",
+    "panorama",
 )
 
 
@@ -275,6 +276,18 @@ class Editor(ABC, Generic[Model]):
             edit: its name, and the factors that are taken.
         """
         raise self._cannot("combine")
+
+    def panorama(
+        self, ids: Sequence[str], prompts: Sequence[str] | None, width: int
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return one fresh wide picture per id, as high as the model's images.
+
+        Args:
+            ids: one name per picture, for its noise.
+            prompts: one caption per picture, where the model takes captions.
+            width: pixels.
+        """
+        raise self._cannot("panorama")
 
     def _cannot(self, verb: str) -> Incompatible:
         has = ", ".join(sorted(self.verbs())) or "none"

@@ -139,6 +139,13 @@ class CheckedEditor(Editor[Any]):
         """Return the editor's combinations of two images each."""
         return self._images("combine", self.editor.combine(_copy(a), _copy(b), _copy(edit)), a.ids)
 
+    def panorama(
+        self, ids: Sequence[str], prompts: Sequence[str] | None, width: int
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the editor's wide pictures."""
+        found = self.editor.panorama(ids, prompts, width)
+        return self._images("panorama", found, ids, width=width)
+
     def _images(
         self,
         verb: str,
@@ -146,11 +153,15 @@ class CheckedEditor(Editor[Any]):
         ids: Sequence[str],
         outputs: int | None = None,
         sources: Tensor | None = None,
+        width: int | None = None,
     ) -> Tensor:
-        """Return checked images, ``[ids, 3, size, size]`` or ``[ids, outputs, 3, size, size]``."""
+        """Return checked images, ``[ids, 3, size, size]`` or ``[ids, outputs, 3, size, size]``.
+
+        Pictures of another width than the model's have that one.
+        """
         middle = () if outputs is None else (outputs,)
         size = self.editor.model.image_size
-        shape = (len(ids), *middle, 3, size, size)
+        shape = (len(ids), *middle, 3, size, width or size)
         images = self._tensor(verb, found, shape, ids)
         low, high = float(images.min()), float(images.max())
         dark = 0.0 if sources is None else float((sources < 0).float().mean())

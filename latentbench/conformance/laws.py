@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from latentbench.conformance.trial import NAMES, Trial
+from latentbench.conformance.trial import NAMES, WIDE, Trial
 from latentbench.content import content_hash
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import BadInput, LatentbenchError
@@ -34,6 +34,7 @@ IMAGES = (
     "vary",
     "invent",
     "combine",
+    "panorama",
 )  # verbs whose results can be seen
 
 
@@ -74,7 +75,8 @@ def shape(trial: Trial) -> None:
     """Compare shape and dtype of a result with what its verb promises."""
     found, size = trial.whole, trial.model.image_size
     middle = {"edit": (2,), "interpolate": (4,), "vary": (2,)}.get(trial.verb, ())
-    expected = (3, *middle, 3, size, size)
+    wide = WIDE * size if trial.verb == "panorama" else size
+    expected = (3, *middle, 3, size, wide)
     if trial.verb in ("represent", "feature_maps"):
         expected = (3, found.shape[-1]) if found.ndim == 2 else ("3", "d")
     _ask(

@@ -22,6 +22,7 @@ TOYS = {  # what parts give
     "model": Capability.SECOND_MODEL,
 }
 TAKEN = Edit("wear", factors=("glasses", "hat"))  # what `combine` is asked for
+WIDE = 2  # widths of an image in a panorama
 WORDS = {"a": "a face with hat", "b": "smile", "c": "glasses"}
 
 
@@ -150,6 +151,8 @@ class Trial:
         ids = tuple(NAMES[k] for k in order)
         if self.verb == "generate":
             return ids, self.prompts(ids)
+        if self.verb == "panorama":
+            return ids, self.prompts(ids), WIDE * self.model.image_size
         if self.verb == "interpolate":
             return (*self.ends(ids), 4)
         if self.verb == "compose":

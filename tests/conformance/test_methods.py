@@ -156,7 +156,7 @@ def asking(method: Option, verb: str, gives: Iterable[Capability] = tuple(Capabi
 def test_a_missing_verb_says_which_there_are(name, unchecked):
     editor = option("method", name).build()
     two = ("generate", "compose", "vary")
-    three = ("edit", "interpolate", "personalise", "invent", "combine")
+    three = ("edit", "interpolate", "personalise", "invent", "combine", "panorama")
     has = sorted(type(editor).verbs())[0]
     for verb in set(VERBS) - type(editor).verbs():
         with pytest.raises(Incompatible, match=f"no verb '{verb}'; it has: {has}"):

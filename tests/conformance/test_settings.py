@@ -100,6 +100,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "t_boost",
     "t_early",
     "t_edit",
+    "tau",
     "tau_attention",
     "tau_f",
     "threshold",
@@ -122,6 +123,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
 }
 NEGATIVE = {"other_seed", "reweight"}
 ABOVE_ZERO = {
+    ("method", "entry_truncation", "tau"),
     ("method", "cycle_diffusion", "eta"),
     ("method", "cycle_diffusion_selected", "eta"),
     ("method", "edit_friendly_ddpm", "eta"),

@@ -128,6 +128,8 @@ def output(name: str, model, cache: Cache) -> torch.Tensor:
         return editor.combine(one, two, TAKEN)
     if "invent" in editor.verbs():
         return editor.invent(("one", "two"), IDS, [f"a {SUBJECT}"] * 2)
+    if "panorama" in editor.verbs():
+        return editor.panorama(IDS, ("hat", "smile"), 2 * model.image_size)
     return editor.generate(IDS, ("hat", "smile"))
 
 
