@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hydra import compose
 
 from latentbench import plugins, records
@@ -196,6 +197,19 @@ def test_commands_run_what_the_shipped_claims_compare(folder):
     assert {line["results.dir"] for line in words} == {"here"}
     assert any(line.get("model.steps") == "20" for line in words)
     assert len({tuple(line) for line in lines}) == len(lines)
+
+
+@pytest.mark.parametrize(
+    "folder", ["reference", "claims_edits", "claims_directions", "claims_personalisation"]
+)
+def test_shipped_claims_name_no_setting_by_its_usual_value(folder):
+    """Trap: a record shows what is overridden only, so no record would have the label."""
+    for claim in claims.read(ROOT / "results" / folder / "claims.yaml"):
+        for label in (claim.first, claim.second):
+            name, *settings = label.split()
+            usual = yaml.safe_load((ROOT / "conf" / "method" / f"{name}.yaml").read_text())
+            for key, value in (setting.split("=", 1) for setting in settings):
+                assert usual.get(key) != yaml.safe_load(value), (claim.says, label)
 
 
 def test_methods_that_share_a_setting_are_run_by_one_command():
