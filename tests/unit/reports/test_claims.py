@@ -17,6 +17,9 @@ from latentbench.reports.claims import Claim
 from latentbench.weights import sha256
 
 N, ROOT = 30, Path(__file__).parents[3]
+SHIPPED = pytest.mark.parametrize(
+    "folder", ["reference", "claims_edits", "claims_directions", "claims_personalisation"]
+)
 SHARED = ("null_text iterations=1", "renoise iterations=1")
 
 
@@ -176,9 +179,7 @@ def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, says):
         Claim("x", "b", "m", "leak", "one", "two", sign, unit)
 
 
-@pytest.mark.parametrize(
-    "folder", ["reference", "claims_edits", "claims_directions", "claims_personalisation"]
-)
+@SHIPPED
 def test_commands_run_what_the_shipped_claims_compare(folder):
     asked_of = claims.read(ROOT / "results" / folder / "claims.yaml")
     lines = [shlex.split(line)[3:] for line in claims.commands(asked_of, Path("here"))]
@@ -199,9 +200,7 @@ def test_commands_run_what_the_shipped_claims_compare(folder):
     assert len({tuple(line) for line in lines}) == len(lines)
 
 
-@pytest.mark.parametrize(
-    "folder", ["reference", "claims_edits", "claims_directions", "claims_personalisation"]
-)
+@SHIPPED
 def test_shipped_claims_name_no_setting_by_its_usual_value(folder):
     """Trap: a record shows what is overridden only, so no record would have the label."""
     for claim in claims.read(ROOT / "results" / folder / "claims.yaml"):
@@ -210,6 +209,13 @@ def test_shipped_claims_name_no_setting_by_its_usual_value(folder):
             usual = yaml.safe_load((ROOT / "conf" / "method" / f"{name}.yaml").read_text())
             for key, value in (setting.split("=", 1) for setting in settings):
                 assert usual.get(key) != yaml.safe_load(value), (claim.says, label)
+
+
+@SHIPPED
+def test_shipped_claims_are_about_figures_that_exist(folder):
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    figures = {claim.figure for claim in claims.read(ROOT / "results" / folder / "claims.yaml")}
+    assert {figure for figure in figures if f"`{figure}`" not in page} == set()
 
 
 def test_methods_that_share_a_setting_are_run_by_one_command():
