@@ -73,6 +73,8 @@ class Claim:
         first_is: "higher" or "lower".
         unit: "image", or "fit" where the claim is about what is fitted, such as directions: one
             fit is one sample, however many images it is tried on.
+        dataset: option of the data that the cells are made on, where the benchmark needs its own;
+            the answers are of all data that there are records of.
     """
 
     says: str
@@ -83,6 +85,7 @@ class Claim:
     second: str
     first_is: str
     unit: Unit = "image"
+    dataset: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed in (("first_is", ("higher", "lower")), ("unit", get_args(Unit))):
@@ -232,7 +235,7 @@ class _Unique(yaml.SafeLoader):
 def _claims(file: Path, number: int, entry: Any) -> list[Claim]:
     """Return the claims of one entry, one for each model."""
     wanted, given = set(_keys().split(", ")), set(entry) if isinstance(entry, dict) else set()
-    models = entry["models"] if given | {"unit"} == wanted else ()
+    models = entry["models"] if given | {"unit", "dataset"} == wanted else ()
     words = [*models, *(v for k, v in entry.items() if k != "models")] if models else [None]
     if not (isinstance(models, list) and all(isinstance(word, str) for word in words)):
         raise BadInput(
@@ -354,16 +357,17 @@ def commands(claims: Sequence[Claim], results: Path) -> list[str]:
         >>> commands([claim], Path("x"))[0].partition("-m ")[2]
         'benchmark=reconstruction benchmark.n=8 model=faces_ldm method=a,b results.dir=x'
     """
-    asked: dict[tuple[str, str, str], list[str]] = {}
+    asked: dict[tuple[str, str, str, str], list[str]] = {}
     for claim in claims:
         for method in (claim.first, claim.second):
             name, _, settings = method.partition(" ")
-            names = asked.setdefault((claim.benchmark, claim.model, settings), [])
+            names = asked.setdefault((claim.benchmark, claim.dataset, claim.model, settings), [])
             names += [] if name in names else [name]
     lines = []
-    for (benchmark, model, settings), names in asked.items():
+    for (benchmark, dataset, model, settings), names in asked.items():
         method = f"{','.join(names)} {settings}"
-        parts = {"benchmark": benchmark, "model": model, "method": method}
+        parts = {"benchmark": benchmark, "dataset": dataset, "model": model, "method": method}
+        parts = {group: label for group, label in parts.items() if label}
         words = [word for group, label in parts.items() for word in _words(group, label)]
         lines.append(shlex.join(["python", "runner.py", "-m", *words, f"results.dir={results}"]))
     return lines

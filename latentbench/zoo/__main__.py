@@ -118,6 +118,7 @@ RECIPES: dict[str, Callable[[str], Recipe]] = {  # one line per model
     "faces_lcm": _generator,
     "faces_smooth": _generator,
     "faces_lines": _generator,
+    "faces_strips": _generator,
 }
 
 

@@ -73,9 +73,24 @@ def set_distance(
     style: str = "photo",
 ) -> Figures:
     """Frechet distance to as many real faces, and its floor: real against other real faces."""
+    return distance_to_real(judge, images, lambda k, n: test_faces(first + k, n, size, style))
+
+
+def distance_to_real(
+    judge: Judge,
+    images: Float[Tensor, "n 3 h w"],
+    draw: Callable[[int, int], Float[Tensor, "n 3 h w"]],
+) -> Figures:
+    """Frechet distance to as many real images, and its floor: real against other real images.
+
+    Args:
+        judge: Whose features.
+        images: Those that are measured.
+        draw: ``draw(k, n)`` gives n real images from number k on.
+    """
     n, device = len(images), device_of(judge)
-    real = in_batches(judge.features, test_faces(first, n, size, style), device)
-    other = in_batches(judge.features, test_faces(first + n, n, size, style), device)
+    real = in_batches(judge.features, draw(0, n), device)
+    other = in_batches(judge.features, draw(n, n), device)
     distance = frechet(real, in_batches(judge.features, images, device))
     floor = frechet(real, other)
     return {

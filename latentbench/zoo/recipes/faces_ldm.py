@@ -314,11 +314,15 @@ class TextAndUNet(nn.Module):
 
 
 def _ldm_loss(
-    both: TextAndUNet, plan: training.Plan, data: dict[str, Tensor], tokens: CLIPTokenizer
+    both: TextAndUNet,
+    plan: training.Plan,
+    data: dict[str, Tensor],
+    captions: Sequence[str],
+    tokens: CLIPTokenizer,
 ) -> training.Loss:
     noising, device = scheduler(), data["latents"].device
     scaled = data["latents"] / data["latents"].std()
-    ids = token_ids(tokens, faces.caption(data["factors"])).to(device)
+    ids = token_ids(tokens, captions).to(device)
     empty = token_ids(tokens, [""]).to(device)
 
     def loss(step: int, generator: torch.Generator) -> Float[Tensor, ""]:
@@ -339,12 +343,23 @@ def train_diffusion(
     plan: training.Plan,
     both: TextAndUNet,
     data: dict[str, Tensor],
+    captions: Sequence[str],
     tokens: CLIPTokenizer,
     root: Path,
 ) -> tuple[TextAndUNet, float]:
-    """Train the U-Net with the text tower on cached latents, or go on training."""
+    """Train the U-Net with the text tower on cached latents, or go on training.
+
+    Args:
+        plan: How.
+        both: The networks.
+        data: ``latents``, and the ``weights`` of their places in the loss.
+        captions: One of each row.
+        tokens: The tokenizer.
+        root: Folder of the checkpoints.
+    """
     both = both.to(data["latents"].device)
-    seconds = training.train(both, _ldm_loss(both, plan, data, tokens), plan, root=root)
+    loss = _ldm_loss(both, plan, data, captions, tokens)
+    seconds = training.train(both, loss, plan, root=root)
     return both.eval(), seconds
 
 
@@ -363,6 +378,15 @@ def save(
         requires_safety_checker=False,
     ).save_pretrained(folder, safe_serialization=True)  # fmt: skip
     load_as_float32(folder / "text_encoder" / "config.json")
+    for part in ("unet", "vae"):
+        _forget_origin(folder / part / "config.json")
+
+
+def _forget_origin(config: Path) -> None:
+    """Take out of a config which folder its network was read from before it was trained on."""
+    fields = json.loads(config.read_text(encoding="utf-8"))
+    fields.pop("_name_or_path", None)
+    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_as_float32(config: Path) -> None:
@@ -396,9 +420,11 @@ def make(
     data = cached_latents(vae, plans[2], device, root, count)
     torch.manual_seed(plans[2].seed)
     both = TextAndUNet(text, training.plain_attention(network()))
-    both, seconds = train_diffusion(plans[2], both, data, tokens, root)
+    captions = faces.caption(data["factors"])
+    both, seconds = train_diffusion(plans[2], both, data, captions, tokens, root)
     decoder_seconds = refine_decoder(vae, plans[3], device, root)
-    both, long_seconds = train_diffusion(plans[4], both.half().float(), data, tokens, root)
+    both = both.half().float()
+    both, long_seconds = train_diffusion(plans[4], both, data, captions, tokens, root)
     decoder_long_seconds = refine_decoder(vae.half().float(), plans[5], device, root)
     save(folder, vae, both, tokens, 1 / float(data["latents"].std()))
     return {

@@ -12,6 +12,7 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latentbench import weights
+from latentbench.data import faces
 from latentbench.zoo import training
 from latentbench.zoo.recipes import faces_ldm
 
@@ -87,7 +88,8 @@ def make(
     torch.manual_seed(plans[1].seed)
     unet = faces_ldm.network(CHANNELS, design.side, design.latent_channels)
     both = faces_ldm.TextAndUNet(text, training.plain_attention(unet))
-    both, seconds = faces_ldm.train_diffusion(plans[1], both, data, tokens, root)
+    captions = faces.caption(data["factors"])
+    both, seconds = faces_ldm.train_diffusion(plans[1], both, data, captions, tokens, root)
     faces_ldm.save(folder, vae, both, tokens, 1 / float(data["latents"].std()))
     return {
         "vae": training.facts(plans[0], "generator", vae_seconds),

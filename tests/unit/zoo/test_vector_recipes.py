@@ -8,7 +8,7 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from latentbench import weights
-from latentbench.data import faces
+from latentbench.data import faces, strips
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.models.gan import StyleGAN
 from latentbench.models.latent_diffusion import LatentDiffusion
@@ -19,6 +19,7 @@ from latentbench.zoo.recipes import (
     faces_diffusevae,
     faces_gan,
     faces_lines,
+    faces_strips,
     faces_vae,
     further_ldms,
 )
@@ -183,6 +184,25 @@ def test_a_recipe_writes_half_precision_that_its_model_loads(recipe, root, tmp_p
         with file.open("rb") as opened:
             header = opened.read(int.from_bytes(opened.read(8), "little"))
         assert b'"F16"' in header and b'"F32"' not in header, file
+
+
+@pytest.mark.slow
+def test_the_model_of_crops_goes_on_from_a_shipped_one(root, tmp_path):
+    told = faces_strips.make(tmp_path, CPU, root, TINY, count=8)["unet_and_text"]
+    start = weights.folder(told["start"])
+    unet = start / "unet" / "diffusion_pytorch_model.safetensors"
+    assert told["start_unet_sha256"] == weights.sha256(unet) and told["steps"] == 2
+    model = LatentDiffusion(path=str(tmp_path), steps=2)
+    assert model.latent_shape == (16, 16, 16) and model.image_size == 64
+    assert not any("_name_or_path" in path.read_text() for path in tmp_path.rglob("*.json"))
+    for file in ("vae", "tokenizer"):
+        for own in (start / file).glob("*"):
+            if own.suffix == ".safetensors":
+                assert (tmp_path / file / own.name).read_bytes() == own.read_bytes()
+    data = faces_strips.crops(model.vae, root, 8)
+    images = strips.render("generator", torch.arange(4_000_000, 4_000_002), 64)
+    latents = model.vae.encode(images).latent_dist.mean
+    torch.testing.assert_close(data["latents"][:2], latents, rtol=0, atol=0.1)
 
 
 @pytest.mark.slow
