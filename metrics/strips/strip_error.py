@@ -18,7 +18,7 @@ class StripError(StripMetric):
     """How far a strip is from a true one: five ways of missing it, each 1 where it is missed whole.
 
     Windows with a face in their middle are read by the judge (`StripWindows`). All scales come from
-    held-out true strips, so that true strips have 0, on average, in each part:
+    held-out true strips, so that true strips have about 0, on average, in each part:
 
     * `strip_incoherence`: spread of the shared factors over the windows of a strip; 1 is that of
       windows of different strips. The spread is the root mean square deviation from the strip's
@@ -41,8 +41,9 @@ class StripError(StripMetric):
     [0, 1], the mean over factors), and `strip_seam_ratio`.
 
     Parts may be a little below 0 where a strip has less of a fault than the average true strip:
-    readings of true strips are no surer than the judge is. But incoherence is not: copies of one
-    face are misread in one way, which is no merit.
+    readings of true strips are no surer than the judge is. But incoherence and seams are not:
+    copies of one face are misread in one way, and a picture that happens to be plain where windows
+    would meet is not a better one. Neither is a merit.
 
     Source: this suite; the aims are those of "Merging and Splitting Diffusion Paths for
     Semantically Coherent Panoramas": coherence without uniformity.
@@ -119,7 +120,7 @@ class StripError(StripMetric):
         real = 1 - unreal.clamp(0, 1)
         parts = {name: 1 - (1 - missed) * real for name, missed in parts.items()} | {
             "strip_unrealism": unreal,
-            "strip_seam": (ratio / self.seam_at - 1).clamp_max(1),
+            "strip_seam": (ratio / self.seam_at - 1).clamp(0, 1),
         }
         found = {"strip_error": torch.stack([*parts.values()]).sum(0), **parts}
         found["strip_global_std"] = shared.std(1).mean(1)

@@ -155,7 +155,7 @@ def test_trap_two_faces_that_take_turns_are_a_third_of_copies(coded_surroundings
 
 
 def test_seams_are_told_from_edges(coded_surroundings):
-    images = torch.rand(2, 3, 64, 256)
+    images = torch.rand(32, 3, 64, 256, generator=torch.Generator().manual_seed(0))
     assert float(seam_ratio(images).mean()) == pytest.approx(1, abs=0.05)
     assert torch.equal(seam_ratio(torch.zeros(2, 3, 64, 256)), torch.ones(2).double())
 
@@ -166,6 +166,17 @@ def test_seams_are_told_from_edges(coded_surroundings):
 
     found = measured(StripError(), coded_surroundings, images=cut)
     assert found["seam"] > measured(StripError(), coded_surroundings)["seam"] + 0.2
+
+
+def test_trap_plainness_where_windows_would_meet_earns_nothing(coded_surroundings):
+    def plain(images):
+        found = images.clone()
+        for at in (64, 128, 192):
+            found[..., at] = found[..., at - 1]
+        return found
+
+    found = measured(StripError(), coded_surroundings, images=plain)
+    assert found["seam_ratio"] < 0.5 and found["seam"] == 0
 
 
 def test_correlation_is_that_beyond_the_caption(coded_surroundings):
