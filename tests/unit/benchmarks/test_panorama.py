@@ -63,7 +63,7 @@ def scores(tmp_path_factory):
 @pytest.mark.slow
 def test_true_strips_are_in_front_and_each_fault_is_seen_by_its_part(scores):
     best = scores("Genuine")
-    assert abs(best["error"]) < 0.35
+    assert abs(best["error"]) < 0.5
     for method, part in (
         ("OneFace", "sameness"),
         ("Shuffled", "incoherence"),
