@@ -32,13 +32,16 @@ from methods.directions.vector_code import (
 from methods.personalisation.learned_subject import without_subject
 from methods.recombination.embedding_prior import (
     LEVELS,
+    nearest_map,
     noised,
     predicted,
     prior,
     refuse_width,
     sampled,
     seeded,
+    spread,
     trained,
+    with_one,
 )
 
 CLIP = 1.0  # norm of gradients
@@ -214,7 +217,7 @@ class LambdaEclipse(CodeLearner):
         scorer, count = self.parts["scorer"], len(photos)
         rows = [self._row(prompt, photos.double(), project, most) for prompt in prompts]
         slots, mask = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        text = _spread(torch.cat([scorer.text([without_subject(prompt)]) for prompt in prompts]))
+        text = spread(torch.cat([scorer.text([without_subject(prompt)]) for prompt in prompts]))
         pooled = text.to(slots).repeat_interleave(count, 0)
 
         def drawn(stream: str) -> Tensor:
@@ -258,10 +261,10 @@ class LambdaEclipse(CodeLearner):
             x = eps if self.prior_steps == 1 else noised(e, t, eps)
             rows = torch.cat([photos[chosen][:, None], project(table[captions.rows[chosen]])], 1)
             slots, mask = _packed(rows, told.to(codes.device))
-            guess = predicted(net, x, t, slots, _spread(text), mask)  # 1.
+            guess = predicted(net, x, t, slots, spread(text), mask)  # 1.
             loss = (guess - e).square().mean()
             if read is not None:
-                nearest = contrastive(_with_one(guess) @ read, text, self.temperature)
+                nearest = contrastive(with_one(guess) @ read, text, self.temperature)
                 loss = loss + self.contrast * nearest  # 2.
             adam.param_groups[0]["lr"] = self.learning_rate * (1 - step / self.iterations)
             adam.zero_grad()
@@ -353,7 +356,7 @@ class LambdaEclipse(CodeLearner):
     def _table(self, words: Sequence[str]) -> Float[Tensor, "v e"]:
         """Return the embedding of each word alone."""
         with torch.no_grad():
-            return _spread(self.parts["scorer"].text(words))
+            return spread(self.parts["scorer"].text(words))
 
     def _empty(self, size: int, text: int, slots: int) -> tuple[PriorTransformer, nn.Linear]:
         """Return F before it has learned anything: the transformer, and the words' projection."""
@@ -393,15 +396,6 @@ def contrastive(
     return (F.cross_entropy(cosines, own) + F.cross_entropy(cosines.T, own)) / 2
 
 
-def nearest_map(
-    codes: Float[Tensor, "n d"], embeddings: Float[Tensor, "n e"]
-) -> Float[Tensor, "f e"]:
-    """Return the affine map from codes that is nearest to embeddings in the least squares."""
-    told, answer = (v.double().cpu() for v in (_with_one(codes), embeddings))
-    # On a GPU, `lstsq` takes for granted that no number of a code depends on the others.
-    return torch.linalg.lstsq(told, answer).solution.to(codes)
-
-
 def free_words(
     data: Dataset, chosen: Sequence[int], words: Sequence[Sequence[str]]
 ) -> list[list[int]]:
@@ -424,12 +418,3 @@ def _packed(
     order = told.int().argsort(dim=1, descending=True, stable=True)
     mask = told.gather(1, order).to(rows)
     return rows.gather(1, order[..., None].expand_as(rows)) * mask[..., None], mask
-
-
-def _spread(embeddings: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
-    """Return unit embeddings at a spread of about 1 per number, as whitened codes have it."""
-    return embeddings * embeddings.shape[1] ** 0.5
-
-
-def _with_one(codes: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
-    return torch.cat([codes, torch.ones_like(codes[:, :1])], 1)

@@ -117,3 +117,22 @@ def sampled(
         mean, std = transition(grid, i, kept, eps, 1.0)
         x = mean + std * noise(i)
     return x
+
+
+def nearest_map(
+    codes: Float[Tensor, "n d"], embeddings: Float[Tensor, "n e"]
+) -> Float[Tensor, "f e"]:
+    """Return the affine map from codes that is nearest to embeddings in the least squares."""
+    told, answer = (v.double().cpu() for v in (with_one(codes), embeddings))
+    # On a GPU, `lstsq` takes for granted that no number of a code depends on the others.
+    return torch.linalg.lstsq(told, answer).solution.to(codes)
+
+
+def with_one(codes: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
+    """Return codes as `nearest_map` reads them: with a 1 behind each."""
+    return torch.cat([codes, torch.ones_like(codes[:, :1])], 1)
+
+
+def spread(embeddings: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
+    """Return unit embeddings at a spread of about 1 per number, as whitened codes have it."""
+    return embeddings * embeddings.shape[1] ** 0.5

@@ -39,8 +39,7 @@ class Pops(TwoCodes):
     Deviations: the embedding is the model's vector code (z_sem, a VAE's mean, w); the prior starts
     from scratch, there from a trained text prior, and the rate falls to zero; two slots, no unused
     ones; triplets are exact and hold no pair of an image with itself; the decoder starts from the
-    first image's x_T. The text operator (`instruct`) is not implemented: no text encoder shares the
-    space of these codes.
+    first image's x_T. The text operator is a method of its own, `pops_instruct`.
 
     Args:
         images: of the generators' split that make the triplets.

@@ -37,6 +37,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "blend_start",
     "blocks",
     "bypass",
+    "clip_strength",
     "context",
     "contrast",
     "correlation",

@@ -26,6 +26,7 @@ SMALL = {
 }  # fmt: skip
 OWN = {  # where those would be too many or too few
     "pops": {"layers": 1, "width": 16, "prior_steps": 3},
+    "pops_instruct": {"layers": 1, "width": 16, "prior_steps": 3},
     "character_factory": {"people": 6, "name_iterations": 3},
     "hubness": {"pool": 200, "share": 0.2},
     "lambda_eclipse": {"layers": 1, "width": 16},
@@ -39,6 +40,7 @@ TOLD = {  # which learn from the words of an edit
     "asyrp",
     "concept_distillation",
     "domain_expansion",
+    "pops_instruct",
     "selfdiscovery",
 }
 NUMBERED = {
@@ -64,6 +66,7 @@ HOMES = {  # else "latent"
     "lambda_eclipse": "diffae",
     "matrix_subspace_projection": "gan",
     "pops": "diffae",
+    "pops_instruct": "diffae",
     "potential_flows": "gan",
     "relative_stitching": "gan",
     "steerable_graph": "gan",
