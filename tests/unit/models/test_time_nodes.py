@@ -43,7 +43,7 @@ def test_the_network_hears_left_ends_and_levels_are_those_of_the_times(told, pix
     assert not torch.equal(generate(told, x, terms), generate(pixel, x, terms))
 
 
-def test_inversion_hears_them_too_and_leads_back(told, pixel):
+def test_inversion_hears_them_too(told, pixel):
     z0, terms = toy.ToyData().batch("test", [0, 1]).images, plain(told.condition(None, 2))
     grid = pixel.grid(5)
     other = replace(grid, timesteps=torch.tensor([800, 600, 250, 0, 0]))
