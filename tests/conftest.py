@@ -23,6 +23,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.save_vae(folder / "vae")
     toy.save_gan(folder / "gan")
     toy.save_diffae(folder / "diffae")
+    toy.save_infodiffusion(folder / "infodiffusion")
+    toy.save_causal(folder / "causal")
+    toy.save_soda(folder / "soda")
     toy.save_diffusevae(folder / "diffusevae")
     return folder
 
@@ -65,6 +68,30 @@ def diffae(zoo: Path):
     from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 
     return DiffusionAutoencoder(path=str(zoo / "diffae"), steps=5, prior_steps=5)
+
+
+@pytest.fixture(scope="session")
+def infodiffusion(zoo: Path):
+    """A diffusion autoencoder without a code prior, 5 steps. Shared: leave it as it was."""
+    from latentbench.models.info_diffusion import InfoDiffusion
+
+    return InfoDiffusion(path=str(zoo / "infodiffusion"), steps=5)
+
+
+@pytest.fixture(scope="session")
+def causal(zoo: Path):
+    """A causal diffusion autoencoder: glasses, hat, smile in a chain. Leave it as it was."""
+    from latentbench.models.causal_diffusion import CausalDiffusion
+
+    return CausalDiffusion(path=str(zoo / "causal"), steps=5)
+
+
+@pytest.fixture(scope="session")
+def soda(zoo: Path):
+    """A diffusion autoencoder whose layers read segments, 5 steps. Leave it as it was."""
+    from latentbench.models.soda import SODA
+
+    return SODA(path=str(zoo / "soda"), steps=5)
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,14 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.data.dataset import Dataset
 from latentbench.errors import unknown
 from latentbench.model import Condition, Evaluations
+from latentbench.models.causal_diffusion import CausalEncoder
 from latentbench.models.classifier import Classifier
 from latentbench.models.denoiser import Denoiser
 from latentbench.models.diffusion_autoencoder import CodePrior, SemanticEncoder
 from latentbench.models.gan import MappingNetwork, StyleEncoder, StyleSynthesis
+from latentbench.models.info_diffusion import GaussianEncoder
 from latentbench.models.scorer import Scorer
+from latentbench.models.soda import SegmentedEncoder, modulations, own_segment
 from latentbench.models.vae import VectorAutoencoder
 from latentbench.parameterization import Grid, variance_preserving_grid
 from latentbench.sampling.loop import Recorder
@@ -144,12 +147,52 @@ def _told_unet(**settings: Any) -> dict[str, Any]:
 def save_diffae(folder: Path) -> str:
     """Write a diffusion autoencoder with 16 numbers per 16 px image."""
     torch.manual_seed(0)
-    semantic = SemanticEncoder(image_size=SIZE, channels=(8, 16), code=16, embedding=64)
-    for weight in semantic.projection.parameters():  # starts at zero: an untrained path gives none
-        torch.nn.init.normal_(weight)
+    semantic = _open_path(SemanticEncoder(image_size=SIZE, channels=(8, 16), code=16, embedding=64))
     parts = _told_unet(in_channels=3, class_embed_type="identity")
     prior = CodePrior(code=16, width=32, depth=2)
     return _save(folder, semantic_encoder=semantic, code_prior=prior, **parts)
+
+
+def _open_path(semantic: Any) -> Any:
+    """Fill what starts at zero: an untrained path gives none."""
+    for weight in semantic.projection.parameters():
+        torch.nn.init.normal_(weight)
+    return semantic
+
+
+def save_infodiffusion(folder: Path) -> str:
+    """Write a diffusion autoencoder without a code prior, 16 numbers per 16 px image."""
+    torch.manual_seed(0)
+    semantic = _open_path(GaussianEncoder(SIZE, (8, 16), code=16, embedding=64))
+    return _save(
+        folder,
+        semantic_encoder=semantic,
+        **_told_unet(in_channels=3, class_embed_type="identity"),
+    )
+
+
+def save_causal(folder: Path) -> str:
+    """Write a causal diffusion autoencoder with a chain of three factors, four numbers each."""
+    torch.manual_seed(0)
+    edges = (("glasses", "hat"), ("hat", "smile"))
+    semantic = _open_path(CausalEncoder(SIZE, (8, 16), FACTORS, edges, block=4, embedding=64))
+    for equation in semantic.equations.values():
+        torch.nn.init.normal_(equation[-1].weight)
+    return _save(
+        folder,
+        semantic_encoder=semantic,
+        **_told_unet(in_channels=3, class_embed_type="identity"),
+    )
+
+
+def save_soda(folder: Path) -> str:
+    """Write a diffusion autoencoder whose layers read segments of two numbers, 16 in all."""
+    torch.manual_seed(0)
+    semantic = SegmentedEncoder(SIZE, (8, 16), layers=8, segment=2, time=64, embedding=96)
+    parts = _told_unet(in_channels=3, class_embed_type="identity", time_embedding_dim=96)
+    for number, (_, layer) in enumerate(modulations(parts["unet"])):
+        layer.weight.data.mul_(own_segment(layer, number, semantic.time, semantic.segment))
+    return _save(folder, semantic_encoder=semantic, **parts)
 
 
 def save_diffusevae(folder: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from latentbench.conformance import toy
 from latentbench.model import LatentModel
+from latentbench.models.causal_diffusion import CausalDiffusion
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.models.gan import StyleGAN
 from latentbench.models.latent_consistency import LatentConsistency
@@ -24,6 +25,7 @@ CLASSES: Mapping[str, type[LatentModel]] = {
     "vae": VariationalAutoencoder,
     "gan": StyleGAN,
     "diffae": DiffusionAutoencoder,
+    "causal": CausalDiffusion,
 }
 
 
@@ -34,6 +36,7 @@ def save(folder: Path) -> None:
     toy.save_vae(folder / "vae")
     toy.save_gan(folder / "gan")
     toy.save_diffae(folder / "diffae")
+    toy.save_causal(folder / "causal")
 
 
 def load(name: str, folder: Path) -> LatentModel:
@@ -47,6 +50,7 @@ def load(name: str, folder: Path) -> LatentModel:
         "diffae": lambda: DiffusionAutoencoder(
             path=str(folder / "diffae"), steps=STEPS, prior_steps=STEPS
         ),
+        "causal": lambda: CausalDiffusion(path=str(folder / "causal"), steps=STEPS),
     }
     return makers[name]()
 

@@ -189,7 +189,10 @@ def _uniforms(states: Int[Tensor, "*b"]) -> Float[Tensor, "*b f"]:
 
 
 def _correlate(u: Float[Tensor, "*b f"], correlation: float) -> Float[Tensor, "*b f"]:
-    """Gaussian copula: followers lean on their drivers, margins stay uniform."""
+    """Gaussian copula: followers lean on their drivers, margins stay uniform.
+
+    A follower's own normal number and the shares of its drivers are a linear structural equation.
+    """
     z, out = torch.special.ndtri(u), torch.special.ndtri(u)
     followers: dict[str, list[tuple[str, float]]] = {}
     for driver, follower, share in CORRELATED:
@@ -239,6 +242,53 @@ def sample_factors(
         raise ValueError(f"correlation must lie in [0, 1], got {correlation}")
     u = _uniforms(_states(split, indices))
     return _apply_laws(_correlate(u, correlation) if correlation > 0 else u)
+
+
+def intervened(
+    split: str,
+    indices: Int[Tensor, " b"],
+    correlation: float,
+    factor: str,
+    values: Float[Tensor, " b"],
+) -> Float[Tensor, "b f"]:
+    """Factors of the same faces after do(factor = values), by the law that ties factors together.
+
+    The ties of ``CORRELATED`` are read as causes: drivers act on followers. What a follower has of
+    its own stays; a driver stays as it is when a follower is set. A value at the end of a driver's
+    range counts as its outermost percent, beyond which no follower could differ from another.
+
+    Args:
+        split: One of ``SPLITS``.
+        indices: int tensor [b].
+        correlation: As in ``sample_factors``.
+        factor: The one that is set.
+        values: float [b] in [0, 1].
+
+    Returns:
+        float32 [b, f] in [0, 1].
+
+    Raises:
+        ValueError: Unknown split or factor, index, correlation or value out of range.
+
+    Example:
+        >>> before = sample_factors("test", torch.arange(1), 0.8)
+        >>> after = intervened("test", torch.arange(1), 0.8, "age", torch.ones(1))
+        >>> [FACTOR_NAMES[k] for k in (after != before)[0].nonzero()[:, 0].tolist()]
+        ['age', 'beard']
+    """
+    before = sample_factors(split, indices, correlation)
+    if correlation == 0 or factor not in {driver for driver, _, _ in CORRELATED}:
+        return with_factor(before, factor, values)
+    u = _uniforms(_states(split, indices))
+    u[:, factor_index(factor)] = _quantile(factor, values.to(u)).clamp(0.01, 0.99)
+    return with_factor(_apply_laws(_correlate(u, correlation)), factor, values)
+
+
+def _quantile(factor: str, values: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Inverse of the law of a driver, none of which has a mass at its ends."""
+    if FACTORS[factor_index(factor)].law == "uniform":
+        return values
+    return 0.5 - (torch.asin(1 - 2 * values) / 3).sin()  # of 3u^2 - 2u^3
 
 
 def identity_variants(

@@ -74,8 +74,14 @@ class FacesDataset(Dataset):
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the same faces with one factor set."""
-        index = torch.as_tensor(list(indices))
-        return self._split(split).counterfactual(index, factor, values)
+        return self.render(self.with_factor(split, indices, factor, values))
+
+    def with_factor(
+        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b f"]:
+        """Return the factors of the same faces with one factor set."""
+        factors = self._split(split).factors(torch.as_tensor(list(indices)))
+        return faces.with_factor(factors, factor, values)
 
     def render(self, factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 h w"]:
         """Return faces with these factors."""
@@ -94,8 +100,7 @@ class FacesDataset(Dataset):
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
     ) -> tuple[str, ...]:
         """Return the captions of the same faces with one factor set."""
-        factors = self._split(split).factors(torch.as_tensor(list(indices)))
-        return tuple(faces.caption(faces.with_factor(factors, factor, values)))
+        return tuple(faces.caption(self.with_factor(split, indices, factor, values)))
 
     def words(self, factor: str) -> tuple[str, str]:
         """Return the captions' words for a low and a high value of a factor."""
@@ -127,6 +132,40 @@ class FacesDataset(Dataset):
 
     def _split(self, split: str) -> faces.Faces:
         return faces.Faces(split=split, size=self.image_size, correlation=self.correlation)
+
+
+class CausalFaces(FacesDataset):
+    """Faces whose factors act on one another; a counterfactual is what follows from setting one.
+
+    The ties of `latentbench.data.faces.CORRELATED` are causes: age acts on glasses and beard, a
+    smile opens the mouth, the hair's length acts on the beard, skin on the colour of the hair.
+    Setting a driver moves its followers by the law that drew them, with what each has of its own
+    kept; setting a follower leaves its drivers (`latentbench.data.faces.intervened`). Nothing else
+    differs from `FacesDataset`, but that it asks for no edits of its own.
+
+    Args:
+        size: pixels per side, 64 or a divisor of it; None is 64.
+        correlation: strength of the ties, 0 (independent) to 1.
+
+    Example:
+        >>> CausalFaces(size=32).counterfactual("test", [0], "age", torch.ones(1)).shape
+        torch.Size([1, 3, 32, 32])
+    """
+
+    gives = FacesDataset.gives - {Capability.EDITS}
+    edit_kinds = ()
+
+    def __init__(
+        self, *, size: Literal[1, 2, 4, 8, 16, 32, 64] | None = None, correlation: Share = 0.8
+    ) -> None:
+        super().__init__(size=size, correlation=correlation)
+
+    def with_factor(
+        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b f"]:
+        """Return the factors of the same faces after do(factor = values)."""
+        index = torch.as_tensor(list(indices))
+        return faces.intervened(split, index, self.correlation, factor, values)
 
 
 class _Masks(Mapping[str, Float[Tensor, "b h w"]]):

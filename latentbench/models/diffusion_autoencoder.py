@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from latentbench.bounds import Dtype, Name, Steps, TimeNodes
 from latentbench.content import content_hash
-from latentbench.model import Condition
 from latentbench.models.convolutions import ImageEncoder
-from latentbench.models.semantic import SemanticDiffusion
+from latentbench.models.semantic import EncodedDiffusion, code_projection
 from latentbench.parameterization import split_prediction, transition
 
 
@@ -38,11 +37,10 @@ class SemanticEncoder(ModelMixin, ConfigMixin):
         embedding: int = 128,
     ) -> None:
         super().__init__()
+        self.code = code
         self.encoder = ImageEncoder(image_size, channels, code)
         self.normalise = nn.BatchNorm1d(code, affine=False)
-        last = nn.Linear(embedding, embedding, bias=False)
-        nn.init.zeros_(last.weight)
-        self.projection = nn.Sequential(nn.Linear(code, embedding, bias=False), nn.SiLU(), last)
+        self.projection = code_projection(code, embedding)
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Return z_sem, normalised."""
@@ -86,7 +84,7 @@ class CodePrior(ModelMixin, ConfigMixin):
         return self.head(h)
 
 
-class DiffusionAutoencoder(SemanticDiffusion):
+class DiffusionAutoencoder(EncodedDiffusion):
     """An encoder to z_sem, a denoiser that takes z_sem, and a prior of z_sem.
 
     Source: "Diffusion Autoencoders: Toward a Meaningful and Decodable Representation", sections 3
@@ -108,6 +106,8 @@ class DiffusionAutoencoder(SemanticDiffusion):
         (3, 32, 32)
     """
 
+    encoder_class = SemanticEncoder
+
     def __init__(
         self,
         *,
@@ -120,9 +120,7 @@ class DiffusionAutoencoder(SemanticDiffusion):
     ) -> None:
         super().__init__(path=path, steps=steps, time_nodes=time_nodes, dtype=dtype, device=device)
         self.prior_steps = prior_steps
-        self.semantic_encoder: Any = self.component(SemanticEncoder, "semantic_encoder")
         self.code_prior: Any = self.component(CodePrior, "code_prior")
-        self.code_size = int(self.semantic_encoder.config.code)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], steps: int | None) -> None:
@@ -133,16 +131,11 @@ class DiffusionAutoencoder(SemanticDiffusion):
 
     def networks(self) -> Sequence[nn.Module]:
         """Return denoiser, encoder and prior."""
-        return (self.network, self.semantic_encoder, self.code_prior)
+        return (*super().networks(), self.code_prior)
 
     def fingerprint(self) -> str:
         """Return a hash of all weights, the schedule and the settings."""
         return content_hash(super().fingerprint(), self.prior_steps)
-
-    def encode_semantic(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Return z_sem, normalised over the data; differentiable."""
-        self.check_images(images)
-        return self.semantic_encoder.encode(images.to(self.device, self.dtype)).float()
 
     def draw_semantic(self, noise: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Return codes by deterministic DDIM in the space of z_sem."""
@@ -154,10 +147,3 @@ class DiffusionAutoencoder(SemanticDiffusion):
             x0, eps = split_prediction(self.prediction_type, out, z, alpha, sigma)
             z, _ = transition(grid, i, x0, eps, 0.0)
         return z
-
-    def call(
-        self, x: Float[Tensor, "r c h w"], timesteps: Tensor, condition: Condition
-    ) -> Float[Tensor, "r c h w"]:
-        """Return the U-Net's output under the embedded codes."""
-        embedded = self.semantic_encoder.embed(condition.tensors["semantic"])
-        return super().call(x, timesteps, Condition({"class_labels": embedded}))

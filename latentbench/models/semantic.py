@@ -1,13 +1,14 @@
-"""What denoisers that take one vector per image share: DiffAE and DiffuseVAE."""
+"""What denoisers that take one vector per image share: DiffAE and its kin, DiffuseVAE."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from latentbench.bounds import Dtype, Name, Steps
 from latentbench.model import Condition
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.streams import Streams
@@ -56,3 +57,50 @@ class SemanticDiffusion(PixelDiffusion):
         noise = streams.normal("prior/semantic", ids, (self.code_size,), self.device)
         parts = super().prior(streams, ids).parts
         return Latent({**parts, Space.SEMANTIC: self.draw_semantic(noise)})
+
+
+class EncodedDiffusion(SemanticDiffusion):
+    """A denoiser with a trained encoder; what it embeds of z_sem joins the time embedding.
+
+    Args:
+        path: name of an embedded model, a local folder, or a hub id, with the folders unet,
+            scheduler and semantic_encoder.
+        steps: default number of sampling steps.
+        dtype: "float32", "float16" or "bfloat16".
+        device: where the networks run.
+    """
+
+    encoder_class: ClassVar[type[nn.Module]]  # with `encode`, `embed` and the length `code`
+
+    def __init__(
+        self, *, path: Name, steps: Steps = 50, dtype: Dtype = "float32", device: str = "cpu"
+    ) -> None:
+        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        self.semantic_encoder: Any = self.component(self.encoder_class, "semantic_encoder")
+        self.code_size = int(self.semantic_encoder.code)
+
+    def networks(self) -> Sequence[nn.Module]:
+        """Return denoiser and encoder."""
+        return (self.network, self.semantic_encoder)
+
+    def encode_semantic(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Return z_sem; differentiable."""
+        self.check_images(images)
+        return self.semantic_encoder.encode(images.to(self.device, self.dtype)).float()
+
+    def call(
+        self, x: Float[Tensor, "r c h w"], timesteps: Tensor, condition: Condition
+    ) -> Float[Tensor, "r c h w"]:
+        """Return the U-Net's output under the embedded codes."""
+        embedded = self.semantic_encoder.embed(condition.tensors["semantic"])
+        return super().call(x, timesteps, Condition({"class_labels": embedded}))
+
+
+def code_projection(code: int, embedding: int) -> nn.Sequential:
+    """Return layers from z_sem to what joins the time embedding; they give 0 as they start.
+
+    Without biases, so that a code of zeros (no code given) always gives 0.
+    """
+    last = nn.Linear(embedding, embedding, bias=False)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(nn.Linear(code, embedding, bias=False), nn.SiLU(), last)

@@ -254,7 +254,7 @@ def fit(
     device: torch.device,
     root: Path,
     share: float,
-    count: int,
+    count: int | None,
 ) -> tuple[Network, dict[str, object]]:
     """Make a network by its plan's seed and train it, or go on training it.
 
@@ -266,7 +266,7 @@ def fit(
         device: Where to train.
         root: Folder of the checkpoints.
         share: Factor on the steps.
-        count: Number of distinct faces.
+        count: Number of distinct faces; None if each step had new ones.
 
     Returns:
         The network with averaged weights, and the facts for the card.

@@ -31,9 +31,17 @@ every = pytest.mark.parametrize("name", METHODS)
 
 @cache
 def trials_of(name: str) -> tuple[Trial, ...]:
-    """A method's trials. On "diffae" a method that reads no code works as it does on "pixel"."""
+    """A method's trials. On "diffae" a method that reads no code works as it does on "pixel".
+
+    On "causal" only those are tried that run on nothing else.
+    """
     found = trials(option("method", name))
-    return tuple(t for t in found if t.model_name != "diffae" or name in READS_CODES)
+    others = {t.model_name for t in found} - {"causal"}
+    return tuple(
+        t for t in found
+        if (t.model_name != "diffae" or name in READS_CODES)
+        and (t.model_name != "causal" or not others)
+    )  # fmt: skip
 
 
 READS_CODES = (

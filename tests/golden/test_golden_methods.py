@@ -54,6 +54,7 @@ NUMBERED = {
 HOMES = {  # else "latent"
     "autoencode": "diffae",
     "autoencode_fresh": "diffae",
+    "causal_do": "causal",
     "counterfactual_directions": "diffae",
     "delta_edit": "gan",
     "domain_expansion": "gan",

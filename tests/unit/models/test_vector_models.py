@@ -13,6 +13,8 @@ from latentbench.conformance import toy
 from latentbench.errors import BadInput, Incompatible, MissingWeights
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.models.gan import StyleGAN
+from latentbench.models.info_diffusion import InfoDiffusion
+from latentbench.models.soda import modulations
 from latentbench.models.vae import DiffuseVAE, VariationalAutoencoder
 from latentbench.sampling.loop import Intervention, Recorder, denoise, generate, guided, invert
 from latentbench.streams import Streams
@@ -20,7 +22,8 @@ from latentbench.types import Space
 from methods.interpolation.lerp import LinearInterpolation
 from methods.inversion.ddim_inversion import DDIMInversion
 
-PUSHED, TOLD = ("vae", "gan"), ("diffae", "diffusevae")
+PUSHED = ("vae", "gan")
+TOLD = ("diffae", "infodiffusion", "causal", "soda", "diffusevae")
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +245,7 @@ def test_rows_do_not_mix(model, images):
 @on(*TOLD)
 def test_inversion_under_the_code_comes_back(model, images):
     condition = model.semantic_condition(model.encode_semantic(images))
-    terms, grid = guided(condition, condition, 1.0), model.grid(60)
+    terms, grid = guided(condition, condition, 1.0), model.grid(120)
     x = invert(model, model.encode(images), terms, grid=grid)
     back = generate(model, x, terms, grid=grid)
     assert float((back - images).abs().mean()) < 0.1 * float(images.abs().mean())
@@ -275,3 +278,38 @@ def test_the_refiner_sees_the_decoded_code(diffusevae, images):
     expected = diffusevae.network(stacked, t).sample
     found = diffusevae.forward(x, t, diffusevae.semantic_condition(code))
     assert torch.equal(found, expected)
+
+
+# ---------------------------------------------------------------- in phases, by layer
+
+
+def test_before_the_second_phase_no_code_is_given(zoo, images):
+    model = InfoDiffusion(path=str(zoo / "infodiffusion"), told_below=500)
+    code, x = model.encode_semantic(images), torch.randn(3, *model.latent_shape)
+    told, none = model.semantic_condition(code), model.condition(None, 3)
+    t = torch.tensor([499, 500, 900])
+    same = (model.forward(x, t, told) == model.forward(x, t, none)).flatten(1).all(1)
+    assert same.tolist() == [False, True, True]
+    whole = InfoDiffusion(path=str(zoo / "infodiffusion"))
+    assert not torch.equal(whole.forward(x, t, told), model.forward(x, t, told))
+    assert whole.fingerprint() != model.fingerprint()
+
+
+def test_a_layer_reads_its_own_segment_of_the_code(soda):
+    layers, read = [layer for _, layer in modulations(soda.network)], []
+    hooks = [f.register_forward_hook(lambda *call: read.append(call[2])) for f in layers]
+    code, x, t = torch.zeros(2, 16), torch.randn(1, 3, 16, 16), torch.full((2,), 400)
+    code[1, 6:8] = 1.0  # the fourth of eight segments
+    soda.forward(x.expand(2, -1, -1, -1), t, soda.semantic_condition(code))
+    for hook in hooks:
+        hook.remove()
+    assert [bool((row[0] != row[1]).any()) for row in read] == [k == 3 for k in range(8)]
+
+
+def test_codes_of_the_prior_have_the_covariance_that_was_measured(soda):
+    root, noise = soda.semantic_encoder.root, torch.randn(3, 16)
+    root[0, 1] = 5.0
+    found = soda.draw_semantic(noise)
+    root[0, 1] = 0.0
+    torch.testing.assert_close(found[:, 0], noise[:, 0] + 5 * noise[:, 1])
+    torch.testing.assert_close(found[:, 1:], noise[:, 1:])
