@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.bounds import Dtype, Name, Steps, between
+from latentbench.bounds import Dtype, Name, Steps, TimeNodes, between
 from latentbench.content import content_hash
 from latentbench.model import Condition
 from latentbench.models.convolutions import ImageEncoder
@@ -73,6 +73,7 @@ class InfoDiffusion(EncodedDiffusion):
         steps: default number of sampling steps.
         told_below: timestep below which the denoiser is given the code; 1000 gives it throughout,
             which inversion and edits need: what is decided above does not follow the code.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the networks run.
     """
@@ -85,10 +86,11 @@ class InfoDiffusion(EncodedDiffusion):
         path: Name,
         steps: Steps = 50,
         told_below: Annotated[int, between(1, 1000)] = 1000,
+        time_nodes: TimeNodes | None = None,
         dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        super().__init__(path=path, steps=steps, time_nodes=time_nodes, dtype=dtype, device=device)
         self.told_below = told_below
 
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentbench.bounds import Dtype, Name, Steps
+from latentbench.bounds import Dtype, Name, Steps, TimeNodes
 from latentbench.model import Condition
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.streams import Streams
@@ -66,6 +66,7 @@ class EncodedDiffusion(SemanticDiffusion):
         path: name of an embedded model, a local folder, or a hub id, with the folders unet,
             scheduler and semantic_encoder.
         steps: default number of sampling steps.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the networks run.
     """
@@ -73,9 +74,15 @@ class EncodedDiffusion(SemanticDiffusion):
     encoder_class: ClassVar[type[nn.Module]]  # with `encode`, `embed` and the length `code`
 
     def __init__(
-        self, *, path: Name, steps: Steps = 50, dtype: Dtype = "float32", device: str = "cpu"
+        self,
+        *,
+        path: Name,
+        steps: Steps = 50,
+        time_nodes: TimeNodes | None = None,
+        dtype: Dtype = "float32",
+        device: str = "cpu",
     ) -> None:
-        super().__init__(path=path, steps=steps, dtype=dtype, device=device)
+        super().__init__(path=path, steps=steps, time_nodes=time_nodes, dtype=dtype, device=device)
         self.semantic_encoder: Any = self.component(self.encoder_class, "semantic_encoder")
         self.code_size = int(self.semantic_encoder.code)
 

@@ -82,6 +82,7 @@ class SODA(EncodedDiffusion):
         path: name of an embedded model, a local folder, or a hub id, with the folders unet,
             scheduler and semantic_encoder.
         steps: default number of sampling steps.
+        time_nodes: of blocks of early times; see `CheckpointDiffusion`.
         dtype: "float32", "float16" or "bfloat16".
         device: where the networks run.
     """
