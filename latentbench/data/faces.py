@@ -274,7 +274,7 @@ def intervened(
         >>> before = sample_factors("test", torch.arange(1), 0.8)
         >>> after = intervened("test", torch.arange(1), 0.8, "age", torch.ones(1))
         >>> [FACTOR_NAMES[k] for k in (after != before)[0].nonzero()[:, 0].tolist()]
-        ['age', 'beard']
+        ['glasses', 'age', 'beard']
     """
     before = sample_factors(split, indices, correlation)
     if correlation == 0 or factor not in {driver for driver, _, _ in CORRELATED}:

@@ -157,7 +157,8 @@ class CausalDiffusion(EncodedDiffusion):
 
     Deviations: the equations read z of the causes and are solved in the graph's order; the
     published code adds the causes' u, so that nothing travels along a chain. Causes are read side
-    by side and not summed: a sum does not tell a cause that raises from one that lowers.
+    by side and not summed: a sum does not tell a cause that raises from one that lowers. A
+    factor without causes has no equation, which there adds a constant to it.
 
     Args:
         path: name of an embedded model, a local folder, or a hub id, with the folders unet,

@@ -59,8 +59,8 @@ def thinned(weight: Tensor, shape: Sequence[int]) -> Tensor:
 
     Example:
         >>> thinned(torch.ones(4, 8), (2, 4))
-        tensor([[2., 2.],
-                [2., 2.]])
+        tensor([[2., 2., 2., 2.],
+                [2., 2., 2., 2.]])
     """
     for axis, (before, after) in enumerate(zip(weight.shape, shape, strict=True)):
         if after < before:
