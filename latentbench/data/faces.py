@@ -280,15 +280,15 @@ def intervened(
     if correlation == 0 or factor not in {driver for driver, _, _ in CORRELATED}:
         return with_factor(before, factor, values)
     u = _uniforms(_states(split, indices))
-    u[:, factor_index(factor)] = _quantile(factor, values.to(u)).clamp(0.01, 0.99)
+    u[:, factor_index(factor)] = _rank(factor, values.to(u)).clamp(0.01, 0.99)
     return with_factor(_apply_laws(_correlate(u, correlation)), factor, values)
 
 
-def _quantile(factor: str, values: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Inverse of the law of a driver, none of which has a mass at its ends."""
+def _rank(factor: str, values: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """The share of faces below a value of a driver, none of which has a mass at its ends."""
     if FACTORS[factor_index(factor)].law == "uniform":
         return values
-    return 0.5 - (torch.asin(1 - 2 * values) / 3).sin()  # of 3u^2 - 2u^3
+    return 0.5 - (torch.asin(1 - 2 * values) / 3).sin()  # inverse of 3u^2 - 2u^3
 
 
 def identity_variants(

@@ -10,6 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from latentbench.errors import BadInput
 from latentbench.models.convolutions import ImageEncoder
 from latentbench.models.semantic import EncodedDiffusion
 
@@ -24,6 +25,9 @@ class SegmentedEncoder(ModelMixin, ConfigMixin):
         segment: numbers that each of them receives.
         time: length of the time embedding proper, behind which the U-Net's embedding holds z.
         embedding: length of the U-Net's embedding; zeros fill it up.
+
+    Raises:
+        BadInput: an embedding too short for the time and all segments.
     """
 
     @register_to_config
@@ -39,6 +43,11 @@ class SegmentedEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.code, self.segment, self.time = layers * segment, segment, time
         self.room = embedding - time - self.code  # behind z
+        if self.room < 0:
+            raise BadInput(
+                f"an embedding of {embedding} numbers has no room for {time} of the time and "
+                f"{layers} segments of {segment}; make it {time + self.code} or longer"
+            )
         self.encoder = ImageEncoder(image_size, channels, self.code)
         self.normalise = nn.BatchNorm1d(self.code, affine=False)
         self.register_buffer("root", torch.eye(self.code))  # of the codes' covariance
@@ -75,8 +84,8 @@ class SODA(EncodedDiffusion):
     (layer modulation). The source draws no codes; here they are drawn from a Gaussian with the
     covariance that they have on the data.
 
-    Deviations: a segment shifts a layer's maps (there: scales them too); linear noise schedule
-    (there: inverted cosine).
+    Deviations: a segment shifts a layer's maps (there: scales them too), together with what the
+    time's own layers add to it; linear noise schedule (there: inverted cosine).
 
     Args:
         path: name of an embedded model, a local folder, or a hub id, with the folders unet,

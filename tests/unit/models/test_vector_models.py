@@ -14,7 +14,7 @@ from latentbench.errors import BadInput, Incompatible, MissingWeights
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.models.gan import StyleGAN
 from latentbench.models.info_diffusion import InfoDiffusion
-from latentbench.models.soda import modulations
+from latentbench.models.soda import SegmentedEncoder, modulations
 from latentbench.models.vae import DiffuseVAE, VariationalAutoencoder
 from latentbench.sampling.loop import Intervention, Recorder, denoise, generate, guided, invert
 from latentbench.streams import Streams
@@ -304,6 +304,11 @@ def test_a_layer_reads_its_own_segment_of_the_code(soda):
     for hook in hooks:
         hook.remove()
     assert [bool((row[0] != row[1]).any()) for row in read] == [k == 3 for k in range(8)]
+
+
+def test_an_embedding_without_room_for_the_segments_is_refused():
+    with pytest.raises(BadInput, match="make it 80 or longer"):
+        SegmentedEncoder(16, (8, 16), layers=8, segment=2, time=64, embedding=79)
 
 
 def test_codes_of_the_prior_have_the_covariance_that_was_measured(soda):
