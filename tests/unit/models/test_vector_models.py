@@ -14,7 +14,7 @@ from latentbench.errors import BadInput, Incompatible, MissingWeights
 from latentbench.models.diffusion_autoencoder import DiffusionAutoencoder
 from latentbench.models.gan import StyleGAN
 from latentbench.models.info_diffusion import InfoDiffusion
-from latentbench.models.soda import SegmentedEncoder, modulations
+from latentbench.models.soda import SODA, SegmentedEncoder, modulations
 from latentbench.models.vae import DiffuseVAE, VariationalAutoencoder
 from latentbench.sampling.loop import Intervention, Recorder, denoise, generate, guided, invert
 from latentbench.streams import Streams
@@ -245,7 +245,8 @@ def test_rows_do_not_mix(model, images):
 @on(*TOLD)
 def test_inversion_under_the_code_comes_back(model, images):
     condition = model.semantic_condition(model.encode_semantic(images))
-    terms, grid = guided(condition, condition, 1.0), model.grid(120)
+    steps = 120 if isinstance(model, SODA) else 60  # its untrained layers bend the path more
+    terms, grid = guided(condition, condition, 1.0), model.grid(steps)
     x = invert(model, model.encode(images), terms, grid=grid)
     back = generate(model, x, terms, grid=grid)
     assert float((back - images).abs().mean()) < 0.1 * float(images.abs().mean())
