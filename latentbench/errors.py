@@ -33,7 +33,7 @@ class HookNeverFired(LatentbenchError):
 
 
 class NoEffect(LatentbenchError):
-    """An edit at a non-zero strength changed nothing."""
+    """An edit at a non-zero strength, or a composition, changed nothing."""
 
 
 class BadOutput(LatentbenchError):

@@ -67,8 +67,11 @@ def by_chance(codes: Bins, factors: Bins, bins: int) -> Array:
     chance = scipy.stats.hypergeom.pmf(k, n, a, b)  # [a, b, k]
     cell = np.log(np.maximum(n * k / np.maximum(a * b, 1), np.finfo(float).tiny))
     adds = (chance * k / n * cell).sum(2)
-    at, to = at.reshape(margins[0].shape), to.reshape(margins[1].shape)
-    return adds[at[:, None, :, None], to[None, :, None, :]].sum((2, 3))
+    columns = [
+        np.stack([np.bincount(row, minlength=len(values)) for row in index.reshape(m.shape)])
+        for m, values, index in zip(margins, (ours, theirs), (at, to), strict=True)
+    ]  # how often each column has each margin: [d, a], [f, b]
+    return columns[0] @ adds @ columns[1].T
 
 
 def entropy(values: Bins, bins: int) -> Array:

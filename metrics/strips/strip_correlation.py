@@ -78,7 +78,7 @@ class StripCorrelation(StripMetric):
         off = torch.stack([seen[f"{OFF}{k}"][order] for k in self.graded], 2).numpy()
         n = len(set(ids))
         if n < self.fewest:
-            return dict.fromkeys(self.figures, Score(None, n, note="needs 3 strips"))
+            return dict.fromkeys(self.figures, Score(None, n, note=f"needs {self.fewest} strips"))
 
         def statistic(keep: Mask) -> dict[str, float]:
             rows = off[keep]
