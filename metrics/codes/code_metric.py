@@ -132,7 +132,7 @@ def shared_outlier(one: Array, other: Array, ids: Sequence[str]) -> str:
     Example:
         >>> far = np.array([[0.0], [1.0], [2.0], [90.0]])
         >>> shared_outlier(far, -far, "abcd")
-        'd alone holds 100% and 100% of the variance of the two spaces'
+        'd alone holds 75% and 75% of the variance of the two spaces'
     """
     squares = [np.square(x - x.mean(0)).sum(1) for x in (one, other)]
     shares = [s / max(s.sum(), np.finfo(float).tiny) for s in squares]

@@ -1,6 +1,7 @@
 """Windows of strips in which a judge can read: those that hold one thing in their middle."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -85,7 +86,7 @@ class StripWindows:
         return torch.zeros(1, len(self.data.member_factors))
 
 
-def best_apart(cost: Array, count: int, apart: int) -> Array:
+def best_apart(cost: Array, count: int, apart: int) -> npt.NDArray[np.int64]:
     """Return as many places as are asked for, at least so far apart, of the least total cost.
 
     Args:

@@ -16,6 +16,8 @@ from latentbench.models.dit import DiT
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.semantic import SemanticDiffusion
 from latentbench.models.stable_diffusion_xl import StableDiffusionXL
+from latentbench.parameterization import Grid
+from latentbench.sampling.loop import Step
 from latentbench.streams import Streams
 from methods.generation.merge_split_panorama import FusedViews, MergedAttention, MergeSplitPanorama
 from methods.generation.plain import PlainSampling
@@ -23,6 +25,8 @@ from methods.generation.views import Views
 
 IDS, PROMPTS, WIDE = ("a", "b"), ("hat", "smile"), 32
 VIEWS = Views(height=4, width=8, window=4, stride=2)
+GRID = Grid(torch.tensor([9, 5]), torch.tensor([0.1, 0.8, 1.0]), torch.tensor([0.99, 0.6, 0.0]))
+STEP = Step(0, 0, 1, 2, 9, ("condition",), GRID, lambda x, level: (x, x))
 
 
 def attached(model, cls=MergeSplitPanorama, **settings):
@@ -103,28 +107,28 @@ def windows(rows):
 def test_the_operator_is_attention_on_the_mean_of_the_windows():
     act = MergedAttention(VIEWS, cross=False, until=1)
     given = call()
-    found = act.attention(None, given)
+    found = act.attention(STEP, given)
     q, k, v = (merged(x) for x in (given.query, given.key, given.value))
     expected = windows(attention(q, k, v, scale=0.3))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    own = MergedAttention(VIEWS, cross=False, until=1, merged="kv").attention(None, given)
+    own = MergedAttention(VIEWS, cross=False, until=1, merged="kv").attention(STEP, given)
     k, v = (x.repeat_interleave(3, 0) for x in (k, v))
     torch.testing.assert_close(own, attention(given.query, k, v, scale=0.3), rtol=1e-5, atol=1e-6)
 
 
 def test_queries_to_the_prompt_are_merged_and_its_keys_are_one_windows():
     given = call(cross=True)
-    found = MergedAttention(VIEWS, cross=True, until=1).attention(None, given)
+    found = MergedAttention(VIEWS, cross=True, until=1).attention(STEP, given)
     expected = attention(merged(given.query), given.key[::3], given.value[::3], scale=0.3)
     torch.testing.assert_close(found, windows(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_the_operator_acts_where_and_when_it_is_asked_to():
     act = MergedAttention(VIEWS, cross=False, until=2, blocks="up")
-    assert act.attention(None, call()) is None and act.attention(None, call(cross=True)) is None
-    assert act.attention(None, call(layer="up_blocks.1.attentions.0")) is not None
-    assert [act.active(SimpleNamespace(index=k)) for k in range(3)] == [True, True, False]
-    small = act.attention(None, call(layer="up_blocks.0.attentions.0", side=2))
+    assert act.attention(STEP, call()) is None and act.attention(STEP, call(cross=True)) is None
+    assert act.attention(STEP, call(layer="up_blocks.1.attentions.0")) is not None
+    assert [act.active(replace(STEP, index=k)) for k in range(3)] == [True, True, False]
+    small = act.attention(STEP, call(layer="up_blocks.0.attentions.0", side=2))
     assert small.shape == (6, 2, 4, 8)
 
 
@@ -133,7 +137,7 @@ def test_entropy_makes_logits_as_much_larger_as_there_are_tokens():
     sharper = MergedAttention(VIEWS, cross=False, until=1, logit_scale="entropy")
     scaled = replace(given, query=given.query * math.sqrt(math.log(32) / math.log(16)))
     plain = MergedAttention(VIEWS, cross=False, until=1)
-    torch.testing.assert_close(sharper.attention(None, given), plain.attention(None, scaled))
+    torch.testing.assert_close(sharper.attention(STEP, given), plain.attention(STEP, scaled))
 
 
 def test_blocks_change_what_is_merged(latent):
@@ -144,11 +148,11 @@ def test_blocks_change_what_is_merged(latent):
 
 def test_fusion_leaves_windows_that_agree_and_takes_the_mean_of_others():
     canvas = torch.rand(2, 3, 4, 8)
-    fused = FusedViews(VIEWS).after_step(None, VIEWS.cut(canvas))
+    fused = FusedViews(VIEWS).after_step(STEP, VIEWS.cut(canvas))
     torch.testing.assert_close(fused, VIEWS.cut(canvas))
     odd = VIEWS.cut(canvas)
     odd[0] += 1  # the first window of the first canvas shares half of its cells with the second
-    fused = FusedViews(VIEWS).after_step(None, odd) - VIEWS.cut(canvas)
+    fused = FusedViews(VIEWS).after_step(STEP, odd) - VIEWS.cut(canvas)
     torch.testing.assert_close(fused[1, :, :, :2], torch.full((3, 4, 2), 0.5))
     torch.testing.assert_close(fused[0, :, :, :2], torch.ones(3, 4, 2))
 
