@@ -22,7 +22,7 @@ def test_without_records_it_says_what_to_do(tmp_path, capsys):
 
 
 def test_list_shows_what_goes_together(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "2000")
+    monkeypatch.setenv("COLUMNS", "4000")
     assert cli.main(["list", "--dataset", "acme"]) == 0
     told, last = capsys.readouterr().out.split("what goes together")
     (line,) = (line for line in told.splitlines() if "prompt_editing " in line)

@@ -1,5 +1,7 @@
 """Strips: what a row shares, what is each face's own, and that a window is a strip too."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -62,6 +64,11 @@ def test_captions_have_a_word_for_each_shared_factor():
 def test_a_width_that_faces_cannot_fill_is_refused(width):
     with pytest.raises(ValueError, match="width must lie in 1"):
         strips.row("test", INDEX, width)
+
+
+def test_the_widest_setting_is_the_widest_that_faces_fill():
+    (bounds,) = inspect.signature(StripsDataset).parameters["width"].annotation.__metadata__
+    assert bounds.high == strips.WIDEST
 
 
 def test_the_data_set_gives_strips_with_what_they_share():
