@@ -113,7 +113,9 @@ class PromptEditing(Benchmark):
             prompts=edit.target_prompts,
             source_prompts=edit.source_prompts,
         )
-        return self._answered(samples, bench.dataset, index) if _renders(bench.dataset) else samples
+        if Capability.COUNTERFACTUALS not in bench.dataset.gives:
+            return samples
+        return self._answered(samples, bench.dataset, index)
 
     def _answered(self, samples: Samples, dataset: Dataset, index: Sequence[int]) -> Samples:
         """Return the samples with what is known of images and answers, for each strength."""
@@ -125,7 +127,3 @@ class PromptEditing(Benchmark):
             wanted=wanted[:, None].repeat(1, self.strengths, 1),
             truths=truths[:, None].expand(-1, self.strengths, *truths.shape[1:]),
         )
-
-
-def _renders(dataset: Dataset) -> bool:
-    return Capability.COUNTERFACTUALS in dataset.gives
