@@ -25,8 +25,10 @@ class LocalEditing(AttributeEditing):
     The mask is where the rendered counterfactual of the whole change differs visibly from the
     source, in any channel, grown by `dilate` pixels; hair that a hat will hide is inside. What is
     outside is the background, which a perfect edit keeps. A method that changes nothing keeps it as
-    well: so the main score is the distance of the image to the answer, inside the mask and out,
-    and the background is compared at matched effect. Factors that change the whole image (light,
+    well: so methods are ranked by the distance to the answer over all factors, of which those of
+    the background are some, and the background itself is compared at matched effect.
+    `edit_error_image` stands beside it, not first: of an edit as small as its mask, what an
+    autoencoder alone loses is half of the way, by which no edit would be ahead of doing nothing. Factors that change the whole image (light,
     yaw) have no background to speak of.
 
     Args:
@@ -45,7 +47,7 @@ class LocalEditing(AttributeEditing):
 
     question = "Does an edit stay inside the region that it has to change?"
     version = 3
-    main_score = "edit_error_image"
+    main_score = "edit_error_zoo1"
 
     def __init__(
         self,
