@@ -28,8 +28,8 @@ class LocalEditing(AttributeEditing):
     well: so methods are ranked by the distance to the answer over all factors, of which those of
     the background are some, and the background itself is compared at matched effect.
     `edit_error_image` stands beside it, not first: of an edit as small as its mask, what an
-    autoencoder alone loses is half of the way, by which no edit would be ahead of doing nothing. Factors that change the whole image (light,
-    yaw) have no background to speak of.
+    autoencoder alone loses is half of the way, by which no edit would be ahead of doing nothing.
+    Factors that change the whole image (light, yaw) have no background to speak of.
 
     Args:
         n: images per attribute.
