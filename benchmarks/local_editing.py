@@ -20,7 +20,7 @@ EDITS = ("smile+", "mouth_open-", "shirt+", "glasses+", "glasses-", "hat+", "bea
 
 
 class LocalEditing(AttributeEditing):
-    """Attribute editing with the exact mask of each edit, judged as an image.
+    """Attribute editing with the exact mask of each edit.
 
     The mask is where the rendered counterfactual of the whole change differs visibly from the
     source, in any channel, grown by `dilate` pixels; hair that a hat will hide is inside. What is

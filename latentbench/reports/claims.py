@@ -352,23 +352,28 @@ def _cell(text: str) -> str:
 def commands(claims: Sequence[Claim], results: Path) -> list[str]:
     """Return the commands that run the claims' cells; methods of equal settings share one.
 
+    What is claimed of fits is run with as many seeds as an answer takes.
+
     Example:
         >>> claim = Claim("", "reconstruction n=8", "faces_ldm", "psnr", "a", "b", "higher")
         >>> commands([claim], Path("x"))[0].partition("-m ")[2]
         'benchmark=reconstruction benchmark.n=8 model=faces_ldm method=a,b results.dir=x'
     """
-    asked: dict[tuple[str, str, str, str], list[str]] = {}
+    asked: dict[tuple[str, str, str, str, Unit], list[str]] = {}
     for claim in claims:
+        where = (claim.benchmark, claim.dataset, claim.model)
         for method in (claim.first, claim.second):
             name, _, settings = method.partition(" ")
-            names = asked.setdefault((claim.benchmark, claim.dataset, claim.model, settings), [])
+            names = asked.setdefault((*where, settings, claim.unit), [])
             names += [] if name in names else [name]
+    seeds = ",".join(str(seed) for seed in range(FEWEST_FITS))
     lines = []
-    for (benchmark, dataset, model, settings), names in asked.items():
+    for (benchmark, dataset, model, settings, unit), names in asked.items():
         method = f"{','.join(names)} {settings}"
         parts = {"benchmark": benchmark, "dataset": dataset, "model": model, "method": method}
         parts = {group: label for group, label in parts.items() if label}
         words = [word for group, label in parts.items() for word in _words(group, label)]
+        words += [f"seed={seeds}"] if unit == "fit" else []
         lines.append(shlex.join(["python", "runner.py", "-m", *words, f"results.dir={results}"]))
     return lines
 
