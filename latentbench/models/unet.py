@@ -128,16 +128,17 @@ class UNetDiffusion(CheckpointDiffusion):
 def unet_points(network: Any) -> Iterator[tuple[str, FeaturePoint]]:
     """Yield the feature layers of a diffusers U-Net by name, in the order in which they run.
 
-    ``up_blocks.1`` and the like are whole blocks, sampling included, ``up_blocks.1.resnets.0`` and
-    ``up_blocks.1.attentions.0`` their layers. Of a residual layer ``:residual`` is what it adds to
-    its shortcut; in the way up, ``:backbone`` and ``:skip`` are the two maps that it reads, the one
-    from the layer before and the one from the way down. ``mid_block:input`` is what the middle
-    block reads.
+    ``conv_in`` is the first layer. ``up_blocks.1`` and the like are whole blocks, sampling
+    included, ``up_blocks.1.resnets.0`` and ``up_blocks.1.attentions.0`` their layers. Of a residual
+    layer ``:residual`` is what it adds to its shortcut; in the way up, ``:backbone`` and ``:skip``
+    are the two maps that it reads, the one from the layer before and the one from the way down.
+    ``mid_block:input`` is what the middle block reads.
     """
     skips = iter(reversed(_skip_widths(network)))
     down, up = len(network.down_blocks), len(network.up_blocks)
     middle = ["mid_block"] if getattr(network, "mid_block", None) is not None else []
     names = [f"down_blocks.{k}" for k in range(down)]
+    yield "conv_in", FeaturePoint("conv_in")
     for name in [*names, *middle, *(f"up_blocks.{k}" for k in range(up))]:
         if name == "mid_block":
             yield f"{name}:input", FeaturePoint(name, before=True)

@@ -71,6 +71,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "l2",
     "least",
     "local",
+    "local_guidance",
     "memory",
     "momentum",
     "moves",
