@@ -41,7 +41,7 @@ def _loss(network: FactorNetwork, plan: training.Plan, device: torch.device) -> 
         factors = training.batch_factors(plan, SPLIT, step, device)
         images = mixed_resolution(faces.render(factors), generator)
         images = degraded(images, DEGRADED, generator)
-        with training.fast_autocast(device):
+        with training.autocast(device):
             found = network(images).float()
         return F.binary_cross_entropy_with_logits(found, factors)
 

@@ -167,7 +167,7 @@ def _loss(module: Smoothed, plan: training.Plan, data: face_latents.FaceLatents)
         alpha, sigma = denoising.level(t)
         eps = noise.clone().requires_grad_()
         words = torch.where(dropped.to(device), empty, ids[rows])
-        with training.fast_autocast(device):
+        with training.autocast(device):
             velocity, x0 = denoising.predict(module.unet, z0, eps, t, words)
         error = velocity - (alpha * noise - sigma * z0)
         base = (data.weights[rows] * error.square()).mean()

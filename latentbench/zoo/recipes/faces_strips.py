@@ -47,7 +47,7 @@ def crops(vae: AutoencoderKL, root: Path, count: int) -> dict[str, Tensor]:
         latents = []
         for part in torch.arange(PLAN.fresh, PLAN.fresh + count).split(64):
             images = strips.render("generator", part, faces_ldm.SIZE).to(vae.device)
-            with training.fast_autocast(vae.device):
+            with training.autocast(vae.device):
                 latents.append(vae.encode(images).latent_dist.mean.float().cpu())
         shared = strips.shared_factors("generator", torch.arange(PLAN.fresh, PLAN.fresh + count))
         made = {"latents": torch.cat(latents), "shared": shared}

@@ -199,7 +199,7 @@ def _supervised_loss(model: _WithCentres, phase: Phase, device: torch.device) ->
         images = mixed_resolution(faces.render(factors), generator)
         if phase.degraded:
             images = degraded(images, phase.degraded, generator, phase.grain)
-        with training.fast_autocast(device):
+        with training.autocast(device):
             read, embeddings = model.judge.read(images)
         error = (emphasis * (read.float() - factors).square()).mean()
         return 20 * error + 0.3 * model.margin_loss(embeddings[new:].float(), people)
