@@ -88,7 +88,9 @@ def start_from(name: str, semantic: Any) -> UNet2DModel:
     shipped = safetensors.torch.load_file(folder / "semantic_encoder" / SAFETENSORS)
     fitting = {k: v for k, v in shipped.items() if k in own and v.shape == own[k].shape}
     semantic.load_state_dict(own | fitting)
-    unet = UNet2DModel.from_pretrained(folder / "unet").float()
+    start = UNet2DModel.from_pretrained(folder / "unet").float()
+    unet = UNet2DModel.from_config({k: v for k, v in start.config.items() if k != "_name_or_path"})
+    unet.load_state_dict(start.state_dict())
     return training.plain_attention(unet)
 
 

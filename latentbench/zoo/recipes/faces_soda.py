@@ -47,9 +47,8 @@ def network() -> EncodedDenoiser:
     """Return denoiser and encoder as they start."""
     semantic = SegmentedEncoder(SIZE, NARROW, segment=SEGMENT)
     start = start_from(START, semantic)
-    config = {k: v for k, v in start.config.items() if k != "_name_or_path"}
     width = {"time_embedding_dim": semantic.config.embedding}
-    unet = UNet2DModel.from_config(config | width)
+    unet = UNet2DModel.from_config(dict(start.config) | width)
     own = unet.state_dict()
     unet.load_state_dict({k: widened(v, own[k].shape) for k, v in start.state_dict().items()})
     return EncodedDenoiser(training.plain_attention(unet), semantic)
