@@ -35,6 +35,7 @@ SCHEMA = 2
 UNSEALED = 1  # schema of records that were written before there were seals
 GROUPS = ("benchmark", "method", "model", "dataset")
 SEAL = "seal"
+IN_YAML = {"True": "true", "False": "false", "None": "null"}
 HEADLINE, EFFECT = "headline", "effect"  # columns of samples: which outputs count for a figure
 COLUMNS = {"id": "O", "group": "O", "output": "iu", HEADLINE: "b"}  # of samples; kinds of numpy
 
@@ -162,9 +163,14 @@ class Record:
     schema: int = SCHEMA
 
     def label(self, group: str) -> str:
-        """Return the chosen option with its overridden settings: ``sdedit steps=20``."""
+        """Return the chosen option with its overridden settings: ``sdedit steps=20``.
+
+        Values are spelled as in yaml: a sweep's overrides have True where a cell's has true.
+        """
         mine = (text.split(".", 1) for text in self.overrides if text.startswith(f"{group}."))
-        return " ".join([self.names[group], *(setting for _, setting in mine)])
+        settings = (setting.partition("=") for _, setting in mine)
+        words = (f"{name}{sign}{IN_YAML.get(value, value)}" for name, sign, value in settings)
+        return " ".join([self.names[group], *words])
 
     @property
     def title(self) -> str:

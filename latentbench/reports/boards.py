@@ -722,7 +722,7 @@ def by_all_but_seed(found: Sequence[Found]) -> list[list[Found]]:
     for folder, record in found:
         if record.status is Status.OK:
             rest = {key: value for key, value in record.config.items() if key != "seed"}
-            same = (dict(record.names), record.overrides, rest)
+            same = ([record.label(group) for group in record.names], rest)
             key = content_hash(*same, dict(record.versions), dict(record.weights))
             groups.setdefault(key, []).append((folder, record))
     return list(groups.values())

@@ -46,7 +46,6 @@ HEADS = (
 )  # fmt: skip
 EVIDENCE_HEADS = ("claim", "where", "cells of the first", "cells of the second")
 FEWEST_FITS = 3  # of a claim about what is fitted: with two, one degree of freedom is left
-SHOWN = {"true": "True", "false": "False", "null": "None"}  # values of yaml, in a record's labels
 POOLED = ""  # the group of all rows together
 
 Unit = Literal["image", "fit"]
@@ -94,13 +93,6 @@ class Claim:
                 raise BadInput(f"{name} must be {' or '.join(allowed)}, got {given!r}: {self.says}")
         if self.first == self.second:
             raise BadInput(f"{self.first} is compared with itself: {self.says}")
-        for label in (self.benchmark, self.model, self.first, self.second):
-            for word in label.split():
-                if (value := word.partition("=")[2]) in SHOWN:
-                    raise BadInput(
-                        f"no record shows {word!r}, but {word.partition('=')[0]}={SHOWN[value]}; "
-                        f"write it so: {self.says}"
-                    )
 
     def holds(self, comparison: Comparison) -> bool:
         """Return whether the difference has the claimed sign."""

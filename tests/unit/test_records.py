@@ -54,6 +54,14 @@ def test_label_shows_the_settings_that_were_changed():
     assert RECORD.label("benchmark") == "b"
 
 
+@pytest.mark.parametrize("value", ["true", "True"])
+def test_a_cell_has_one_label_whether_a_sweep_ran_it_or_not(value):
+    """Trap: Hydra's sweeper spells the overrides of its jobs as Python does."""
+    record = replace(RECORD, overrides=(f"benchmark.give_masks={value}", "method.name=Trueman"))
+    assert record.label("benchmark") == "b give_masks=true"
+    assert record.label("method") == "sdedit name=Trueman"
+
+
 def test_total_counts_all_phases():
     assert (RECORD.total("forward"), RECORD.total("backward")) == (15, 2)
 

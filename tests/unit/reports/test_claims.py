@@ -180,12 +180,6 @@ def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, says):
         Claim("x", "b", "m", "leak", "one", "two", sign, unit)
 
 
-def test_a_label_that_no_record_has_is_refused():
-    """Trap: a cell of give_masks=true is shown as give_masks=True, and would never be found."""
-    with pytest.raises(BadInput, match="give_masks=True"):
-        Claim("x", "local_editing give_masks=true", "m", "leak", "one", "two", "lower")
-
-
 @SHIPPED
 def test_commands_run_what_the_shipped_claims_compare(folder):
     asked_of = claims.read(ROOT / "results" / folder / "claims.yaml")
