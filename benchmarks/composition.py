@@ -10,6 +10,7 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, Positive, distinct, matches, not_empty
 from latentbench.data.dataset import Dataset, Split
 from latentbench.errors import BadInput, unknown
+from latentbench.prompt_tokens import new_words
 from latentbench.types import Capability, Concept, Samples
 
 FAR = 0.75  # distance from its goal at which a factor is on the other side
@@ -116,10 +117,10 @@ class Composition(Benchmark):
             )
             negated = f"!{attribute}" in name.split()
             shown, absent = (other, wanted) if negated else (wanted, other)
-            words = [_only(a, b) for a, b in zip(shown, absent, strict=True)]
+            words = [new_words(a, b) for a, b in zip(shown, absent, strict=True)]
             found.append(Concept(tuple(words), -self.negative if negated else 1.0))
             both = [
-                {*_only(a, b).split(), *_only(b, a).split()}
+                {*new_words(a, b).split(), *new_words(b, a).split()}
                 for a, b in zip(wanted, other, strict=True)
             ]
             rest = [
@@ -133,11 +134,6 @@ class Composition(Benchmark):
     ) -> tuple[str, ...]:
         ends = torch.full((len(index),), value)
         return data.edited_prompts(self.split, index, attribute, ends)
-
-
-def _only(caption: str, other: str) -> str:
-    """Return the words of a caption that another one has not."""
-    return " ".join(word for word in caption.split() if word not in other.split())
 
 
 def goals(name: str) -> dict[str, float]:

@@ -79,3 +79,13 @@ def token_ids(tokenizer: Any, prompt: str, limit: int | None = None) -> list[int
     if len(ids) > limit:
         raise BadInput(f"prompt of {len(ids)} tokens, at most {limit}: {prompt!r}; shorten it")
     return ids
+
+
+def new_words(caption: str, other: str) -> str:
+    """Return the words of a caption that another one has not.
+
+    Example:
+        >>> new_words("young smiling hat", "young frowning hat")
+        'smiling'
+    """
+    return " ".join(word for word in caption.split() if word not in other.split())

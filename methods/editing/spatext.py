@@ -19,6 +19,7 @@ from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel, LatentModel, LowRank
 from latentbench.models.unet import UNetDiffusion
+from latentbench.prompt_tokens import new_words
 from latentbench.sampling.loop import (
     Step,
     Term,
@@ -236,7 +237,7 @@ class SpaText(Editor[DiffusionModel]):
         b, s, model = len(batch), len(strengths), self.model
         targets, sources = edit.target_prompts, edit.source_prompts or ("",) * b
         pairs = zip(targets, sources, strict=True)
-        codes = self.codes([only(after, before) or after for after, before in pairs])
+        codes = self.codes([new_words(after, before) or after for after, before in pairs])
         x = self.invert(batch).parts[Space.NOISE]
         masks = area_mask(edit.masks.to(x)[:, None], x.shape[-2:])
         regions = spatial_map(codes[:, None].to(x), masks)
@@ -382,7 +383,7 @@ class SpaText(Editor[DiffusionModel]):
             masks.append(area_mask(mask[:, None].to(z0), z0.shape[-2:])[:, 0])
             codes.append(scorer.image(batch.images * mask[:, None]).to(z0))  # grey is 0
             named = [data.edited_prompts("generator", index, attribute, e) for e in ends]
-            words = [only(own, both(a, c)) for own, a, c in zip(prompts, *named, strict=True)]
+            words = [new_words(own, both(a, c)) for own, a, c in zip(prompts, *named, strict=True)]
             texts.append(scorer.text(words).to(z0))
         stacked = (torch.stack(v, 1)[:kept] for v in (masks, codes, texts))
         return Segments(z0[:kept], prompts[:kept], *stacked)
@@ -473,13 +474,3 @@ def both(a: str, b: str) -> str:
         'young hat'
     """
     return " ".join(word for word in a.split() if word in b.split())
-
-
-def only(a: str, b: str) -> str:
-    """Return the words of one caption that another lacks.
-
-    Example:
-        >>> only("young smiling hat", "young frowning hat")
-        'smiling'
-    """
-    return " ".join(word for word in a.split() if word not in b.split())

@@ -13,7 +13,7 @@ from latentbench import weights
 from latentbench.models.diffusion_autoencoder import SemanticEncoder
 from latentbench.zoo import training
 from latentbench.zoo.recipes import faces_ddpm, faces_diffae
-from latentbench.zoo.recipes.shipped import thinned, thinned_state, unet_hash
+from latentbench.zoo.recipes.shipped import shipped_unet, thinned, thinned_state, unet_hash
 
 SAFETENSORS = "diffusion_pytorch_model.safetensors"
 WITHOUT_CODE = 0.1  # share of the faces that are shown without their code
@@ -83,15 +83,12 @@ def start_from_diffae(semantic: Any) -> None:
 
 def start_from(name: str, semantic: Any) -> UNet2DModel:
     """Give an encoder the layers of an embedded model's that fit it; returns that model's U-Net."""
-    weights.verify(name)
+    unet = shipped_unet(name)  # which verifies the files
     folder, own = weights.folder(name), semantic.state_dict()
     shipped = safetensors.torch.load_file(folder / "semantic_encoder" / SAFETENSORS)
     fitting = {k: v for k, v in shipped.items() if k in own and v.shape == own[k].shape}
     semantic.load_state_dict(own | fitting)
-    start = UNet2DModel.from_pretrained(folder / "unet").float()
-    unet = UNet2DModel.from_config({k: v for k, v in start.config.items() if k != "_name_or_path"})
-    unet.load_state_dict(start.state_dict())
-    return training.plain_attention(unet)
+    return unet
 
 
 def start_facts(name: str) -> dict[str, str]:

@@ -15,10 +15,10 @@ NARROW = (24, 48, 72)  # widths of the models whose start is thinned: 3/4 of (32
 HEAD = 12  # width of their attention heads: 3/4 of 16
 
 
-def shipped_unet(**changes: object) -> UNet2DModel:
-    """The denoiser of ``faces_ddpm`` with another config; new weights are left as they start."""
-    weights.verify(faces_ddpm.NAME)
-    shipped = UNet2DModel.from_pretrained(weights.folder(faces_ddpm.NAME) / "unet").float()
+def shipped_unet(name: str = faces_ddpm.NAME, **changes: object) -> UNet2DModel:
+    """An embedded model's denoiser with another config; new weights are left as they start."""
+    weights.verify(name)
+    shipped = UNet2DModel.from_pretrained(weights.folder(name) / "unet").float()
     config = {k: v for k, v in shipped.config.items() if k != "_name_or_path"} | changes
     unet = UNet2DModel.from_config(config)
     state, kept = unet.state_dict(), shipped.state_dict()
