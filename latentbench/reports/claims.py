@@ -25,7 +25,7 @@ from latentbench import store
 from latentbench.command import answered, path
 from latentbench.errors import BadInput
 from latentbench.intervals import LEVEL
-from latentbench.records import Status, list_records
+from latentbench.records import EFFECT, Status, list_records
 from latentbench.reports.as_text import in_markdown
 from latentbench.reports.boards import (
     SHARE,
@@ -47,13 +47,16 @@ HEADS = (
 EVIDENCE_HEADS = ("claim", "where", "cells of the first", "cells of the second")
 FEWEST_FITS = 3  # of a claim about what is fitted: with two, one degree of freedom is left
 POOLED = ""  # the group of all rows together
+GAIN = "target_gain_"  # begins figures that strengths of matched effect make equal
 
 Unit = Literal["image", "fit"]
+Sign = Literal["higher", "lower", "same"]
 SAYS = (
     "Paired by image, on the rows that both methods have; several edits of an image are one unit, "
     "and so are all images of one seed, each of which fits anew. `shows` and `the opposite shows` "
     "need p below .05 after Holm's correction for the number of claims, an interval that leaves "
-    "out 0, and a difference that matters. A line per group, such as an attribute, follows its "
+    "out 0, and a difference that matters; that two are the same needs an interval within the "
+    "smallest difference that matters. A line per group, such as an attribute, follows its "
     "claim, corrected within the claim. A claim whose unit is the fit holds for other fits: it "
     f"needs {FEWEST_FITS} seeds."
 )
@@ -61,7 +64,9 @@ SAYS = (
 
 @dataclass(frozen=True)
 class Claim:
-    """One method is said to have a higher or lower figure than another, on the same images.
+    """A method is said to have a higher or lower figure than another, or the same.
+
+    Both are compared on the same images.
 
     Args:
         says: the claim in words.
@@ -70,7 +75,7 @@ class Claim:
         figure: column of the leaderboard.
         first: method, as the leaderboard shows it.
         second: the method that it is compared with.
-        first_is: "higher" or "lower".
+        first_is: "higher", "lower", or "same": no difference that matters.
         unit: "image", or "fit" where the claim is about what is fitted, such as directions: one
             fit is one sample, however many images it is tried on.
         dataset: option of the data that the cells are made on, where the benchmark needs its own;
@@ -83,20 +88,20 @@ class Claim:
     figure: str
     first: str
     second: str
-    first_is: str
+    first_is: Sign
     unit: Unit = "image"
     dataset: str = ""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("first_is", ("higher", "lower")), ("unit", get_args(Unit))):
+        for name, allowed in (("first_is", get_args(Sign)), ("unit", get_args(Unit))):
             if (given := getattr(self, name)) not in allowed:
                 raise BadInput(f"{name} must be {' or '.join(allowed)}, got {given!r}: {self.says}")
         if self.first == self.second:
             raise BadInput(f"{self.first} is compared with itself: {self.says}")
 
     def holds(self, comparison: Comparison) -> bool:
-        """Return whether the difference has the claimed sign."""
-        return comparison.difference > 0 if self.first_is == "higher" else comparison.difference < 0
+        """Return whether a difference that matters is the claimed one."""
+        return self.first_is == ("higher" if comparison.difference > 0 else "lower")
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,8 @@ class Case:
         if apart and abs(found.difference) >= self.smallest:
             return "shows" if self.claim.holds(found) else "the opposite shows"
         if self._within(found):
-            return f"no difference that matters: less than {self.smallest:.2g}"
+            shows = "shows: " if self.claim.first_is == "same" else ""
+            return f"{shows}no difference that matters: less than {self.smallest:.2g}"
         return (
             f"undecided: {found.detectable(self.level):.2g} would be found with {POWER:.0%} power, "
             f"{self.smallest:.2g}, the smallest that matters, with "
@@ -163,6 +169,11 @@ class Case:
         for name, row in zip(there, self.rows, strict=True):
             if claim.figure not in row.scores:
                 return f"not compared: {name} has no figure {claim.figure}"
+            if _equalised(claim.figure, row):
+                return (
+                    f"not compared: strengths are matched on {claim.figure}, so {name} has what "
+                    f"all have; ask edit_error, or a benchmark that matches no effect"
+                )
             if row.scores[claim.figure].value is None:
                 return f"not compared: no value for {name}: {row.scores[claim.figure].note}"
         if odd := clash(*map(made_with, self.rows)):
@@ -295,10 +306,17 @@ def _compare(case: Case, group: str) -> Comparison | None:
     entries = [row.scores.get(figure) for row in rows]
     if clash(*map(made_with, rows)) or any(e is None or e.value is None for e in entries):
         return None
+    if any(_equalised(figure, row) for row in rows):
+        return None
     found = paired(rows, figure, group or None)
     if not found and group == POOLED:
         found = paired_sets(rows, figure)
     return found.get((0, 1))
+
+
+def _equalised(figure: str, row: Row) -> bool:
+    """Return whether strengths were chosen so that all methods have one value of this figure."""
+    return figure.startswith(GAIN) and row.scores[figure].at == EFFECT
 
 
 def answer(claims: Sequence[Claim], found: Sequence[Found]) -> list[Case]:

@@ -191,7 +191,7 @@ BROKEN = {
     "a number": ("- {says: x, benchmark: b, models: [1], figure: f, first: a, second: b, "
                  "first_is: higher}", "claim 1 of"),
     "no sign": ("- {says: x, benchmark: b, models: [m], figure: f, first: a, second: b, "
-                "first_is: better}", "first_is must be higher or lower"),
+                "first_is: better}", "first_is must be higher or lower or same"),
 }  # fmt: skip
 
 

@@ -27,8 +27,8 @@ SHARED = ("null_text iterations=1", "renoise iterations=1")
 class Results:
     """Writes cells with planted values per image and edit."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, figure="leak", at=records.HEADLINE):
+        self.folder, self.figure, self.at = folder, figure, at
 
     def cell(
         self, method, leak, dataset="d", seed=0, edits=("hat+",), smallest=None, version=1,
@@ -46,17 +46,19 @@ class Results:
             "group": list(edits) * len(leak),
             "output": 0,
             "headline": True,
-            "leak": leak.flatten(),
+            "effect": True,
+            self.figure: leak.flatten(),
         }
         if counted is not None:
             table["headline"] = [name == counted for name in table["group"]]
+        score = ScoreEntry(float(leak.mean()), len(leak), at=self.at, smallest=smallest)
         samples = folder / "samples.parquet"
         pd.DataFrame(table).to_parquet(samples)
         record = Record(
             folder.name, Status.OK, names, seed,
             {"method": {"_target_": method}, "dataset": dataset},
             overrides=("benchmark.n=2",),
-            scores={"leak": ScoreEntry(float(leak.mean()), len(leak), smallest=smallest)},
+            scores={self.figure: score},
             files={samples.name: sha256(samples)}, versions={method: version, **(versions or {})},
         )  # fmt: skip
         records.write(record, folder)
@@ -64,8 +66,8 @@ class Results:
     def answers(self, *pairs, models=("m",), unit="image"):
         """Return the answer of each line of the written page."""
         text = "".join(
-            f"- {{says: x, benchmark: b n=2, models: [{', '.join(models)}], figure: leak, "
-            f"first: {first}, second: {second}, first_is: {sign}, unit: {unit}}}\n"
+            f"- {{says: x, benchmark: b n=2, models: [{', '.join(models)}], figure: "
+            f"{self.figure}, first: {first}, second: {second}, first_is: {sign}, unit: {unit}}}\n"
             for first, second, sign in pairs
         )
         (self.folder / "claims.yaml").write_text(text)
@@ -165,13 +167,29 @@ def test_a_difference_that_does_not_matter_shows_nothing(tmp_path):
     image = draw.normal(size=N)
     results.cell("a", image, smallest=0.01)
     results.cell("b", image + 0.001 + 1e-5 * draw.normal(size=N), smallest=0.01)
-    assert results.answers(("a", "b", "lower")) == ["no difference that matters: less than 0.01"]
+    within = "no difference that matters: less than 0.01"
+    assert results.answers(("a", "b", "lower"), ("a", "b", "same")) == [within, f"shows: {within}"]
+
+
+def test_two_that_are_said_to_be_the_same_and_differ_show_the_opposite(results):
+    assert results.answers(("low", "high", "same")) == ["the opposite shows"]
+
+
+def test_what_matching_makes_equal_is_not_compared(tmp_path):
+    """A method that makes more of an edit at each strength is matched at a smaller strength."""
+    image = np.random.default_rng(6).normal(size=N)
+    for at, answer in ((records.HEADLINE, "shows"), (records.EFFECT, "not compared: strengths")):
+        found = Results(tmp_path / at, "target_gain_zoo1", at)
+        found.cell("more", image + 0.1 + 0.01 * image**2)
+        found.cell("less", image)
+        (told,) = found.answers(("more", "less", "higher"))
+        assert told.startswith(answer)
 
 
 @pytest.mark.parametrize(
     ("sign", "unit", "says"),
     [
-        ("better", "image", "first_is must be higher or lower, got 'better'"),
+        ("better", "image", "first_is must be higher or lower or same, got 'better'"),
         ("lower", "seed", "unit must be image or fit, got 'seed'"),
     ],
 )
