@@ -18,6 +18,7 @@ from metrics.networks.vision_transformer import VisionTransformer
 from metrics.pairs.pairwise import Pairwise
 
 SIZE = 224
+SMALLEST = 0.001  # the smallest difference that matters: 1 in the unit of published tables
 URL = "https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth"
 
 
@@ -60,7 +61,7 @@ class DINOStructure(Pairwise):
         self.file = PublishedWeights("dino_vitbase8_pretrain.pth", sha256 or "", URL)
         self.weights = (self.file,)
         what = "squared difference of self-similarities of DINO keys"
-        self.figure = Figure(what, low=0.0, high=4.0, higher_is_better=False)
+        self.figure = Figure(what, "", 0.0, 4.0, False, smallest=SMALLEST)
 
     def column(self, kind: str) -> str:
         """Return the published name: it is against the source always."""

@@ -11,6 +11,7 @@ from metrics.networks.reader import BATCH, Reader
 from metrics.pairs.pairwise import Pairwise
 
 JUDGE, GRID = "zoo1", 16  # positions per side
+SMALLEST = 0.002  # the smallest difference that matters: a hundredth of what two faces differ by
 
 
 class Structure(Pairwise):
@@ -38,6 +39,7 @@ class Structure(Pairwise):
         low=0.0,
         high=4.0,
         higher_is_better=False,
+        smallest=SMALLEST,
     )
 
     def __init__(self) -> None:

@@ -47,6 +47,13 @@ def test_worst_another_face_and_noise(metric, faces):
     assert min(distance(metric, faces, x) for x in (other, noise)) > 20 * near
 
 
+def test_what_matters_is_less_than_a_smile_and_more_than_a_grey_level(metric, faces):
+    """Trap: 1% of the possible range is more than glasses change, and tells no methods apart."""
+    grey = distance(metric, faces, (faces + 2 / 255).clamp(-1, 1))
+    smile, other = of_factor(metric, "smile"), distance(metric, faces, faces.roll(1, 0))
+    assert grey < metric.figure.smallest < min(smile, 0.02 * other)
+
+
 def test_trap_colours_hardly_count_and_the_layout_does(metric, faces):
     layout = sum(of_factor(metric, f) for f in LAYOUT) / len(LAYOUT)
     colour = sum(of_factor(metric, f) for f in COLOUR) / len(COLOUR)
