@@ -165,10 +165,11 @@ class Record:
     def label(self, group: str) -> str:
         """Return the chosen option with its overridden settings: ``sdedit steps=20``.
 
-        Values are spelled as in yaml: a sweep's overrides have True where a cell's has true.
+        Settings are sorted by name, however they were typed, and their values spelled as in yaml:
+        a sweep's overrides have True where a cell's has true.
         """
         mine = (text.split(".", 1) for text in self.overrides if text.startswith(f"{group}."))
-        settings = (setting.partition("=") for _, setting in mine)
+        settings = sorted(setting.partition("=") for _, setting in mine)
         words = (f"{name}{sign}{IN_YAML.get(value, value)}" for name, sign, value in settings)
         return " ".join([self.names[group], *words])
 

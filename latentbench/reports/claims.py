@@ -70,7 +70,7 @@ class Claim:
 
     Args:
         says: the claim in words.
-        benchmark: as the leaderboard shows it, with overridden settings.
+        benchmark: as the leaderboard shows it, with overridden settings in any order.
         model: the same.
         figure: column of the leaderboard.
         first: method, as the leaderboard shows it.
@@ -96,6 +96,10 @@ class Claim:
         for name, allowed in (("first_is", get_args(Sign)), ("unit", get_args(Unit))):
             if (given := getattr(self, name)) not in allowed:
                 raise BadInput(f"{name} must be {' or '.join(allowed)}, got {given!r}: {self.says}")
+        for part in ("benchmark", "model", "first", "second", "dataset"):
+            name, *settings = getattr(self, part).split() or [""]
+            ordered = sorted(settings, key=lambda word: word.partition("="))
+            object.__setattr__(self, part, " ".join([name, *ordered]))
         if self.first == self.second:
             raise BadInput(f"{self.first} is compared with itself: {self.says}")
 

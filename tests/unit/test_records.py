@@ -62,6 +62,12 @@ def test_a_cell_has_one_label_whether_a_sweep_ran_it_or_not(value):
     assert record.label("method") == "sdedit name=Trueman"
 
 
+def test_a_cell_has_one_label_in_whatever_order_its_settings_were_typed():
+    typed = ("method.steps=20", "method.a_b=1", "method.a=2", "method.a.b=3")
+    labels = {replace(RECORD, overrides=order).label("method") for order in (typed, typed[::-1])}
+    assert labels == {"sdedit a=2 a.b=3 a_b=1 steps=20"}
+
+
 def test_total_counts_all_phases():
     assert (RECORD.total("forward"), RECORD.total("backward")) == (15, 2)
 

@@ -198,6 +198,11 @@ def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, says):
         Claim("x", "b", "m", "leak", "one", "two", sign, unit)
 
 
+def test_settings_of_a_claim_may_stand_in_any_order():
+    one = Claim("x", "b n=2 a=1", "m", "leak", "p steps=2 a.b=1 a=3", "p", "lower")
+    assert (one.benchmark, one.first) == ("b a=1 n=2", "p a=3 a.b=1 steps=2")
+
+
 @SHIPPED
 def test_commands_run_what_the_shipped_claims_compare(folder):
     asked_of = claims.read(ROOT / "results" / folder / "claims.yaml")
