@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -30,9 +30,19 @@ def load_network(
         BadInput: Unknown name.
         MissingWeights: A file is absent or differs from its card.
     """
-    weights.verify(name)
-    folder = weights.folder(name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = checked_config(name)
     network = architectures[config.pop("architecture")](**config)
-    network.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+    found = safetensors.torch.load_file(weights.folder(name) / "model.safetensors")
+    network.load_state_dict(found)
     return network.float().eval().requires_grad_(False).to(device)
+
+
+def checked_config(name: str) -> dict[str, Any]:
+    """Return what an embedded network is built with, after checking the hashes of its files.
+
+    Raises:
+        BadInput: Unknown name.
+        MissingWeights: A file is absent or differs from its card.
+    """
+    weights.verify(name)
+    return json.loads((weights.folder(name) / "config.json").read_text(encoding="utf-8"))

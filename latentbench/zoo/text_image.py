@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from latentbench.errors import BadInput, unknown
 from latentbench.models.convolutions import ImageEncoder
 from latentbench.zoo.judges import INPUT_SIZE, MixerTrunk, to_input_size
-from latentbench.zoo.loading import load_network
+from latentbench.zoo.loading import checked_config, load_network
 
 EMBEDDING = 64
 
@@ -175,3 +175,22 @@ def load_pair(name: str, device: str | torch.device = "cpu") -> TextImagePair:
     if name not in PAIRS:
         raise unknown("text-image pair", name, PAIRS)
     return load_network(name, ARCHITECTURES, device)
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """Return the words that a text-image pair knows; no network is loaded.
+
+    Args:
+        name: ``"clip1"`` or ``"clip2"``.
+
+    Raises:
+        BadInput: Unknown name.
+        MissingWeights: A file is absent or differs from its card.
+
+    Example:
+        >>> "smiling" in words_of("clip2")
+        True
+    """
+    if name not in PAIRS:
+        raise unknown("text-image pair", name, PAIRS)
+    return tuple(checked_config(name)["words"])

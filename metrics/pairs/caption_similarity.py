@@ -1,8 +1,9 @@
 """`clipsim_<pair>`: does the output fit its caption, as an embedded text-image pair sees it?"""
 
+from latentbench.data.dataset import Dataset
 from latentbench.metric import Surroundings
 from latentbench.zoo.text_image import JudgingPair
-from metrics.networks.pair_reader import PairReader
+from metrics.networks.pair_reader import PairReader, unread
 from metrics.pairs.clip_score import CaptionScore
 
 
@@ -26,6 +27,10 @@ class CaptionSimilarity(CaptionScore):
     def __init__(self, *, extractor: JudgingPair = "clip2") -> None:
         super().__init__()
         self.extractor, self.column = extractor, f"clipsim_{extractor}"
+
+    def unfed(self, dataset: Dataset) -> str | None:
+        """Return why the data set cannot feed it: its captions have words that no pair knows."""
+        return super().unfed(dataset) or unread(self.extractor, dataset)
 
     def prepare(self, surroundings: Surroundings) -> None:
         """Load the pair."""

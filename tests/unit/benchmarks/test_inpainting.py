@@ -225,7 +225,8 @@ def test_a_folder_with_masks_is_scored_outside_them_and_has_no_main_score(tmp_pa
         rows.append(f"{k}.png,test,a face")
     (photos / "labels.csv").write_text("\n".join(rows))
     record = run(
-        tmp_path / "results", "inpainting", "planted_inpainting.Idle", ("background", "seam"),
+        tmp_path / "results", "inpainting", "planted_inpainting.Idle",
+        ("background", "seam", "caption_similarity", "caption_direction"),
         (
             "benchmark.n=3", "benchmark.holes=[edit]", f"dataset.path={photos}",
             f"dataset.masks={masks}", f"dataset.size={SIZE}",
@@ -236,6 +237,8 @@ def test_a_folder_with_masks_is_scored_outside_them_and_has_no_main_score(tmp_pa
     assert record.scores["bg_psnr"].value == 100 and record.scores["bg_psnr"].n == 3
     assert record.scores["seam"].n == 3 and "true images" not in record.scores["seam"].note
     assert record.main_score not in record.scores
+    for name in ("caption_similarity", "caption_direction"):
+        assert "words of faces alone and not 'a'" in record.switched_off[name]
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ import torch
 from planted import outputs_of
 
 from latentbench.cache import Cache
-from latentbench.data.faces_dataset import FacesDataset
+from latentbench.data.faces_dataset import CausalFaces, FacesDataset
+from latentbench.data.strips_dataset import StripsDataset
+from latentbench.errors import NotMeasurable
 from latentbench.metric import Surroundings
 from latentbench.zoo.judges import load_judge
 from metrics.edits.caption_direction import EmbeddedDirection
@@ -43,3 +45,24 @@ def test_the_true_edit_goes_where_the_caption_goes_and_another_does_not(factor):
     wrong, _ = edited({"glasses": "hat", "hat": "glasses"}[factor])
     right = score(EmbeddedDirection(), images, prompts)
     assert right > 0.4 and right > score(EmbeddedDirection(), wrong, prompts) + 0.3
+
+
+class TestWordsThatThePairNeverSaw:
+    class Sentences(FacesDataset):
+        """Has captions of words beside those of faces."""
+
+        def describe(self, split, indices):
+            known = super().describe(split, indices)
+            return type(known)(known.ids, tuple(f"a {p}" for p in known.prompts), known.factors)
+
+    @pytest.mark.parametrize("metric", [CaptionSimilarity, EmbeddedDirection])
+    def test_such_data_cannot_feed_a_metric_and_those_of_faces_can(self, metric):
+        assert "words of faces alone and not 'a'" in metric().unfed(self.Sentences(size=32))
+        for data in (FacesDataset(size=32), CausalFaces(size=32), StripsDataset(width=64)):
+            assert metric().unfed(data) is None
+
+    @pytest.mark.parametrize("metric", [CaptionSimilarity, EmbeddedDirection])
+    def test_one_that_comes_late_switches_the_metric_off(self, metric):
+        faces = DATA.batch("test", INDEX)
+        with pytest.raises(NotMeasurable, match="not 'zebra'"):
+            score(metric(), faces.images, [*faces.prompts[1:], "smiling zebra"])
