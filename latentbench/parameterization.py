@@ -57,6 +57,44 @@ def split_prediction(
     raise unknown("prediction type", kind, KINDS)
 
 
+def prediction_error(
+    kind: str,
+    found: tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]],
+    true: tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]],
+    alpha: Float[Tensor, "..."],
+    sigma: Float[Tensor, "..."],
+) -> Float[Tensor, "b ..."]:
+    """Return the error of what a network predicts, the one that its kind is trained on.
+
+    At a level without signal x_t is eps, and says it exactly: the error of eps is 0 there, whatever
+    a network predicts, while those of v and of a flow's velocity are not.
+
+    Args:
+        kind: see `split_prediction`.
+        found: (x0, eps) of its output.
+        true: (x0, eps) that x_t was made of.
+        alpha: signal level, broadcastable to x.
+        sigma: noise level, broadcastable to x.
+
+    Raises:
+        BadInput: unknown kind.
+
+    Example:
+        >>> one, none = torch.ones(1), torch.zeros(1)
+        >>> float(prediction_error("flow", (2 * one, one), (one, one), none, one))
+        -1.0
+    """
+    if kind == "epsilon":
+        return found[1] - true[1]
+    if kind == "sample":
+        return found[0] - true[0]
+    if kind == "v_prediction":
+        return alpha * (found[1] - true[1]) - sigma * (found[0] - true[0])
+    if kind == "flow":
+        return (found[1] - true[1]) - (found[0] - true[0])
+    raise unknown("prediction type", kind, KINDS)
+
+
 def whole_steps(share: float, n: int) -> int:
     """Return floor(share x n): how many of n steps a share is, rounding of floats apart.
 

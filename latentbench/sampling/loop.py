@@ -67,6 +67,18 @@ def plain(condition: Condition) -> tuple[Term, ...]:
     return (Term("condition", condition),)
 
 
+def captioned(model: DiffusionModel, prompts: Sequence[str]) -> Condition:
+    """Return the condition of captions, of which an empty one says what `unconditional` does.
+
+    Some models are told zeros there (`force_zeros_for_empty_prompt`), and not the prompt "".
+    """
+    named = [k for k, prompt in enumerate(prompts) if prompt]
+    silent = [k for k, prompt in enumerate(prompts) if not prompt]
+    parts = [model.condition([prompts[k] for k in named], len(named))] if named else []
+    parts += [model.unconditional(len(silent))] if silent else []
+    return Condition.concat(parts).rows(torch.tensor([*named, *silent]).argsort())
+
+
 def guided(
     condition: Condition, null: Condition, scale: float | Float[Tensor, " b"]
 ) -> tuple[Term, ...]:

@@ -8,6 +8,7 @@ from latentbench.errors import BadInput
 from latentbench.parameterization import (
     KINDS,
     Grid,
+    prediction_error,
     split_prediction,
     transition,
     variance_preserving_grid,
@@ -41,11 +42,29 @@ def test_flow_velocity_is_eps_minus_x0():
     torch.testing.assert_close(found, (x0, eps), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_error_of_a_prediction_is_that_of_the_networks_own_output(kind):
+    """At a level without signal too, where velocities say something of x0, and eps nothing."""
+    noise = [0.3, 1.0] if kind in ("v_prediction", "flow") else [0.3, 0.9]
+    sigma = torch.tensor(noise).reshape(2, 1, 1, 1)
+    alpha = 1 - sigma if kind == "flow" else (1 - sigma**2).sqrt()
+    z0, eps, error = torch.randn(3, 2, 3, 4, 4)
+    output = {"epsilon": eps, "sample": z0, "v_prediction": alpha * eps - sigma * z0,
+              "flow": eps - z0}[kind]  # fmt: skip
+    found = split_prediction(kind, output + error, alpha * z0 + sigma * eps, alpha, sigma)
+    own = prediction_error(kind, found, (z0, eps), alpha, sigma)
+    torch.testing.assert_close(own, error, rtol=1e-4, atol=1e-5)
+    if kind == "epsilon":
+        assert torch.equal(own, output + error - eps)
+
+
 def test_unknown_prediction_type_names_the_nearest():
     one = torch.ones(1)
     with pytest.raises(BadInput, match="did you mean epsilon") as error:
         split_prediction("epsilom", one, one, one, one)
     assert all(kind in str(error.value) for kind in KINDS)
+    with pytest.raises(BadInput, match="did you mean flow"):
+        prediction_error("flows", (one, one), (one, one), one, one)
 
 
 @pytest.mark.parametrize("n", [1, 7, 10, 50])
