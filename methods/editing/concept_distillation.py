@@ -28,7 +28,7 @@ from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput, unknown
 from latentbench.model import Condition, LowRank
-from latentbench.parameterization import whole_steps
+from latentbench.parameterization import prediction_error, whole_steps
 from latentbench.prompt_tokens import words_of
 from latentbench.sampling.blending import KeepOutside
 from latentbench.sampling.loop import denoise, generate, guided, noise_to_level, plain
@@ -36,6 +36,7 @@ from latentbench.types import Batch, Capability, Edit, Space
 from methods.directions.adapters import EVERY, Adapted, first_down, layers_of
 from methods.directions.fit_images import refuse_too_few
 from methods.editing.alignment import numbers_of, places_of
+from methods.editing.prompt_to_prompt import maps_of
 from methods.editing.steps_back import MaskingEditor
 from methods.generation.attention_guidance import TokenMaps
 
@@ -45,7 +46,38 @@ SIDE = 64  # cells on a side of the published latents, which the limits of recta
 SMALLEST, LEAST, MOST = 10, 16**2, 32**2  # sides are above it; areas from and to, in cells
 BACKGROUND = 2 / 3  # of a rectangle's area that has to be background
 TRIES = 100  # rectangles that are drawn at most
+ENTRIES = 2**27  # of attention maps that are formed at once
 DOWN, UP, WORDS = "down/", "up/", "words"  # what a state holds of an edit
+
+
+class ConceptMaps(TokenMaps):
+    """How much each place reads some tokens, their mean over heads, for each layer of any size.
+
+    Of the maps, which large layers have gigabytes of, no more is formed at once than `ENTRIES`.
+
+    Args:
+        tokens: 1 at the tokens of each image that count.
+    """
+
+    def __init__(self, tokens: Float[Tensor, "b m"]) -> None:
+        super().__init__(largest=None)
+        self.tokens = tokens
+
+    def kept(
+        self,
+        query: Float[Tensor, "b h p d"],
+        key: Float[Tensor, "b h m d"],
+        scale: float,
+        image: int,
+    ) -> Float[Tensor, "b p"]:
+        """Return how much each place of a layer reads the tokens."""
+        rows, heads, places = query.shape[:3]
+        at_once = min(places, max(1, ENTRIES // (rows * heads * key.shape[2])))
+        parts = []
+        for some in query.split(at_once, 2):
+            maps = maps_of(some, key, scale)[..., image:]
+            parts.append(torch.einsum("bhpm,bm->bp", maps, self.tokens))
+        return torch.cat(parts, 1) / (heads * self.tokens.sum(1)[:, None])
 
 
 class ConceptDistillation(MaskingEditor):
@@ -95,6 +127,7 @@ class ConceptDistillation(MaskingEditor):
     """
 
     paper = "Foreground-Background Separation through Concept Distillation, sections 3.1 to 3.3"
+    version = 2
     small: ClassVar[Mapping[str, Any]] = {"images": 4, "batch": 2, "iterations": 2, "rank": 1}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "edit": frozenset({Space.NOISE, Space.TEXT, Space.TOKEN_MAPS, Space.WEIGHTS})
@@ -137,16 +170,17 @@ class ConceptDistillation(MaskingEditor):
         """Teach the model each edit's concept, and what is there without it.
 
         Raises:
-            BadInput: an edit that no word describes, or too few captions that have the word.
+            BadInput: no edits, one that no word describes, or too few captions that have the word.
             Incompatible: the model has no such layers.
         """
-        for edit in edits:
-            if edit.words is None:
-                raise BadInput(
-                    f"edit {edit.name!r} has no words for before and after, from which "
-                    f"concept_distillation takes its concept; take a data set and a benchmark that "
-                    f"give them, such as benchmark=attribute_editing of dataset=faces"
-                )
+        wordless = [f"edit {edit.name!r} has" for edit in edits if edit.words is None]
+        if wordless or not edits:
+            who = wordless[0] if wordless else "the benchmark announces no edits, which gives"
+            raise BadInput(
+                f"{who} no words for before and after, from which concept_distillation takes its "
+                f"concept; take a data set and a benchmark that give them, such as "
+                f"benchmark=attribute_editing of dataset=faces"
+            )
         made: dict[str, dict[str, Tensor]] = {}
         self.changes_ = {}
         for edit in edits:
@@ -203,8 +237,8 @@ class ConceptDistillation(MaskingEditor):
         """Return M_0 of a concept in each image, in the latents' resolution."""
         model, known = self.model, (self.template, self.skipped, self.draws, self.steps)
         key = content_hash(
-            "concept_distillation", model.fingerprint(), batch.ids, batch.images, tuple(concepts),
-            known, self.streams.seed,
+            "concept_distillation", self.version, model.fingerprint(), batch.ids, batch.images,
+            tuple(concepts), known, self.streams.seed,
         )  # fmt: skip
         made = self.cache.get_or_make("masks", key, lambda: {"maps": self.maps(batch, concepts)})
         return torch.stack([parted(one) for one in made["maps"]]).to(model.device)
@@ -224,9 +258,9 @@ class ConceptDistillation(MaskingEditor):
             for draw in range(self.draws):
                 stream = f"concept_distillation/maps/{level}/{draw}"
                 noise = self.streams.normal(stream, batch.ids, x0.shape[1:], x0.device)
-                found, x = TokenMaps(), noise_to_level(grid, x0, noise, level)
-                denoise(model, x, told, grid=grid, level=level, interventions=[found])
-                total = total + in_latents(found, places, side)
+                read, x = ConceptMaps(places), noise_to_level(grid, x0, noise, level)
+                denoise(model, x, told, grid=grid, level=level, interventions=[read])
+                total = total + in_latents(read.found, side)
         return total / ((grid.n - first) * self.draws)
 
     def losses(
@@ -237,7 +271,9 @@ class ConceptDistillation(MaskingEditor):
         counted: Bool[Tensor, "b h w"],
         draw: str,
     ) -> Float[Tensor, " b"]:
-        """Return each image's mean squared error of eps where it counts, at one level.
+        """Return each image's mean squared error where it counts, at one level.
+
+        That of what the network predicts.
 
         Args:
             own: the changes of one concept.
@@ -252,8 +288,9 @@ class ConceptDistillation(MaskingEditor):
         eps = self.streams.normal(f"{draw}/noise", rows, z0.shape[1:], z0.device)
         x = noise_to_level(grid, z0, eps, level)
         at = {"grid": grid, "level": level, "interventions": [self._adapted(own)]}
-        _, found = denoise(self.model, x, plain(told), **at)
-        error = (found - eps).square().mean(1)
+        found, levels = denoise(self.model, x, plain(told), **at), grid.levels(level, z0)
+        error = prediction_error(self.model.prediction_type, found, (z0, eps), *levels)
+        error = error.square().mean(1)
         return (error * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
 
     def _learn(self, data: Dataset, concept: str) -> dict[str, Tensor]:
@@ -288,6 +325,8 @@ class ConceptDistillation(MaskingEditor):
     ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, "n h w"]]:
         """Return clean latents of images of a concept, and where it is in them.
 
+        Nowhere, where all images are learned as a whole.
+
         Raises:
             BadInput: too few captions have the concept's words.
         """
@@ -309,8 +348,12 @@ class ConceptDistillation(MaskingEditor):
         with torch.no_grad():
             for index, kept in even_batches(self.images, ENCODED):
                 batch = data.batch("generator", [shown[k] for k in index])
-                latents.append(self.model.encode(batch.images)[:kept])
-                inside.append(self.masks(batch, (concept,) * len(batch))[:kept])
+                z0 = self.model.encode(batch.images)
+                found = torch.zeros_like(z0[:, 0], dtype=torch.bool)
+                if self.whole < 1:
+                    found = self.masks(batch, (concept,) * len(batch))
+                latents.append(z0[:kept])
+                inside.append(found[:kept])
         return torch.cat(latents), torch.cat(inside).cpu()
 
     def _first(self) -> dict[str, Tensor]:
@@ -328,22 +371,20 @@ class ConceptDistillation(MaskingEditor):
         return Adapted({n: LowRank(own[DOWN + n][None], own[UP + n][None]) for n in names})
 
 
-def in_latents(found: TokenMaps, places: Float[Tensor, "b m"], side: int) -> Float[Tensor, "b h w"]:
-    """Return the maps of some tokens, the mean over all layers and heads, in the latents' size.
+def in_latents(
+    found: Mapping[int, Sequence[Float[Tensor, "b p"]]], side: int
+) -> Float[Tensor, "b h w"]:
+    """Return the mean of all layers' maps in the latents' size.
 
     Args:
         found: maps by number of places.
-        places: 1 at the tokens of each image that count.
         side: cells on a side of the latents.
     """
     layers = []
-    for count, maps in found.found.items():
+    for count, maps in found.items():
         own = round(count**0.5)
         for one in maps:
-            read = torch.einsum("bhpm,bm->bp", one, places) / (
-                one.shape[1] * places.sum(1)[:, None]
-            )
-            square = read.unflatten(1, (own, own))[:, None]
+            square = one.unflatten(1, (own, own))[:, None]
             layers.append(F.interpolate(square, size=(side, side), mode="nearest")[:, 0])
     return torch.stack(layers).mean(0)
 

@@ -29,20 +29,42 @@ Loss = Callable[[Tensor, Tensor | None], Tensor]  # maps, those of the step befo
 
 
 class TokenMaps(Intervention):
-    """How much each place of the image reads each token: the mean over heads and layers."""
+    """How much each place of the image reads each token: the mean over heads and layers.
 
-    def __init__(self) -> None:
+    Args:
+        largest: places of a map above which its layer is left out; None leaves out no layer.
+    """
+
+    def __init__(self, largest: int | None = LARGEST) -> None:
+        self.largest = math.inf if largest is None else largest
         self.found: dict[int, list[Tensor]] = {}
 
     def attention(self, step: Step, call: AttentionCall) -> AttentionCall | None:
         """Keep the maps of a layer that is not too large; change nothing."""
         image = call.key.shape[2] - call.text
         places = image or call.query.shape[2]
-        if not call.text or places > LARGEST:
+        if not call.text or places > self.largest:
             return None
-        maps = maps_of(call.query[:, :, :places], call.key, call.scale)[..., image:]
-        self.found.setdefault(places, []).append(maps)
+        kept = self.kept(call.query[:, :, :places], call.key, call.scale, image)
+        self.found.setdefault(places, []).append(kept)
         return call
+
+    def kept(
+        self,
+        query: Float[Tensor, "r h p d"],
+        key: Float[Tensor, "r h m d"],
+        scale: float,
+        image: int,
+    ) -> Tensor:
+        """Return what is kept of a layer: its maps.
+
+        Args:
+            query: of the image's places.
+            key: of all tokens, the image's first.
+            scale: factor on the dot product before the softmax.
+            image: how many tokens are the image's.
+        """
+        return maps_of(query, key, scale)[..., image:]
 
     def mean(self) -> Float[Tensor, "b p m"]:
         """Return the maps of the largest size of at most 16 x 16."""

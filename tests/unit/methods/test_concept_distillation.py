@@ -2,21 +2,25 @@
 
 import pytest
 import torch
+import transformers_toy as small
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
+from latentbench.models.transformer_flow import TransformerFlow
 from latentbench.sampling.blending import KeepOutside, latent_mask
-from latentbench.sampling.loop import denoise, generate, guided, noise_to_level, plain
+from latentbench.sampling.loop import denoise, generate, guided, noise_to_level
 from latentbench.streams import Streams
 from latentbench.types import Edit
+from methods.editing import concept_distillation
 from methods.editing.concept_distillation import (
     ConceptDistillation,
+    ConceptMaps,
     in_latents,
     parted,
     rectangle,
 )
-from methods.generation.attention_guidance import TokenMaps
+from methods.editing.prompt_to_prompt import maps_of
 
 DATA = toy.ToyData()
 ADD, DROP = (
@@ -57,17 +61,40 @@ def asked(edit, n=2, masks=None):
 # ---------------------------------------------------------------- masks
 
 
-def test_a_map_is_the_mean_over_layers_and_heads_of_the_tokens_that_count():
-    found, draw = TokenMaps(), torch.Generator().manual_seed(0)
-    coarse, fine = torch.rand(1, 2, 4, 3, generator=draw), torch.rand(1, 2, 16, 3, generator=draw)
-    found.found = {4: [coarse], 16: [fine]}
-    tokens = torch.tensor([[0.0, 1.0, 1.0]])
-    expected = torch.zeros(4, 4)
+@pytest.mark.parametrize("entries", [2**27, 2 * 2 * 3 * 5], ids=["at once", "in parts"])
+def test_a_map_is_the_mean_over_layers_and_heads_of_the_tokens_that_count(monkeypatch, entries):
+    """Two images, two heads; of three tokens of an image and its two text tokens, some count."""
+    monkeypatch.setattr(concept_distillation, "ENTRIES", entries)
+    draw = torch.Generator().manual_seed(0)
+    key = torch.randn(2, 2, 5, 4, generator=draw)
+    coarse, fine = (torch.randn(2, 2, n, 4, generator=draw) for n in (4, 16))
+    tokens = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    read = ConceptMaps(tokens)
+    found = {len(q[0, 0]): [read.kept(q, key, 0.5, 3)] for q in (coarse, fine)}
+    whole = {len(q[0, 0]): maps_of(q, key, 0.5)[..., 3:] for q in (coarse, fine)}
+    expected = torch.zeros(2, 4, 4)
     for row in range(4):
         for column in range(4):
-            for maps, place in ((coarse, row // 2 * 2 + column // 2), (fine, row * 4 + column)):
-                expected[row, column] += maps[0, :, place, 1:].mean() / 2
-    torch.testing.assert_close(in_latents(found, tokens, 4)[0], expected)
+            for count, place in ((4, row // 2 * 2 + column // 2), (16, row * 4 + column)):
+                for k, counts in enumerate(tokens.bool()):
+                    expected[k, row, column] += whole[count][k, :, place][:, counts].mean() / 2
+    torch.testing.assert_close(in_latents(found, 4), expected)
+
+
+def test_layers_of_any_size_take_part(latent, monkeypatch):
+    """Latents of 36 x 36, of which the finest layers have more places than guidance reads."""
+    z0, seen = torch.randn(1, 4, 36, 36), []
+    monkeypatch.setattr(latent, "encode", lambda images: z0)
+
+    def watched(*args, **told):
+        seen.append(told["interventions"][0].found)
+        return denoise(*args, **told)
+
+    monkeypatch.setattr(concept_distillation, "denoise", watched)
+    maps = attached(latent, steps=2).maps(DATA.batch("test", [0]), ("hat",))
+    assert maps.shape == (1, 36, 36) and set(seen[0]) == {18**2, 36**2}
+    for count, layers in seen[0].items():
+        assert all(one.shape == (1, count) for one in layers)  # and no token or head apart
 
 
 def test_a_mask_is_the_brighter_part_without_lone_cells():
@@ -118,7 +145,7 @@ def test_where_no_rectangle_fits_all_background_counts():
     assert not rectangle(torch.ones(4, 4, dtype=torch.bool), draw).any()
 
 
-def test_the_loss_is_that_of_eps_where_it_counts(latent):
+def test_the_loss_is_that_of_the_prediction_where_it_counts(latent):
     editor = fitted(latent, iterations=0)
     own = changes(editor, "hat+")
     z0, told = latent.encode(DATA.batch("test", range(2)).images), latent.condition(("hat",) * 2, 2)
@@ -129,9 +156,35 @@ def test_the_loss_is_that_of_eps_where_it_counts(latent):
     level = int(torch.randint(grid.n, (), generator=streams.generator("draw", "level")))
     eps = streams.normal("draw/noise", ["0", "1"], z0.shape[1:])
     x = noise_to_level(grid, z0, eps, level)
-    _, predicted = denoise(latent, x, plain(told), grid=grid, level=level)
-    expected = (predicted - eps)[:, :, :2, :3].square().flatten(1).mean(1)
+    alpha, sigma = grid.levels(level, z0)
+    v = latent.forward(x, grid.timesteps[level].expand(2), told)
+    expected = (v - (alpha * eps - sigma * z0))[:, :, :2, :3].square().flatten(1).mean(1)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    path = small.save_sd3(tmp_path_factory.mktemp("sd3"), small.SD3_MEDIUM)
+    return TransformerFlow(path=path, steps=2)
+
+
+def noisiest(editor):
+    """Return the name of a draw whose level has no signal."""
+    names = (f"draw {k}" for k in range(100))
+    levels = ((name, editor.streams.generator(name, "level")) for name in names)
+    return next(name for name, draw in levels if int(torch.randint(2, (), generator=draw)) == 0)
+
+
+def test_a_flow_learns_at_its_noisiest_level(flow):
+    """There x_t is eps, of which any network's eps is right, and its velocity is not."""
+    editor = attached(flow)
+    own = {name: value.requires_grad_() for name, value in editor._first().items()}
+    z0, counted = torch.randn(1, *flow.latent_shape), torch.ones(1, 8, 8, dtype=torch.bool)
+    with torch.enable_grad():
+        (loss,) = editor.losses(own, z0, flow.condition(("hat",), 1), counted, noisiest(editor))
+        loss.backward()
+    assert float(flow.grid().alpha[0]) == 0 and float(loss) > 0.1
+    assert max(float(v.grad.abs().max()) for k, v in own.items() if k.startswith("up/")) > 1e-5
 
 
 def test_it_learns_what_the_background_is(latent, learned):
@@ -145,6 +198,14 @@ def test_it_learns_what_the_background_is(latent, learned):
             draws = [editor.losses(own, z0, told, counted, f"unseen/{k}") for k in range(6)]
         losses.append(float(torch.stack(draws).mean()))
     assert losses[1] < 0.95 * losses[0], losses
+
+
+def test_no_map_is_made_that_is_not_read(latent, monkeypatch):
+    """None where the mask is given, and none for a fit without rectangles."""
+    monkeypatch.setattr(ConceptDistillation, "maps", lambda *_: pytest.fail("maps are made"))
+    editor = fitted(latent, iterations=1, whole=1.0, mask="given")
+    batch, wanted = asked(ADD, masks=torch.ones(2, 16, 16))
+    editor.edit(batch, wanted, torch.ones(1))
 
 
 def test_both_edits_of_a_concept_share_what_is_learned(learned):
@@ -187,6 +248,8 @@ def test_what_is_learned_changes_the_edit(latent, learned):
 def test_what_cannot_be_learned_or_asked_for_is_refused(latent, learned):
     with pytest.raises(BadInput, match="has no words for before and after"):
         attached(latent).fit(DATA, [Edit("hat+", "hat")])
+    with pytest.raises(BadInput, match=r"announces no edits.*benchmark=attribute_editing"):
+        attached(latent, mask="given").fit(DATA, [])
     with pytest.raises(BadInput, match="captions of the split 'generator' name 'crown'"):
         attached(latent).fit(DATA, [Edit("c", "hat", words=("bare", "crown"))])
     with pytest.raises(BadInput, match=r"batch of 8 is more than the 4 images"):
