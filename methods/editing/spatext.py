@@ -18,11 +18,14 @@ from latentbench.data.masks import changed
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel, LatentModel, LowRank
+from latentbench.models.scorer import Scorer
 from latentbench.models.unet import UNetDiffusion
+from latentbench.parameterization import prediction_error
 from latentbench.prompt_tokens import new_words
 from latentbench.sampling.loop import (
     Step,
     Term,
+    captioned,
     denoise,
     generate,
     invert,
@@ -32,6 +35,7 @@ from latentbench.sampling.loop import (
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.directions.adapters import EVERY, Adapted, first_down, layers_of
 from methods.directions.fit_images import refuse_too_few
+from methods.directions.vector_code import drawing
 from methods.recombination.embedding_prior import nearest_map, spread, with_one
 
 INPUT = "conv_in"  # the U-Net's first layer, which reads the new channels too
@@ -140,13 +144,15 @@ class SpaText(Editor[DiffusionModel]):
         max_strength: largest factor on the scales of a benchmark's curve.
 
     Raises:
-        BadInput: a batch of more images than there are; an edit without masks or captions.
+        BadInput: a batch of more images than there are; no guidance by words, where the map has no
+            effect either; an edit without masks or captions.
 
     Example:
         >>> editor = SpaText(fast=True)  # editor.fit(data, []); editor.edit(batch, edit, strengths)
     """
 
     paper = "SpaText: Spatio-Textual Representation for Controllable Image Generation, section 3"
+    version = 2
     small: ClassVar[Mapping[str, Any]] = {"images": 4, "batch": 2, "iterations": 2, "rank": 2}
     others: ClassVar[Mapping[str, str]] = {"scorer": "scorer"}
     families: ClassVar[tuple[type[LatentModel], ...]] = (UNetDiffusion,)
@@ -186,6 +192,14 @@ class SpaText(Editor[DiffusionModel]):
     ) -> None:
         if batch > images:
             raise BadInput(f"a batch of {batch} is more than the {images} images")
+        deaf = {"fast=true": fast, "local_guidance=0": not local_guidance,
+                "iterations=0": not iterations, "drop=1": drop == 1}  # fmt: skip
+        if guidance == 0 and any(deaf.values()):
+            why = next(name for name, holds in deaf.items() if holds)
+            raise BadInput(
+                f"guidance=0 leaves an edit to the map, which does nothing where {why}; give a "
+                f"guidance above 0, or another {why.split('=')[0]}"
+            )
         self.scorer, self.images, self.batch = scorer, images, batch
         self.iterations, self.learning_rate, self.rank = iterations, learning_rate, rank
         self.channels, self.regions, self.drop = channels, regions, drop
@@ -208,9 +222,10 @@ class SpaText(Editor[DiffusionModel]):
         chosen = torch.randint(data.size("generator"), (self.images,), generator=draw).tolist()
         shown = data.batch("generator", chosen[:TOLD])
         key = content_hash(
-            self.model.fingerprint(), self.parts["scorer"].fingerprint(), data.fingerprint(),
-            shown.images, shown.prompts, chosen, self.streams.seed, self.batch, self.iterations,
-            self.learning_rate, self.rank, self.channels, self.regions, self.drop, self.steps,
+            self.model.fingerprint(), self.parts["scorer"].fingerprint(),
+            *drawing(self.model, data), shown.images, shown.prompts, chosen,
+            self.streams.seed, self.batch, self.iterations, self.learning_rate, self.rank,
+            self.channels, self.regions, self.drop, self.steps,
         )  # fmt: skip
         found = self.cache.get_or_make("spatext", key, lambda: self._learned(data, chosen))
         self.load_state(found)
@@ -241,7 +256,7 @@ class SpaText(Editor[DiffusionModel]):
         x = self.invert(batch).parts[Space.NOISE]
         masks = area_mask(edit.masks.to(x)[:, None], x.shape[-2:])
         regions = spatial_map(codes[:, None].to(x), masks)
-        null, told = model.unconditional(b), model.condition(targets, b)
+        null, told = model.unconditional(b), captioned(model, targets)
         terms = self._terms(null.repeat(s), told.repeat(s), strengths.to(x).repeat(b))
         images = self._sampled(x.repeat_interleave(s, 0), terms, regions.repeat_interleave(s, 0))
         return images.unflatten(0, (b, s))
@@ -263,7 +278,7 @@ class SpaText(Editor[DiffusionModel]):
 
     def codes(self, texts: Sequence[str]) -> Float[Tensor, "b d"]:
         """Return the unit embedding that is written into a region of these words."""
-        embedded = self.parts["scorer"].text(texts).to(self.model.device)
+        embedded = each_alone(self.parts["scorer"], texts).to(self.model.device)
         if self.text_to_image == "identity":
             return embedded
         return F.normalize(with_one(embedded) @ self.learned_[PRIOR].to(embedded), dim=1)  # 2.
@@ -339,13 +354,12 @@ class SpaText(Editor[DiffusionModel]):
         z0 = known.latents[rows]
         change = RegionMap(learned, spatial_map(known.codes[rows], masks), ("condition",))
         x0, found = denoise(
-            model, noise_to_level(grid, z0, eps, level), plain(model.condition(prompts, b)),
+            model, noise_to_level(grid, z0, eps, level), plain(captioned(model, prompts)),
             grid=grid, level=level, interventions=[change],
         )  # fmt: skip
-        if model.prediction_type != "v_prediction":
-            return (found - eps).square().mean()
-        alpha, sigma = grid.levels(level, z0)
-        return (alpha * (found - eps) - sigma * (x0 - z0)).square().mean()
+        levels = grid.levels(level, z0)
+        error = prediction_error(model.prediction_type, (x0, found), (z0, eps), *levels)
+        return error.square().mean()
 
     def _taken(
         self, masks: Float[Tensor, "b a h w"], generator: torch.Generator
@@ -384,7 +398,7 @@ class SpaText(Editor[DiffusionModel]):
             codes.append(scorer.image(batch.images * mask[:, None]).to(z0))  # grey is 0
             named = [data.edited_prompts("generator", index, attribute, e) for e in ends]
             words = [new_words(own, both(a, c)) for own, a, c in zip(prompts, *named, strict=True)]
-            texts.append(scorer.text(words).to(z0))
+            texts.append(each_alone(scorer, words).to(z0))
         stacked = (torch.stack(v, 1)[:kept] for v in (masks, codes, texts))
         return Segments(z0[:kept], prompts[:kept], *stacked)
 
@@ -399,6 +413,15 @@ class SpaText(Editor[DiffusionModel]):
         found[PROJECT] = torch.randn(self.channels, size, generator=generator) / size**0.5
         found[CHANNELS] = torch.zeros(first.out_channels, self.channels, *first.kernel_size)
         return found
+
+
+def each_alone(scorer: Scorer, texts: Sequence[str]) -> Float[Tensor, "b d"]:
+    """Return the embeddings of texts, each read alone.
+
+    Those that are read together are padded to the longest, on which their last bits may depend.
+    """
+    known = {text: scorer.text([text]) for text in dict.fromkeys(texts)}
+    return torch.cat([known[text] for text in texts])
 
 
 def spatial_map(

@@ -56,6 +56,25 @@ def asked(rows: int = 2, where: slice = slice(0, 8)) -> tuple:
     return batch, Edit("add", None, 1, ("a face",) * rows, ASKED[:rows], masks)
 
 
+def told_zeros(model, monkeypatch):
+    """Have a model say nothing by zeros; return what networks are told, and captions."""
+    condition, forward, told, captions = model.condition, model.forward, [], []
+    zeros = condition(None, 1).map(torch.zeros_like)
+    monkeypatch.setattr(model, "unconditional", lambda rows: zeros.repeat(rows))
+
+    def encode(prompts, rows):
+        captions.extend(prompts)
+        return condition(prompts, rows)
+
+    def watched(x, timesteps, condition, taps=None):
+        told.append(condition.tensors["encoder_hidden_states"])
+        return forward(x, timesteps, condition, taps)
+
+    monkeypatch.setattr(model, "condition", encode)
+    monkeypatch.setattr(model, "forward", watched)
+    return told, captions
+
+
 def start(model, rows: int = 2):
     x = torch.randn(rows, *model.latent_shape, generator=torch.Generator().manual_seed(1))
     return x, {"grid": model.grid(3), "level": 1}
@@ -264,21 +283,19 @@ def test_the_prior_gives_embeddings_of_regions_and_identity_those_of_text(latent
 
 def test_dropped_at_1_neither_caption_nor_map_is_told(latent, monkeypatch):
     editor = attached(latent, drop=1.0)
-    told = []
-    condition = latent.condition
-    monkeypatch.setattr(
-        latent, "condition", lambda prompts, rows: told.append(prompts) or condition(prompts, rows)
-    )
+    told, asked_for = told_zeros(latent, monkeypatch)
     known = editor.segments(DATA, range(4))
     first = {k: v.requires_grad_() for k, v in editor._first(3).items()}
     with torch.enable_grad():
         editor.loss(known, first, "dropped").backward()
-    assert told == [["", ""]] and float(first[CHANNELS].grad.abs().max()) == 0
+    assert not asked_for and float(first[CHANNELS].grad.abs().max()) == 0
+    assert len(told[0]) == 2 and not told[0].any()
     with torch.enable_grad():
         kept = attached(latent, drop=0.0)
         kept.loss(known, first, "dropped").backward()
     words = {word for prompt in known.prompts for word in prompt.split()}
-    assert any(told[1]) and {word for prompt in told[1] for word in prompt.split()} <= words
+    assert all(asked_for) and {word for prompt in asked_for for word in prompt.split()} <= words
+    assert told[1].any()
     assert float(first[CHANNELS].grad.abs().max()) > 0
 
 
@@ -312,12 +329,47 @@ def test_cells_that_only_sample_otherwise_share_what_is_learned(latent, tmp_path
     assert latent.evaluations.backward > before
 
 
+def test_data_of_the_same_images_and_other_counterfactuals_share_nothing(latent, tmp_path):
+    class Elsewhere(toy.ToyData):
+        def counterfactual(self, split, indices, attribute, value):
+            found = super().counterfactual(split, indices, attribute, value)
+            found[..., :8] = 0
+            return found
+
+    first, second = (attached(latent, tmp_path) for _ in range(2))
+    with torch.enable_grad():
+        first.fit(DATA, [])
+        second.fit(Elsewhere(), [])
+    assert not torch.equal(first.state()[PRIOR], second.state()[PRIOR])
+
+
+def test_no_text_depends_on_those_that_are_read_with_it(latent, learned):
+    """A text tower that is moved by how much the longest of its texts pads the others."""
+
+    class Padding(toy.PatternScorer):
+        def text(self, captions):
+            longest = max(len(c.split()) for c in captions)
+            return F.normalize(super().text(captions) + 0.1 * longest, dim=1)
+
+    editor = attached(latent)
+    editor.parts = {"scorer": Padding()}
+    editor.load_state(learned.state())
+    alone, together = (editor.segments(DATA, rows).texts for rows in ([4], range(8)))
+    assert torch.equal(alone[0], together[4])
+    assert torch.equal(editor.codes(["hat"])[0], editor.codes(["hat", "hat with glasses"])[0])
+
+
 # ---------------------------------------------------------------- refusals
 
 
 def test_what_does_not_go_together_is_refused(latent, learned):
     with pytest.raises(BadInput, match="a batch of 8 is more than the 4 images"):
         SpaText(images=4)
+    for deaf in ({"local_guidance": 0.0}, {"fast": True}, {"iterations": 0}, {"drop": 1.0}):
+        why = f"the map, which does nothing where {next(iter(deaf))}="
+        with pytest.raises(BadInput, match=why):
+            SpaText(guidance=0.0, **deaf)
+        SpaText(guidance=1.0, **deaf)
     batch, edit = asked()
     with pytest.raises(BadInput, match="call fit, or load_state"):
         attached(latent).edit(batch, edit, STRENGTHS)
