@@ -13,7 +13,16 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput, unknown
 from latentbench.model import Condition, DiffusionModel, LowRank
-from latentbench.sampling.loop import denoise, generate, guided, invert, noise_to_level, plain
+from latentbench.parameterization import prediction_error
+from latentbench.sampling.loop import (
+    captioned,
+    denoise,
+    generate,
+    guided,
+    invert,
+    noise_to_level,
+    plain,
+)
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.directions.adapters import Adapted, first_down, layers_of
 from methods.directions.fit_images import refuse_one_sided, refuse_too_few
@@ -68,6 +77,7 @@ class Weights2Weights(Editor[DiffusionModel]):
     """
 
     paper = "Interpreting the Weight Space of Customized Diffusion Models, sections 3 and 4"
+    version = 2
     scope = "global"
     small: ClassVar[Mapping[str, Any]] = {
         "people": 6, "batch": 6, "iterations": 4, "learning_rate": 0.05, "components": 4,
@@ -181,15 +191,15 @@ class Weights2Weights(Editor[DiffusionModel]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id of the person whom the references show."""
         model, captions = self.model, captions_of(references)
-        told = model.condition([without_subject(c) for c in captions], len(captions))
-        key = content_hash(self._known(), references.ids, references.images, captions)
+        told = captioned(model, [without_subject(c) for c in captions])
+        key = content_hash(self._known(), references.ids, references.images, told.tensors)
         one = torch.zeros(len(references), dtype=torch.long, device=model.device)
 
         def learn() -> dict[str, Tensor]:
             return {"beta": self.coded(references, told, one)}
 
         beta = self.cache.get_or_make("weights2weights", key, learn)["beta"].to(model.device)
-        condition = model.condition([without_subject(p) for p in prompts], len(prompts))
+        condition = captioned(model, [without_subject(p) for p in prompts])
         guidance = model.guidance if self.guidance is None else self.guidance
         terms = guided(condition, model.unconditional(len(prompts)), guidance)
         x = model.prior(self.streams, ids).parts[Space.NOISE]
@@ -230,14 +240,18 @@ class Weights2Weights(Editor[DiffusionModel]):
         condition: Condition,
         draw: str,
     ) -> Float[Tensor, " b"]:
-        """Return each row's mean squared error of eps at one level, under weights of its own."""
+        """Return each row's mean squared error at one level, under weights of its own.
+
+        That of what the network predicts.
+        """
         model, grid = self.model, self.model.grid(self.steps)
         level = int(torch.randint(grid.n, (), generator=self.streams.generator(draw, "level")))
         eps = self.streams.normal(f"{draw}/noise", ids, z0.shape[1:], z0.device)
         x = noise_to_level(grid, z0, eps, level)
         at = {"grid": grid, "level": level, "interventions": [Adapted(change)]}
-        _, found = denoise(model, x, plain(condition), **at)
-        return (found - eps).square().flatten(1).mean(1)
+        found, levels = denoise(model, x, plain(condition), **at), grid.levels(level, z0)
+        error = prediction_error(model.prediction_type, found, (z0, eps), *levels)
+        return error.square().flatten(1).mean(1)
 
     def adapters(self, beta: Float[Tensor, "b m"]) -> dict[str, LowRank]:
         """Return the model of each beta, as changes of the plain one."""

@@ -1,17 +1,23 @@
 """weights2weights: adapters trained side by side, their space, codes of images, directions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import transformers_toy as small
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.fitting import Fitting
 from latentbench.model import LowRank
+from latentbench.models.transformer_flow import TransformerFlow
+from latentbench.sampling.loop import denoise, guided, noise_to_level, plain
 from latentbench.streams import Streams
 from latentbench.types import SUBJECT, Edit, Space
+from methods.directions.adapters import Adapted
+from methods.personalisation import weights2weights
 from methods.personalisation.weights2weights import Weights2Weights
 
 DATA, HAT = toy.ToyData(), Edit("hat+", "hat")
@@ -70,6 +76,69 @@ def test_an_adapter_denoises_its_own_image_better_than_the_plain_model_does(pixe
 
     own, plain = error(theta), error(editor._first().expand(4, -1))
     assert bool((own < plain).all()), (own, plain)
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    path = small.save_sd3(tmp_path_factory.mktemp("sd3"), small.SD3_MEDIUM)
+    return TransformerFlow(path=path, steps=2)
+
+
+def noisiest(editor):
+    """Return the name of a draw whose level has no signal."""
+    names = (f"draw {k}" for k in range(100))
+    levels = ((name, editor.streams.generator(name, "level")) for name in names)
+    return next(name for name, draw in levels if int(torch.randint(2, (), generator=draw)) == 0)
+
+
+def test_a_flow_learns_at_its_noisiest_level(flow):
+    """There x_t is eps, of which any network's eps is right, and its velocity is not."""
+    editor = attached(flow)
+    theta, z0 = editor._first()[None].requires_grad_(), torch.randn(1, *flow.latent_shape)
+    with torch.enable_grad():
+        change, told = editor._unpacked(theta), flow.unconditional(1)
+        (loss,) = editor.losses(z0, ("a",), change, told, noisiest(editor))
+        loss.backward()
+    assert float(flow.grid().alpha[0]) == 0 and float(loss) > 0.1
+    assert float(theta.grad.abs().max()) > 1e-5
+
+
+def test_a_loss_on_eps_is_that_of_eps(pixel):
+    editor = attached(pixel)
+    theta, z0 = editor._first()[None], torch.randn(1, *pixel.latent_shape)
+    told, grid = pixel.unconditional(1), pixel.grid()
+    level = int(torch.randint(grid.n, (), generator=Streams(0).generator("draw", "level")))
+    eps = Streams(0).normal("draw/noise", ("a",), z0.shape[1:])
+    x, change = noise_to_level(grid, z0, eps, level), editor._unpacked(theta)
+    at = {"grid": grid, "level": level, "interventions": [Adapted(change)]}
+    _, found = denoise(pixel, x, plain(told), **at)
+    own = editor.losses(z0, ("a",), change, told, "draw")
+    assert torch.equal(own, (found - eps).square().flatten(1).mean(1))
+
+
+def test_the_word_alone_is_coded_and_drawn_as_people_are_learned(latent, monkeypatch):
+    """Under what says nothing, which of some models is no empty prompt."""
+    zeros = latent.condition(None, 1).map(torch.zeros_like)
+    monkeypatch.setattr(latent, "unconditional", lambda rows: zeros.repeat(rows))
+    editor, told = attached(latent, guidance=1.0), []
+    d = len(editor._first())
+    editor.load_state({"mean": torch.zeros(d), "std": torch.ones(d), "V": torch.zeros(5, d),
+                       "spread": torch.ones(5)})  # fmt: skip
+
+    def coded(batch, condition, owner):
+        told.append(condition)
+        return torch.zeros(1, 5)
+
+    monkeypatch.setattr(editor, "coded", coded)
+    monkeypatch.setattr(
+        weights2weights, "guided", lambda c, *rest: told.append(c) or guided(c, *rest)
+    )
+    references = replace(DATA.batch("test", [5, 6]), prompts=(f"{SUBJECT} hat", SUBJECT))
+    editor.personalise(references, ("a", "b"), (SUBJECT, f"a {SUBJECT}"))
+    for condition, words, silent in zip(told, ("hat", "a"), (1, 0), strict=True):
+        found = condition.tensors["encoder_hidden_states"]
+        expected = latent.condition((words,), 1).tensors["encoder_hidden_states"][0]
+        assert not found[silent].any() and torch.equal(found[1 - silent], expected)
 
 
 @pytest.mark.slow
