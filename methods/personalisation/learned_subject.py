@@ -104,7 +104,8 @@ class LearnedSubject(Editor[DiffusionModel]):
         """Return what was learned of these references, from the cache where it is known."""
         captions = captions_of(references)
         own = captions if set(captions) != {SUBJECT} else ()
-        known = (type(self).__name__, self.model.fingerprint(), references.images)
+        shown = (references.ids, references.images)  # the noise of training is drawn by name
+        known = (type(self).__name__, self.model.fingerprint(), *shown)
         name = content_hash(*known, *own, *self.settings())
 
         def make() -> dict[str, Tensor]:

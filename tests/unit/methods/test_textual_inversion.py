@@ -49,6 +49,17 @@ def test_the_word_is_learned_once(latent, tmp_path):
     assert cache.saved.tolist() == [8, 8]
 
 
+def test_names_count_with_a_cache_as_without(latent, tmp_path):
+    """The same images under other names, by which the noises of training are drawn."""
+    both = REFERENCES, replace(REFERENCES, ids=("x", "y"))
+    kept = attached(latent, Cache(tmp_path))
+    found, fresh = (
+        [editor.learn(batch)["word"] for editor, batch in zip(editors, both, strict=True)]
+        for editors in ((kept, kept), (attached(latent), attached(latent)))
+    )
+    assert all(map(torch.equal, found, fresh)) and not torch.equal(*fresh)
+
+
 def test_captions_that_name_the_subject_are_read(latent):
     told = replace(REFERENCES, prompts=(f"{SUBJECT} hat", f"a {SUBJECT}"))
     assert captions_of(told) == told.prompts
