@@ -293,6 +293,23 @@ def fitted_first(trial: Trial) -> None:
     raise LawBroken("an edit before fit went through; raise BadInput")
 
 
+@law("a method that learns and inverts can be fitted for no edits, and inverts then", "invert")
+def nothing_asked(trial: Trial) -> None:
+    """Fit as for a benchmark that announces no edits, and invert."""
+    if trial.cls.fit is Editor.fit:
+        return
+    editor = trial.attached()
+    try:
+        with torch.enable_grad():
+            editor.fit(trial.data, ())
+        trial.act(editor, ALL)
+    except Exception as error:
+        raise LawBroken(
+            f"a fit for no edits, and an inversion, raised {type(error).__name__}: {error}; learn "
+            f"what invert needs, or nothing, where a benchmark such as reconstruction has no edits"
+        ) from error
+
+
 @law("another noise gives another image, and the drawn noise the same one", "generate")
 def given_noise(trial: Trial) -> None:
     """Generate from given noises."""

@@ -54,9 +54,10 @@ class TextImagePair(nn.Module):
             BadInput: A word that the pair never saw; names near ones.
         """
         rows = [[self._id(word) for word in caption.split()] for caption in captions]
-        length = max(1, *(len(row) for row in rows))
+        length = max([1, *(len(row) for row in rows)])
         padded = [row + [0] * (length - len(row)) for row in rows]
-        return torch.tensor(padded, device=self.inverse_temperature.device)
+        found = torch.tensor(padded, dtype=torch.long, device=self.inverse_temperature.device)
+        return found.reshape(len(rows), length)
 
     def _id(self, word: str) -> int:
         if word not in self._ids:

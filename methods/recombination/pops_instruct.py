@@ -127,11 +127,13 @@ class PopsInstruct(CodeLearner):
         refuse_too_few(self.images, data)
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
-        """Learn the operator for the words after of all edits.
+        """Learn the operator for the words after of all edits; nothing if none will be asked for.
 
         Raises:
             BadInput: an edit without words.
         """
+        if not edits:
+            return
         for edit in edits:
             if edit.words is None:
                 raise BadInput(

@@ -35,6 +35,8 @@ class Shift(Editor[DiffusionModel]):
 
     def fit(self, data, edits):
         images = data.batch("generator", range(8)).images
+        if self.mistake == "takes for granted that an edit is asked for":
+            self.first = edits[0]
         for k, edit in enumerate(edits):
             self.shifts_[edit.attribute] = images[k] * 0.2
 
@@ -154,10 +156,10 @@ def target(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def broken(mistake: str) -> dict[str, Exception]:
-    """Return the laws that a Shift with this mistake breaks when it edits on the pixel model."""
+def broken(mistake: str, verb: str = "edit") -> dict[str, Exception]:
+    """Return the laws that a Shift with this mistake breaks when it acts on the pixel model."""
     method = Option("shift", target(Shift), {"mistake": mistake})
-    edits = [t for t in trials(method) if str(t) == "edit on pixel"]
+    edits = [t for t in trials(method) if str(t) == f"{verb} on pixel"]
     found = {law: error for law, _, error in results(edits) if error is not None}
     edits[0].model.network.eval()  # the toy model is shared
     return found
@@ -173,6 +175,12 @@ def test_a_mistake_is_found_by_its_law(mistake):
     found = broken(mistake)
     assert FOUND_BY[mistake] in found
     assert isinstance(found[FOUND_BY[mistake]], LawBroken)
+
+
+def test_a_fit_that_needs_an_edit_is_found_where_none_is_asked_for():
+    assert "nothing_asked" not in broken("", "invert")
+    found = broken("takes for granted that an edit is asked for", "invert")
+    assert "IndexError" in str(found["nothing_asked"])
 
 
 class Silent(Shift):

@@ -52,6 +52,17 @@ def far(a, b):
     return float((a - b).square().mean())
 
 
+def test_a_fit_for_no_edits_learns_nothing_and_encodes_nothing(vae, monkeypatch):
+    """As for benchmarks that invert alone."""
+    method = PopsInstruct(**PopsInstruct.small)
+    method.attach(vae, Streams(0), Cache(None), {"scorer": toy.PatternScorer()})
+    monkeypatch.setattr(pops_instruct, "encoded", lambda *_: pytest.fail("images are encoded"))
+    method.fit(DATA, [])
+    method.load_state(method.state())
+    batch = DATA.batch("test", [0, 1])
+    assert method.decode(method.invert(batch)).shape == batch.images.shape
+
+
 @pytest.mark.parametrize(
     ("weight", "iterations", "kept"),
     [

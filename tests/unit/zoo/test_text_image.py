@@ -55,6 +55,10 @@ def test_a_caption_does_not_depend_on_the_length_of_others(untrained):
     torch.testing.assert_close(alone, padded, rtol=1e-4, atol=1e-5)
 
 
+def test_no_captions_have_no_rows(untrained):
+    assert untrained.tokens([]).shape == (0, 1) and untrained.text([]).shape == (0, 64)
+
+
 def test_unknown_words_and_missing_captions_are_refused(untrained):
     with pytest.raises(BadInput, match=r"unknown word of pair 'smilling'.*smiling"):
         untrained.text(["hat smilling"])
