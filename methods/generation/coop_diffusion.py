@@ -1,5 +1,6 @@
 """Coop-Diffusion: two denoisers, each in a latent space of its own, sample one image together."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -36,8 +37,9 @@ class CoopDiffusion(ComposedDiffusion):
     are. A partner that takes no prompts samples what it knows.
 
     Deviations: levels of the two are matched by the ratio of signal to noise, where the source
-    assumes one schedule; x0' is clipped to the range of images before it is encoded; d, the window
-    and the handover are this suite's choice, as the source does not state them.
+    assumes one schedule, and the partner's x_T gets the spread of its first matched level, which a
+    flow's need not have of itself; x0' is clipped to the range of images before it is encoded; d,
+    the window and the handover are this suite's choice, as the source does not state them.
 
     Args:
         partner: a yaml of conf/model: the other denoiser.
@@ -60,6 +62,7 @@ class CoopDiffusion(ComposedDiffusion):
     """
 
     paper = "PanGu-Draw, Coop-Diffusion"
+    version = 2
     others: ClassVar[Mapping[str, str]] = {"partner": "model"}
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
         "compose": frozenset({Capability.PROMPTS, Capability.SECOND_MODEL})
@@ -114,11 +117,12 @@ class CoopDiffusion(ComposedDiffusion):
         x, ours = x.to(model.device), self._terms_of(model, concepts[:-1] or concepts, len(ids))
         theirs = self._terms_of(partner, concepts[-1:], len(ids))
         grid = model.grid(self.steps)
-        x_ = self._start_of(partner, ids, x)
+        grid_ = matched_grid(partner, grid)
+        x_ = self._start_of(partner, ids, x) * spread(grid_)
         if self.mode == "spaces":
-            z0 = self._together(x, ours, grid, x_, theirs, matched_grid(partner, grid))
+            z0 = self._together(x, ours, grid, x_, theirs, grid_)
         else:
-            z0 = self._in_turn(ids, ours, grid, x_, theirs, matched_grid(partner, grid))
+            z0 = self._in_turn(ids, ours, grid, x_, theirs, grid_)
         return model.decode(z0)
 
     def _together(
@@ -157,6 +161,8 @@ class CoopDiffusion(ComposedDiffusion):
         if last < grid.n:
             x_, _ = predict(partner, x_, grid_, last, theirs)
         x0 = carried(x_, partner, model)
+        if last == grid.n:
+            return x0
         n = self.streams.normal("coop_diffusion/handover", ids, model.latent_shape, model.device)
         return generate(model, noise_to_level(grid, x0, n, last), ours, grid=grid, start=last)
 
@@ -171,7 +177,7 @@ class CoopDiffusion(ComposedDiffusion):
     def _start_of(
         self, partner: DiffusionModel, ids: Sequence[str], x: Float[Tensor, "b ..."]
     ) -> Float[Tensor, "b ..."]:
-        """Return x_T of the partner."""
+        """Return x_T of the partner, of unit spread."""
         if self.noise == "own":
             return self.streams.normal(
                 "coop_diffusion/partner", ids, partner.latent_shape, partner.device
@@ -202,6 +208,18 @@ def stepped(
     alpha, sigma = grid.levels(i, x)
     mean, _ = transition(grid, i, x0, (x - alpha * x0) / sigma, 0.0)
     return mean
+
+
+def spread(grid: Grid) -> float:
+    """Return the standard deviation of x at a grid's first level, of clean latents of unit spread.
+
+    sqrt(alpha_0^2 + sigma_0^2): 1 where the model preserves variance, less in the midst of a flow.
+
+    Example:
+        >>> spread(Grid(torch.tensor([0]), torch.tensor([3.0, 1.0]), torch.tensor([4.0, 0.0])))
+        5.0
+    """
+    return math.hypot(float(grid.alpha[0]), float(grid.sigma[0]))
 
 
 def matched_grid(model: DiffusionModel, goal: Grid) -> Grid:

@@ -7,10 +7,11 @@ from latentbench.cache import Cache
 from latentbench.cells.catalogue import option
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
+from latentbench.sampling.loop import generate
 from latentbench.streams import Streams
-from latentbench.types import Concept
-from methods.generation.composed import ComposedDiffusion
-from methods.generation.coop_diffusion import CoopDiffusion, carried, matched_grid
+from latentbench.types import Concept, Space
+from methods.generation.composed import ComposedDiffusion, composed_terms
+from methods.generation.coop_diffusion import CoopDiffusion, carried, matched_grid, spread
 
 IDS = ("a", "b")
 HAT, SMILE = Concept(("hat",) * 2), Concept(("smile",) * 2)
@@ -29,12 +30,20 @@ def alone(model, concepts, **settings):
 
 
 class Flow(toy.GaussianModel):
-    """The same images by a flow's levels."""
+    """The same images by a flow's levels; every x that it is asked about is kept."""
+
+    def __init__(self):
+        super().__init__("flow")
+        self.seen = []
 
     def grid(self, steps=None):
         n = steps or self.steps
         sigma = torch.linspace(1, 0, n + 1, dtype=torch.float64)
         return toy.Grid(1000 * sigma[:-1], 1 - sigma, sigma)
+
+    def forward(self, x, timesteps, condition, taps=None):
+        self.seen.append(x)
+        return x - condition.tensors["mean"]
 
 
 def test_without_a_share_it_is_the_model_alone_bit_by_bit(latent, pixel):
@@ -69,6 +78,39 @@ def test_levels_are_matched_by_signal_to_noise(gaussian):
     assert found.n == 10 and float(found.sigma[-1]) == 0
     ratio = [(g.alpha[1:-1] / g.sigma[1:-1]).log() for g in (found, goal)]
     torch.testing.assert_close(ratio[0], ratio[1], rtol=0.02, atol=0.05)
+
+
+@pytest.mark.parametrize("mode", ["spaces", "resolutions"])
+@pytest.mark.parametrize("noise", ["own", "shared"])
+def test_a_flow_starts_with_the_noise_of_the_level_that_it_is_matched_at(gaussian, mode, noise):
+    """At two steps the first is at t = 501, where a flow's level holds less noise than x_T."""
+    flow = Flow()
+    ids = tuple(str(k) for k in range(20))
+    attached(gaussian, flow, mode=mode, noise=noise, steps=2, guidance=1.0).compose(
+        ids, [Concept(("hat",) * 20)]
+    )
+    first = matched_grid(flow, gaussian.grid(2))
+    expected = float(torch.hypot(first.alpha[0], first.sigma[0]))
+    assert expected < 0.85 and spread(first) == pytest.approx(expected)
+    assert float(flow.seen[0].std()) == pytest.approx(expected, rel=0.05)
+
+
+def test_levels_that_preserve_variance_leave_the_noise_as_it_is(gaussian, latent, pixel):
+    x = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    for model in (gaussian, latent, pixel):
+        for steps in (2, 3, 5):
+            assert torch.equal(x * spread(matched_grid(model, gaussian.grid(steps))), x)
+
+
+def test_a_partner_that_makes_all_steps_leaves_no_noise_of_the_handover(latent):
+    """The last level of this model holds noise, which no step would take away."""
+    settings = {"mode": "resolutions", "handover": 1.0, "noise": "shared", "steps": 3}
+    found = attached(latent, latent, **settings).compose(IDS, [HAT])
+    grid = matched_grid(latent, latent.grid(3))
+    assert float(grid.sigma[-1]) > 0
+    x = latent.prior(Streams(0), IDS).parts[Space.NOISE]
+    made = generate(latent, x, composed_terms(latent, [HAT], 2, None), grid=grid)
+    assert torch.equal(found, latent.decode(carried(made, latent, latent)))
 
 
 @pytest.mark.parametrize("mode", ["spaces", "resolutions"])
