@@ -210,14 +210,15 @@ class Memory(Intervention):
 
     Args:
         layers: the layers whose are kept; default: all.
+        branch: whose are kept.
 
     Attributes:
-        queries: layer -> the conditional branch's, ``[b, heads, tokens, width]``.
+        queries: layer -> the branch's, ``[b, heads, tokens, width]``.
         keys: the same.
     """
 
-    def __init__(self, layers: Sequence[str] | None = None) -> None:
-        self.only = layers
+    def __init__(self, layers: Sequence[str] | None = None, branch: str = "condition") -> None:
+        self.only, self.branch = layers, branch
         self.queries: dict[str, Tensor] = {}
         self.keys: dict[str, Tensor] = {}
 
@@ -225,7 +226,7 @@ class Memory(Intervention):
         """Keep queries and keys; change nothing."""
         if self.only is not None and call.layer not in self.only:
             return None
-        rows = rows_of(step, call, "condition")
+        rows = rows_of(step, call, self.branch)
         self.queries[call.layer], self.keys[call.layer] = call.query[rows], call.key[rows]
         return call
 

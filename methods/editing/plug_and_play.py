@@ -1,18 +1,22 @@
 """Plug-and-Play: a target prompt's image under the features and self-attention of the source's."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar, Literal, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.bounds import Guidance, Name, Positive, Share, Steps
-from latentbench.errors import Incompatible, unknown
+from latentbench.errors import BadInput, Incompatible, unknown
 from latentbench.model import AttentionCall
 from latentbench.parameterization import whole_steps
 from latentbench.sampling.loop import Intervention, Step
 from latentbench.types import Space
 from methods.editing.coupled import CoupledEditor, Coupling, Memory
+
+Kept = TypeVar("Kept")
 
 
 class FeatureMemory(Intervention):
@@ -22,24 +26,26 @@ class FeatureMemory(Intervention):
         layer: the feature layer.
 
     Attributes:
-        map: the conditional branch's.
+        maps: branch -> its map.
     """
-
-    map: Float[Tensor, "b c h w"]
 
     def __init__(self, layer: str) -> None:
         self.layers = (layer,)
+        self.maps: dict[str, Float[Tensor, "b c h w"]] = {}
 
     def features(
         self, step: Step, layer: str, h: Float[Tensor, "k b c h w"]
     ) -> Float[Tensor, "k b c h w"]:
-        """Keep the map; change nothing."""
-        self.map = h[step.branches.index("condition")]
+        """Keep the map of each branch; change nothing."""
+        self.maps = dict(zip(step.branches, h.unbind(0), strict=True))
         return h
 
 
 class InjectedFeatures(Intervention):
-    """Gives the targets, in all branches, the source's map of one layer.
+    """Gives the targets the source's map of one layer, branch by branch.
+
+    A branch that the source does not have, as the null branch at a guidance of 1, gets that of the
+    source's condition.
 
     Args:
         memory: the source's map of the layer.
@@ -57,20 +63,22 @@ class InjectedFeatures(Intervention):
         self, step: Step, layer: str, h: Float[Tensor, "k r c h w"]
     ) -> Float[Tensor, "k r c h w"]:
         """Return the source's map for every target."""
-        source = self.memory.map
-        return source.repeat_interleave(h.shape[1] // len(source), 0).expand_as(h)
+        source = torch.stack([_of(self.memory.maps, branch) for branch in step.branches])
+        return source.repeat_interleave(h.shape[1] // source.shape[1], 1)
 
 
 class InjectedAttention(Intervention):
-    """Gives the targets, in all branches, the source's queries and keys of self-attention.
+    """Gives the targets the source's queries and keys of self-attention, branch by branch.
+
+    A branch that the source does not have gets those of the source's condition.
 
     Args:
-        memory: the source's queries and keys of the layers.
+        memories: branch of the source -> its queries and keys of the layers.
         steps: how many steps, the noisiest, it acts in.
     """
 
-    def __init__(self, memory: Memory, steps: int) -> None:
-        self.memory, self.steps = memory, steps
+    def __init__(self, memories: Mapping[str, Memory], steps: int) -> None:
+        self.memories, self.steps = memories, steps
 
     def active(self, step: Step) -> bool:
         """Return whether the step is one of the first."""
@@ -78,12 +86,13 @@ class InjectedAttention(Intervention):
 
     def attention(self, step: Step, call: AttentionCall) -> Tensor | None:
         """Return attention with the source's queries and keys, in the layers that are kept."""
-        if call.layer not in self.memory.queries:
+        theirs = [_of(self.memories, branch) for branch in step.branches]
+        if call.layer not in theirs[0].queries:
             return None
-        q, k = self.memory.queries[call.layer], self.memory.keys[call.layer]
-        times, branches = len(call.query) // len(step.branches) // len(q), len(step.branches)
-        q, k = (v.repeat_interleave(times, 0).repeat(branches, 1, 1, 1) for v in (q, k))
-        return call.attend(q, k)
+        q = torch.cat([memory.queries[call.layer] for memory in theirs])
+        k = torch.cat([memory.keys[call.layer] for memory in theirs])
+        times = len(call.query) // len(q)
+        return call.attend(q.repeat_interleave(times, 0), k.repeat_interleave(times, 0))
 
 
 class PlugAndPlay(CoupledEditor):
@@ -100,7 +109,9 @@ class PlugAndPlay(CoupledEditor):
     and source are under the caption (the authors' "" is an option); a negative prompt takes the
     empty one's place for good, where the authors fade it in. With `source="stored"` features come
     from the inversion's own latents, as in the authors' code for diffusers; "sampled" is the
-    paper's. See `CoupledEditor` for the strength.
+    paper's. A source under guidance hands over its null branch as well, so that strength 0 is its
+    own sample; one without has its condition's in both branches of the target, as published. See
+    `CoupledEditor` for the strength.
 
     Args:
         steps: sampling steps; default: the model's.
@@ -117,7 +128,7 @@ class PlugAndPlay(CoupledEditor):
         max_strength: largest lambda of a benchmark's curve.
 
     Raises:
-        BadInput: the network has no such layer.
+        BadInput: the network has no such layer, or no self-attention from it on.
         Incompatible: the decoder has no self-attention.
 
     Example:
@@ -125,6 +136,7 @@ class PlugAndPlay(CoupledEditor):
     """
 
     paper = "Plug-and-Play Diffusion Features for Text-Driven Image-to-Image Translation, section 4"
+    version = 2
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "invert": frozenset({Space.NOISE}),
         "edit": frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION}),
@@ -164,10 +176,22 @@ class PlugAndPlay(CoupledEditor):
     ) -> Coupling:
         """Return the injection of features and of queries and keys."""
         feature, attention = self.layers()
-        maps, memory = FeatureMemory(feature), Memory(attention)
+        maps = FeatureMemory(feature)
         features = InjectedFeatures(maps, whole_steps(self.tau_f, n))
-        queries = InjectedAttention(memory, whole_steps(self.tau_attention, n))
-        return Coupling(self.coupled_steps(n), [maps, memory], [features, queries])
+        coupling = Coupling(self.coupled_steps(n), [maps], [features])
+        if not (steps := whole_steps(self.tau_attention, n)):
+            return coupling
+        if not attention:
+            raise BadInput(
+                f"method.feature_layer={self.feature_layer} lies behind all self-attention of "
+                f"{type(self.model.network).__name__}, so that method.tau_attention="
+                f"{self.tau_attention} has no layer to act on; choose an earlier layer, or "
+                f"method.tau_attention=0"
+            )
+        branches = ("condition",) if self.source_guidance == 1 else ("null", "condition")
+        memories = {branch: Memory(attention, branch) for branch in branches}
+        queries = InjectedAttention(memories, steps)
+        return replace(coupling, source=[maps, *memories.values()], target=[features, queries])
 
     def layers(self) -> tuple[str, list[str]]:
         """Return the feature layer, and the self-attention layers from it on."""
@@ -195,6 +219,11 @@ class PlugAndPlay(CoupledEditor):
             if coarsest == "up_blocks.1" and published in known
             else f"{coarsest}.resnets.0"
         )
+
+
+def _of(kept: Mapping[str, Kept], branch: str) -> Kept:
+    """Return what is kept of a branch, or of the condition where the source has no such branch."""
+    return kept.get(branch, kept["condition"])
 
 
 def _place(layer: str) -> tuple[int, int]:

@@ -47,12 +47,15 @@ def test_equal_prompts_at_equal_guidance_give_the_source(latent):
     close(found[:, 0], editor.decode(editor.invert(batch_of(latent))))
 
 
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("source", ["sampled", "stored"])
-def test_strength_0_is_the_source_and_1_does_not_depend_on_its_neighbours(latent, source):
-    editor = attached(latent, source=source)
-    found = edited(latent, torch.tensor([0.0, 0.5, 1.0]), source=source)
+def test_strength_0_is_the_source_and_1_does_not_depend_on_its_neighbours(latent, source, guidance):
+    """With and without guidance of the source: its null branch is the target's as well."""
+    settings = {"source": source, "source_guidance": guidance}
+    editor = attached(latent, **settings)
+    found = edited(latent, torch.tensor([0.0, 0.5, 1.0]), **settings)
     close(found[:, 0], editor.decode(editor.invert(batch_of(latent))))
-    close(found[:, 2:], edited(latent, source=source))
+    close(found[:, 2:], edited(latent, **settings))
 
 
 def test_without_injection_it_is_a_prompt_swap(latent):
@@ -73,7 +76,8 @@ def test_both_branches_get_what_the_source_has(latent):
     assert own == [a for a in latent.attention_layers() if a.startswith("up") and "attn1" in a]
     grid = Grid(torch.tensor([0]), torch.tensor([0.5, 1.0]), torch.tensor([0.5, 0.0]))
     guided = Step(0, 0, 1, 1, 0, ("null", "condition"), grid, lambda x, level: (x, x))
-    maps.map = torch.randn(2, 3, 4, 4)
+    source = torch.randn(2, 3, 4, 4)
+    maps.maps = {"condition": source}
     h = features.features(guided, layer, torch.zeros(2, 4, 3, 4, 4))
     memory.queries[own[0]], memory.keys[own[0]] = torch.randn(2, 2, 1, 5, 6)
     value = torch.randn(8, 1, 5, 6)
@@ -81,7 +85,7 @@ def test_both_branches_get_what_the_source_has(latent):
     out = attention.attention(guided, call).unflatten(0, (2, 4))
     scores = memory.queries[own[0]] @ memory.keys[own[0]].transpose(-1, -2) * 0.4
     for branch in range(2):
-        assert torch.equal(h[branch], maps.map.repeat_interleave(2, 0))
+        assert torch.equal(h[branch], source.repeat_interleave(2, 0))
         theirs = value.unflatten(0, (2, 4))[branch]
         close(out[branch], scores.softmax(-1).repeat_interleave(2, 0) @ theirs)
     assert attention.attention(guided, replace(call, layer="mid_block")) is None
@@ -108,6 +112,17 @@ def test_the_published_layers_of_stable_diffusion(tmp_path):
         for k in numbers
     ]
     assert torch.isfinite(edited(model, steps=2)).all()
+
+
+def test_a_layer_behind_all_self_attention_gives_features_alone(latent, monkeypatch):
+    """Or is refused by name, where attention is to be taken over as well."""
+    known = [a for a in latent.attention_layers() if not a.startswith("up_blocks.1")]
+    monkeypatch.setattr(latent, "attention_layers", lambda: tuple(known))
+    last = {"feature_layer": "up_blocks.1.resnets.1"}
+    with pytest.raises(BadInput, match=r"method.feature_layer=up_blocks.1.resnets.1 lies behind"):
+        edited(latent, **last)
+    found = edited(latent, tau_attention=0.0, **last)
+    assert float((found - edited(latent, tau_attention=0.0, tau_f=0.0)).abs().max()) > 1e-3
 
 
 def test_what_is_not_there_is_refused(latent):
