@@ -58,7 +58,7 @@ class BlendedLatentDiffusion(StepsBackEditor):
     weights are tuned, per image, to min |(D(z) - x')(m)|^2 + 100 |(D(z) - x)(1 - m)|^2 (4.2).
 
     The strength is the share of the steps that are made: 1 starts from noise, as published, and 0
-    makes none.
+    makes none: it is what the autoencoder makes of the image, whatever the background.
 
     Deviations: the source is put back at the clean end too; a latent cell may change as soon as one
     of its pixels may (the authors' code takes the nearest pixel); one candidate, no ranking.
@@ -84,6 +84,7 @@ class BlendedLatentDiffusion(StepsBackEditor):
     """
 
     paper = "Blended Latent Diffusion, section 4"
+    version = 2
     small: ClassVar[Mapping[str, int]] = {"iterations": 2}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "edit": frozenset({Space.NOISE, Space.TEXT})
@@ -119,9 +120,12 @@ class BlendedLatentDiffusion(StepsBackEditor):
                 f"edit {edit.name!r} has no masks, and this method changes nothing outside of one; "
                 f"choose benchmark=local_editing benchmark.give_masks=true"
             )
-        z_init, masks = self.model.encode(batch.images), edit.masks
+        model, grid, masks = self.model, self.model.grid(self.steps), edit.masks
+        z_init = model.encode(batch.images)
 
         def from_level(start: int) -> Float[Tensor, "b 3 h w"]:
+            if start == grid.n:
+                return model.decode(z_init)
             z = self._blended(z_init, batch, edit, masks, start)
             return self._decoded(z, batch.images.to(z), masks[:, None].to(z))
 
@@ -137,8 +141,6 @@ class BlendedLatentDiffusion(StepsBackEditor):
     ) -> Float[Tensor, "b c h w"]:
         """Return the clean latents of a blended sampling chain from level `start`."""
         model, grid, b = self.model, self.model.grid(self.steps), len(batch)
-        if start == grid.n:
-            return z_init
         shape, device = (grid.n + 1, *z_init.shape[1:]), z_init.device
         noise = self.streams.normal("blended_latent_diffusion", batch.ids, shape, device)
         exact = latent_mask(masks, z_init)

@@ -194,6 +194,7 @@ class Pilot(StepsBackEditor):
     """
 
     paper = "Coherent and Multi-modality Image Inpainting via Latent Space Optimization (PILOT)"
+    version = 2
     small: ClassVar[Mapping[str, int]] = {"updates": 1}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "edit": frozenset({Space.NOISE, Space.TEXT, Space.TOKEN_MAPS})
@@ -238,8 +239,9 @@ class Pilot(StepsBackEditor):
 
         def from_level(start: int) -> Float[Tensor, "b 3 h w"]:
             images = self.model.decode(self.filled(z_init, batch, edit, start))
-            pasted = torch.where(masks.to(images) > 0, images, batch.images.to(images))
-            return pasted if self.background == "paste" else images
+            if self.background == "none" or start == self.model.grid(self.steps).n:
+                return images
+            return torch.where(masks.to(images) > 0, images, batch.images.to(images))
 
         return self.each(strengths, from_level)
 

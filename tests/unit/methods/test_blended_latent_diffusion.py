@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latentbench.cache import Cache
+from latentbench.cells.checked_editor import CheckedEditor
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.sampling.blending import latent_mask
@@ -89,9 +90,22 @@ def test_the_decoder_is_given_back_and_no_image_sees_another(latent):
 
 def test_pasted_pixels_are_the_source(latent):
     batch, edit, masks = asked(latent, 2)
-    found = attached(latent, background="paste").edit(batch, edit, STRENGTHS)
+    found = attached(latent, background="paste").edit(batch, edit, STRENGTHS[1:])
     outside = masks[:, None, None].expand_as(found) == 0
     assert torch.equal(found[outside], batch.images[:, None].expand_as(found)[outside])
+
+
+@pytest.mark.parametrize("background", ["paste", "decoder"])
+def test_strength_0_is_what_a_lossy_autoencoder_makes_of_the_image(latent, background):
+    """As the runner checks it: neither pixels nor the decoder are the source's then."""
+    batch, edit, masks = asked(latent, 1)
+    expected = latent.decode(latent.encode(batch.images))
+    assert (
+        float((expected - batch.images).abs()[masks[:, None].expand_as(expected) == 0].mean()) > 0.1
+    )
+    editor = attached(latent, background=background, iterations=2, learning_rate=0.1, steps=2)
+    found = CheckedEditor(editor).edit(batch, edit, STRENGTHS)
+    assert torch.equal(found[:, 0], expected)
 
 
 def test_masks_shrink_over_four_parts_of_the_steps(latent):

@@ -7,6 +7,7 @@ import torch
 import transformers_toy as small
 
 from latentbench.cache import Cache
+from latentbench.cells.checked_editor import CheckedEditor
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.models.transformer_flow import TransformerFlow
@@ -65,6 +66,16 @@ def test_strength_0_is_the_image_and_moves_hold_the_background(name, request):
     assert gaps[4] < 0.9 * gaps[0]
     pasted = attached(model, background="paste").edit(batch, edit, BOTH)[:, 1]
     assert torch.equal(pasted[outside.expand_as(pasted)], batch.images[outside.expand_as(pasted)])
+
+
+def test_strength_0_is_what_a_lossy_autoencoder_makes_of_the_image(latent):
+    """As the runner checks it: no pixels are the source's then."""
+    batch, edit = asked(latent)
+    editor = attached(latent, background="paste", updates=0)
+    found = CheckedEditor(editor).edit(batch, edit, BOTH)
+    expected = latent.decode(latent.encode(batch.images))
+    assert float((expected - batch.images).abs().mean()) > 0.1
+    assert torch.equal(found[:, 0], expected)
 
 
 @pytest.mark.parametrize("name", ["latent", "flow"])
