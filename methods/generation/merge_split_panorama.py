@@ -154,7 +154,8 @@ class MergeSplitPanorama(Editor[DiffusionModel]):
         guidance: guidance scale; default: the model's.
 
     Raises:
-        BadInput: a canvas that windows do not cover, or windows off the U-Net's coarsest cells.
+        BadInput: a canvas that windows do not cover, or canvas or windows off the U-Net's coarsest
+            cells.
 
     Example:
         >>> method = MergeSplitPanorama(tau=0.5)
@@ -205,8 +206,8 @@ class MergeSplitPanorama(Editor[DiffusionModel]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one wide picture per id, from the canvas noise of that id."""
         model, grid, rows = self.model, self.model.grid(self.steps), len(ids)
-        views = self.views(width)
-        shape = (model.latent_shape[0], views.height, views.width)
+        shape = (model.latent_shape[0], *self.canvas(width))
+        views = None if self.mode == "direct" else self.views(width)
         told = Latent({}, prompts=None if prompts is None else tuple(prompts))
         condition = model.condition_of(told) if prompts else model.condition(None, rows)
         null = model.unconditional(rows)
@@ -222,7 +223,7 @@ class MergeSplitPanorama(Editor[DiffusionModel]):
         def drawn(i: int) -> Tensor:
             return self.streams.normal(f"panorama/{i}", ids, shape, model.device)
 
-        if self.mode == "direct":
+        if views is None:
             return model.decode(sample(canvas, drawn, 1, ()))
         changes = self.interventions(views, grid.n, condition)
         x = sample(views.cut(canvas), lambda i: views.cut(drawn(i)), len(views), changes)
@@ -245,19 +246,37 @@ class MergeSplitPanorama(Editor[DiffusionModel]):
             changes.append(MergedAttention(views, cross=True, until=n, blocks=self.blocks))
         return changes
 
+    def canvas(self, width: int) -> tuple[int, int]:
+        """Return height and width, in cells, of the canvas of a picture's width in pixels.
+
+        Raises:
+            BadInput: see the class.
+        """
+        side = self.model.latent_shape[-1]
+        cell, coarsest = self.model.image_size // side, self.coarsest
+        if width % cell:
+            raise BadInput(f"a picture {width} pixels wide is no whole number of latent cells of "
+                           f"{cell} pixels; give a multiple of {cell}")  # fmt: skip
+        if self.mode == "direct" and width // cell % coarsest:
+            raise BadInput(
+                f"a picture {width} pixels wide is {width // cell} latent cells, and the U-Net "
+                f"sees {coarsest} of them as one; give a multiple of {cell * coarsest}"
+            )
+        return side, width // cell
+
+    @property
+    def coarsest(self) -> int:
+        """Return how many cells of the latent are one on the U-Net's lowest level."""
+        model: Any = self.model
+        return 2 ** (len(model.network.config.block_out_channels) - 1)
+
     def views(self, width: int) -> Views:
         """Return the windows on a canvas of a width in pixels.
 
         Raises:
             BadInput: see the class.
         """
-        model: Any = self.model
-        side = model.latent_shape[-1]
-        cell = model.image_size // side
-        if width % cell:
-            raise BadInput(f"a picture {width} pixels wide is no whole number of latent cells of "
-                           f"{cell} pixels; give a multiple of {cell}")  # fmt: skip
-        coarsest = 2 ** (len(model.network.config.block_out_channels) - 1)
+        (side, columns), coarsest = self.canvas(width), self.coarsest
         window = self.window or side
         stride = self.stride or coarsest * max(1, window // (4 * coarsest))
         if self.mode == "independent":
@@ -268,4 +287,4 @@ class MergeSplitPanorama(Editor[DiffusionModel]):
                     f"method.{name} is {cells} cells; attention layers see {coarsest} of them as "
                     f"one, so that windows meet only at multiples of {coarsest}: give one"
                 )
-        return Views(side, width // cell, window, stride)
+        return Views(side, columns, window, stride)

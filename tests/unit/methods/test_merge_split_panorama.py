@@ -56,6 +56,14 @@ def test_modes_differ_on_a_canvas_and_leave_the_network_as_it_was(latent):
     assert all(m.processor is before[n] for n, m in latent.attention_modules().items())
 
 
+def test_a_canvas_without_windows_need_not_be_covered_by_them(latent):
+    """18 cells are no window of 8 and a number of strides of 4."""
+    settings = {"window": 8, "stride": 4}
+    with pytest.raises(BadInput, match="do not cover"):
+        pictures(latent, width=36, **settings)
+    assert pictures(latent, width=36, mode="direct", **settings).shape == (2, 3, 16, 36)
+
+
 def test_without_merged_steps_and_merged_prompts_it_is_multidiffusion(latent):
     found = pictures(latent, tau=0.0, cross="views")
     assert torch.equal(found, pictures(latent, mode="multidiffusion"))
@@ -181,6 +189,8 @@ def test_a_stochastic_sampler_draws_its_noise_on_the_canvas(latent):
         (32, {"window": 5}, "method.window is 5 cells"),
         (32, {"stride": 16}, "a stride of at most 8"),
         (48, {"mode": "independent", "window": 6}, "do not cover a canvas that is 8 cells high"),
+        (33, {"mode": "direct"}, "33 pixels wide is no whole number"),
+        (34, {"mode": "direct"}, "is 17 latent cells, and the U-Net sees 2 of them as one"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_before_the_first_step(latent, width, settings, words):
