@@ -102,8 +102,8 @@ class SpatialTemporalAttention(ComposedDiffusion):
     which a plain sample of the same noise reads its words: the published layout predictor was
     trained on photographs. Deviations: weights add up to one at every place, as in the paper (in
     the authors' code they do not, and the unconditional output is taken away); deterministic
-    sampler; the best image, there the last one; concepts of negative weight stay terms of their
-    own.
+    sampler; the best image, there the last one; the joined prompt has the mean of its concepts'
+    weights, and concepts of negative weight stay terms of their own.
 
     Args:
         steps: sampling steps; default: the model's.
@@ -163,7 +163,8 @@ class SpatialTemporalAttention(ComposedDiffusion):
         if not asked:
             raise BadInput("no concept has a weight above 0; ask for at least one")
         prompts = joined(asked)
-        terms = self.terms([Concept(prompts), *(c for c in concepts if c.weight <= 0)], len(ids))
+        whole = Concept(prompts, sum(one.weight for one in asked) / len(asked))
+        terms = self.terms([whole, *(c for c in concepts if c.weight <= 0)], len(ids))
         locals_ = self.locals(x, asked, terms)
         first = torch.full((len(ids), len(asked), n), self.weight / len(asked), device=x.device)
         if not self.epochs:

@@ -44,6 +44,14 @@ def test_without_weights_it_samples_the_joined_prompt(latent):
     assert float((mixed - found).abs().max()) > 1e-3
 
 
+def test_weights_of_concepts_count_as_their_mean(latent):
+    asked = [replace(c, weight=w) for c, w in zip(ASKED, (0.5, 1.0), strict=True)]
+    found = attached(latent, weight=0.0, epochs=0).compose(IDS, asked)
+    expected = plain(latent, [replace(WHOLE, weight=0.75)])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert float((found - plain(latent, [WHOLE])).abs().max()) > 1e-3
+
+
 def test_a_concept_of_all_weight_everywhere_is_all_that_is_read(latent):
     editor, x = attached(latent), torch.randn(2, *latent.latent_shape)
     local = [
