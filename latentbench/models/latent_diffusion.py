@@ -130,7 +130,7 @@ class LatentDiffusion(UNetDiffusion, AutoencodedDiffusion):
 
         def splice(module: nn.Module, args: Any, rows: Float[Tensor, "1 m d"]) -> Tensor:
             own = [vectors.get(k, rows[0, k]) for k in range(limit)]
-            return torch.stack(own)[None]
+            return torch.stack([v.to(rows) for v in own])[None]
 
         handle = self.text_encoder.get_input_embeddings().register_forward_hook(splice)
         try:

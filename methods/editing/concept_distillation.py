@@ -76,7 +76,7 @@ class ConceptMaps(TokenMaps):
         parts = []
         for some in query.split(at_once, 2):
             maps = maps_of(some, key, scale)[..., image:]
-            parts.append(torch.einsum("bhpm,bm->bp", maps, self.tokens))
+            parts.append(torch.einsum("bhpm,bm->bp", maps.to(self.tokens), self.tokens))
         return torch.cat(parts, 1) / (heads * self.tokens.sum(1)[:, None])
 
 

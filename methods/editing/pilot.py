@@ -63,14 +63,14 @@ class CentredAttention(Intervention):
         whole = kept.new_ones(*kept.shape[:3], image)
         masked = maps * torch.cat([whole, torch.where(first, 1.0, kept)], -1)
         out = call.attend().clone()
-        out[:, :, :places] = masked @ call.value
+        out[:, :, :places] = masked.to(call.value) @ call.value
         return out
 
     def _read(
         self, maps: Float[Tensor, "b h p m"], hole: Float[Tensor, "b p"]
     ) -> Float[Tensor, " b"]:
         """Return how much more the words are read outside the hole than in it; 0 without either."""
-        read = torch.einsum("bhpm,bm->bp", maps, self.content) / maps.shape[1]
+        read = torch.einsum("bhpm,bm->bp", maps.to(self.content), self.content) / maps.shape[1]
         inside, outside = hole.sum(1), (1 - hole).sum(1)
         gap = ((1 - hole) * read).sum(1) / outside.clamp(min=1)
         gap = gap - (hole * read).sum(1) / inside.clamp(min=1)
@@ -163,7 +163,7 @@ class Pilot(StepsBackEditor):
     under fresh noise is put back outside the hole instead.
 
     The strength is the share of the steps that are made: 1 starts from noise, as published, and 0
-    makes none.
+    makes none: it is what the autoencoder makes of the image, whatever the background.
 
     Deviations: a latent cell may change as soon as one of its pixels may, and a hole that vanishes
     in a layer's resolution is kept by its cells; lambda_t is given per background cell, `attention`

@@ -35,7 +35,7 @@ class WordPlaces(Intervention):
         if not call.text or places > LARGEST:
             return None
         rows = rows_of(step, call, BRANCH)
-        maps = maps_of(call.query[rows], call.key[rows], call.scale).mean(1)
+        maps = maps_of(call.query[rows], call.key[rows], call.scale).mean(1).float()
         self.sums[places] = self.sums.get(places, 0) + maps
         return call
 
@@ -78,7 +78,8 @@ class RegionalAttention(Intervention):
         out = call.attend().clone()
         own, mixed = out[rows], out[rows]
         for k, one in enumerate(self.concepts):
-            local = call.attend(call.query[rows], *call.project(one.context))
+            context = one.context.to(call.context)
+            local = call.attend(call.query[rows], *call.project(context))
             place = interpolate(one.place, (side, side), mode="area").flatten(2)[..., None]
             w = self.weights[:, k, step.index].reshape(-1, 1, 1, 1)
             mixed = mixed + w * place * (local - own)

@@ -19,9 +19,10 @@ from latentbench.conformance.laws import LawBroken, results
 from latentbench.conformance.trial import NAMES, Trial, fits, missing, trials
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import Incompatible
+from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.option import Option
 from latentbench.streams import Streams
-from latentbench.types import Capability
+from latentbench.types import Capability, Space
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf" / "method"
@@ -183,6 +184,38 @@ def test_a_method_keeps_every_law(name, trial, store):
             raise error
         broken += [f"{law}: {error}"] if error else []
     assert not broken
+
+
+READS = frozenset({Space.ATTENTION, Space.TOKEN_MAPS})
+READERS = [  # trials of methods that read attention, or change what it reads
+    (name, trial) for name, trial in TRIALS
+    if trial.endswith("on latent") and first_of_its_class(name)
+    and option("method", name).cls.required(
+        [trial.partition(" ")[0]], option("method", name).config
+    )[0] & READS
+]  # fmt: skip
+QUICK = (  # the others take longer, or go as these do
+    "merge_split_panorama", "p_plus", "pilot", "plug_and_play", "prompt_to_prompt",
+    "spatial_temporal_attention"
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusion:
+    """The text-conditional toy model with weights in half precision."""
+    path = toy.save_latent(tmp_path_factory.mktemp("half"), "v_prediction")
+    return LatentDiffusion(path=path, steps=3, guidance=3.0, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("name", "trial"),
+    [pytest.param(*pair, marks=() if pair[0] in QUICK else pytest.mark.slow) for pair in READERS],
+    ids=["-".join(pair) for pair in READERS],
+)
+def test_attention_of_half_precision_goes_with_what_methods_hold_in_full(name, trial, half):
+    found = replace(next(t for t in trials_of(name) if str(t) == trial), cache=Cache(None))
+    found.model = half
+    assert found.whole.dtype == torch.float32 and bool(found.whole.isfinite().all())
 
 
 PATHS = [pair for pair in TRIALS if pair[1].startswith("interpolate")]
