@@ -10,7 +10,7 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, Positive, distinct, matches, not_empty
 from latentbench.data.dataset import Dataset, Split
 from latentbench.errors import BadInput, unknown
-from latentbench.prompt_tokens import new_words
+from latentbench.prompt_tokens import lasting_words, new_words
 from latentbench.types import Capability, Concept, Samples
 
 FAR = 0.75  # distance from its goal at which a factor is on the other side
@@ -110,7 +110,7 @@ class Composition(Benchmark):
     def _concepts(self, data: Dataset, name: str, index: Sequence[int]) -> list[Concept]:
         own = data.describe(self.split, index).prompts
         assert own is not None
-        rest, found = [prompt.split() for prompt in own], []
+        rest, found = own, []
         for attribute, goal in goals(name).items():
             wanted, other = (
                 self._captions(data, index, attribute, value) for value in (goal, 1 - goal)
@@ -119,15 +119,8 @@ class Composition(Benchmark):
             shown, absent = (other, wanted) if negated else (wanted, other)
             words = [new_words(a, b) for a, b in zip(shown, absent, strict=True)]
             found.append(Concept(tuple(words), -self.negative if negated else 1.0))
-            both = [
-                {*new_words(a, b).split(), *new_words(b, a).split()}
-                for a, b in zip(wanted, other, strict=True)
-            ]
-            rest = [
-                [word for word in words if word not in gone]
-                for words, gone in zip(rest, both, strict=True)
-            ]
-        return [Concept(tuple(" ".join(words) for words in rest)), *found]
+            rest = tuple(lasting_words(*three) for three in zip(rest, wanted, other, strict=True))
+        return [Concept(rest), *found]
 
     def _captions(
         self, data: Dataset, index: Sequence[int], attribute: str, value: float

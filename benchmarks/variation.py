@@ -11,6 +11,7 @@ from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, SetSize
 from latentbench.data.dataset import Dataset, Split
 from latentbench.errors import BadInput
+from latentbench.prompt_tokens import lasting_words
 from latentbench.types import Batch, Capability, Description, Samples
 from latentbench.zoo.answers import is_drawn
 
@@ -96,13 +97,9 @@ class Variation(Benchmark):
         own = data.describe(self.split, index).prompts
         if Capability.PROMPTS not in data.gives or own is None:
             return None
-        words = [caption.split() for caption in own]
-        for attribute in data.attributes:
-            for end in (0.0, 1.0):
-                ends = torch.full((len(index),), end)
-                edited = data.edited_prompts(self.split, index, attribute, ends)
-                words = [
-                    [word for word in kept if word in after.split()]
-                    for kept, after in zip(words, edited, strict=True)
-                ]
-        return tuple(" ".join(kept) for kept in words)
+        edited = [
+            data.edited_prompts(self.split, index, attribute, torch.full((len(index),), end))
+            for attribute in data.attributes
+            for end in (0.0, 1.0)
+        ]
+        return tuple(lasting_words(*captions) for captions in zip(own, *edited, strict=True))

@@ -81,6 +81,20 @@ def token_ids(tokenizer: Any, prompt: str, limit: int | None = None) -> list[int
     return ids
 
 
+def lasting_words(caption: str, *others: str) -> str:
+    """Return the words of a caption that all the others have too.
+
+    Example:
+        >>> lasting_words("young smiling hat", "young frowning hat", "old smiling hat")
+        'hat'
+    """
+    kept = caption.split()
+    for other in others:
+        there = other.split()
+        kept = [word for word in kept if word in there]
+    return " ".join(kept)
+
+
 def new_words(caption: str, other: str) -> str:
     """Return the words of a caption that another one has not.
 

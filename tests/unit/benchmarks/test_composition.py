@@ -146,6 +146,18 @@ def test_concepts_are_the_rest_of_the_caption_and_a_word_each():
         assert len(gone) == 2 and {*gone} <= {"hat", "bareheaded", "shaven", "bearded"}
 
 
+def test_no_word_of_the_source_is_left_beside_that_of_an_asked_attribute():
+    """A background between its ends has a word of its own, which is neither end's."""
+    colours = {"crimson", "amber", "green", "blue", "violet"}
+    known = DATA.describe("test", range(200)).factors[:, faces.factor_index("background")]
+    index = [int(k) for k in ((known > 0.2) & (known < 0.25)).nonzero()[:4, 0]]  # all amber
+    rest, background, _ = Composition(n=2)._concepts(DATA, "background+ hat+", index)
+    assert set(background.prompts) == {"violet"}
+    for caption, left in zip(DATA.describe("test", index).prompts, rest.prompts, strict=True):
+        gone = {*caption.split()} - {*left.split()}
+        assert len(gone) == 2 and "amber" in gone and not colours & {*left.split()}
+
+
 def test_a_model_without_captions_is_asked_where_the_method_needs_none():
     def parts(method):
         return Parts(method, {"scorer": "clip1"}, PixelDiffusion, DATA, Composition())
