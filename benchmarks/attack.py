@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.attributes import Attributes, column_of, far_images, general_edit, goal_of
+from benchmarks.attributes import Attributes, asked_of, far_images, general_edit, goal_of
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count
 from latentbench.data.dataset import Dataset, Split
@@ -90,21 +90,19 @@ class Attack(Benchmark):
             main=0,
             factors=batch.factors,
             wanted=wanted[:, None],
+            asked=asked_of(bench.dataset, [work.group[:-1]], len(batch)),
         )
 
     def ask(
         self, bench: Bench, name: str, places: Sequence[int]
     ) -> tuple[Batch, Edit, Float[Tensor, "b f"]]:
         """Return images, what is asked of them, and the factors that an honest edit would give."""
-        data, goal = bench.dataset, goal_of(name)
+        data = bench.dataset
         numbers = far_images(data, self.split, name, self.n)
         index = [numbers[k] for k in places]
         batch, edit = data.batch(self.split, index), general_edit(data, name)
+        goals = torch.full((len(index),), goal_of(name))
         if batch.prompts is not None:
-            goals = torch.full((len(index),), goal)
             told = data.edited_prompts(self.split, index, name[:-1], goals)
             edit = replace(edit, source_prompts=batch.prompts, target_prompts=told)
-        assert batch.factors is not None
-        wanted = batch.factors.clone()
-        wanted[:, column_of(data, name)] = goal
-        return batch, edit, wanted
+        return batch, edit, data.with_factors(self.split, index, {name[:-1]: goals})

@@ -5,6 +5,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Annotated
 
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
 from latentbench.bounds import distinct, matches, not_empty
 from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
@@ -39,6 +43,12 @@ def goal_of(name: str) -> float:
 def column_of(dataset: Dataset, name: str) -> int:
     """Return which of the data's factors an edit moves."""
     return dataset.factor_names.index(name[:-1])
+
+
+def asked_of(dataset: Dataset, names: Sequence[str], count: int) -> Bool[Tensor, "b f"]:
+    """Return which factors are asked for, for each of so many images: those of these names."""
+    asked = torch.tensor([factor in names for factor in dataset.factor_names])
+    return asked.repeat(count, 1)
 
 
 @cache

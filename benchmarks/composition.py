@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import torch
 
+from benchmarks.attributes import asked_of
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, Positive, distinct, matches, not_empty
 from latentbench.data.dataset import Dataset, Split
@@ -94,9 +95,8 @@ class Composition(Benchmark):
         batch = data.batch(self.split, index)
         assert batch.factors is not None and batch.prompts is not None
         images = bench.editor.compose(batch.ids, self._concepts(data, work.group, index))
-        wanted = batch.factors.clone()
-        for attribute, goal in asked.items():
-            wanted[:, data.factor_names.index(attribute)] = goal
+        ends = {name: torch.full((len(index),), goal) for name, goal in asked.items()}
+        wanted = data.with_factors(self.split, index, ends)
         return Samples(
             batch.ids,
             images.clamp(-1, 1).cpu()[:, None],
@@ -105,6 +105,7 @@ class Composition(Benchmark):
             truths=data.render(wanted)[:, None],
             factors=batch.factors,
             wanted=wanted[:, None],
+            asked=asked_of(data, list(asked), len(batch)),
         )
 
     def _concepts(self, data: Dataset, name: str, index: Sequence[int]) -> list[Concept]:

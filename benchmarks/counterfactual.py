@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from benchmarks.attack import Attack
-from benchmarks.attributes import Attributes, column_of
+from benchmarks.attributes import Attributes, asked_of, column_of
 from latentbench.benchmark import Bench, Work
 from latentbench.bounds import Count, between
 from latentbench.data.dataset import Split
@@ -83,6 +83,7 @@ class Counterfactual(Attack):
             main=0,
             factors=batch.factors,
             wanted=wanted[:, None],
+            asked=asked_of(bench.dataset, [work.group[:-1]], len(batch)),
             prompts=edit.target_prompts,
             source_prompts=edit.source_prompts,
         )

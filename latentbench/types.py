@@ -231,6 +231,8 @@ class Samples:
             reach it are left out of the figures that count there. None: all rows count.
         factors: known factors of the source.
         wanted: factors that a perfect output would have, per output.
+        asked: which factors an edit names, where others of `wanted` follow from them; None: those
+            in which `wanted` differs from `factors`.
         noise: x_T, inverted or given, for the statistics of the latent.
         trajectory: x at a few levels of the sampler's way to the source, evenly spread from x_T to
             the clean latent.
@@ -257,6 +259,7 @@ class Samples:
     matched: Bool[Tensor, " b"] | None = None
     factors: Float[Tensor, "b f"] | None = None
     wanted: Float[Tensor, "b s f"] | None = None
+    asked: Bool[Tensor, "b f"] | None = None
     noise: Float[Tensor, "b c hn wn"] | None = None
     trajectory: Float[Tensor, "b l c hn wn"] | None = None
     found_trajectory: Float[Tensor, "b l c hn wn"] | None = None

@@ -1,12 +1,13 @@
 """The interface of every data set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latentbench.errors import BadInput, unknown
 from latentbench.types import Batch, Capability, Description, Edit
 
 Split = Literal["generator", "judge", "calibration", "test"]
@@ -51,6 +52,26 @@ class Dataset(ABC):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the exact image that a perfect edit of one factor would give."""
         raise NotImplementedError(f"{type(self).__name__} does not know true counterfactuals")
+
+    def with_factors(
+        self, split: str, indices: Sequence[int], values: Mapping[str, Float[Tensor, " b"]]
+    ) -> Float[Tensor, "b f"]:
+        """Return the factors of the images that perfect edits of these factors would give.
+
+        Overridden where setting a factor moves others; what `counterfactual` draws has these.
+
+        Raises:
+            BadInput: a factor that the data do not have.
+        """
+        known = self.describe(split, indices).factors
+        if known is None:
+            raise BadInput(f"{type(self).__name__} has no labels; take data that give them")
+        found = known.clone()
+        for factor, value in values.items():
+            if factor not in self.factor_names:
+                raise unknown("factor", factor, self.factor_names)
+            found[:, self.factor_names.index(factor)] = value
+        return found
 
     def render(self, factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 h w"]:
         """Return the exact images of factors, where counterfactuals are known."""

@@ -16,7 +16,7 @@ Factors are rounded to multiples of 2**-16, so they are identical on every devic
 
 import difflib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -248,21 +248,20 @@ def intervened(
     split: str,
     indices: Int[Tensor, " b"],
     correlation: float,
-    factor: str,
-    values: Float[Tensor, " b"],
+    values: Mapping[str, Float[Tensor, " b"]],
 ) -> Float[Tensor, "b f"]:
-    """Factors of the same faces after do(factor = values), by the law that ties factors together.
+    """Factors of the same faces after do(factors = values), by the law that ties them together.
 
     The ties of ``CORRELATED`` are read as causes: drivers act on followers. What a follower has of
-    its own stays; a driver stays as it is when a follower is set. A value at the end of a driver's
-    range counts as its outermost percent, beyond which no follower could differ from another.
+    its own stays; a driver stays as it is when a follower is set, and a follower that is set as
+    well has the value it is set to. A value at the end of a driver's range counts as its outermost
+    percent, beyond which no follower could differ from another.
 
     Args:
         split: One of ``SPLITS``.
         indices: int tensor [b].
         correlation: As in ``sample_factors``.
-        factor: The one that is set.
-        values: float [b] in [0, 1].
+        values: What each factor is set to, float [b] in [0, 1].
 
     Returns:
         float32 [b, f] in [0, 1].
@@ -272,16 +271,20 @@ def intervened(
 
     Example:
         >>> before = sample_factors("test", torch.arange(1), 0.8)
-        >>> after = intervened("test", torch.arange(1), 0.8, "age", torch.ones(1))
+        >>> after = intervened("test", torch.arange(1), 0.8, {"age": torch.ones(1)})
         >>> [FACTOR_NAMES[k] for k in (after != before)[0].nonzero()[:, 0].tolist()]
         ['glasses', 'age', 'beard']
     """
-    before = sample_factors(split, indices, correlation)
-    if correlation == 0 or factor not in {driver for driver, _, _ in CORRELATED}:
-        return with_factor(before, factor, values)
-    u = _uniforms(_states(split, indices))
-    u[:, factor_index(factor)] = _rank(factor, values.to(u)).clamp(0.01, 0.99)
-    return with_factor(_apply_laws(_correlate(u, correlation)), factor, values)
+    found = sample_factors(split, indices, correlation)
+    drivers = values.keys() & {driver for driver, _, _ in CORRELATED}
+    if correlation > 0 and drivers:
+        u = _uniforms(_states(split, indices))
+        for factor in drivers:
+            u[:, factor_index(factor)] = _rank(factor, values[factor].to(u)).clamp(0.01, 0.99)
+        found = _apply_laws(_correlate(u, correlation))
+    for factor, value in values.items():
+        found = with_factor(found, factor, value)
+    return found
 
 
 def _rank(factor: str, values: Float[Tensor, " b"]) -> Float[Tensor, " b"]:

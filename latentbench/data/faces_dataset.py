@@ -74,14 +74,16 @@ class FacesDataset(Dataset):
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the same faces with one factor set."""
-        return self.render(self.with_factor(split, indices, factor, values))
+        return self.render(self.with_factors(split, indices, {factor: values}))
 
-    def with_factor(
-        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    def with_factors(
+        self, split: str, indices: Sequence[int], values: Mapping[str, Float[Tensor, " b"]]
     ) -> Float[Tensor, "b f"]:
-        """Return the factors of the same faces with one factor set."""
+        """Return the factors of the same faces with these set."""
         factors = self._split(split).factors(torch.as_tensor(list(indices)))
-        return faces.with_factor(factors, factor, values)
+        for factor, value in values.items():
+            factors = faces.with_factor(factors, factor, value)
+        return factors
 
     def render(self, factors: Float[Tensor, "b f"]) -> Float[Tensor, "b 3 h w"]:
         """Return faces with these factors."""
@@ -100,7 +102,7 @@ class FacesDataset(Dataset):
         self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
     ) -> tuple[str, ...]:
         """Return the captions of the same faces with one factor set."""
-        return tuple(faces.caption(self.with_factor(split, indices, factor, values)))
+        return tuple(faces.caption(self.with_factors(split, indices, {factor: values})))
 
     def words(self, factor: str) -> tuple[str, str]:
         """Return the captions' words for a low and a high value of a factor."""
@@ -160,12 +162,12 @@ class CausalFaces(FacesDataset):
     ) -> None:
         super().__init__(size=size, correlation=correlation)
 
-    def with_factor(
-        self, split: str, indices: Sequence[int], factor: str, values: Float[Tensor, " b"]
+    def with_factors(
+        self, split: str, indices: Sequence[int], values: Mapping[str, Float[Tensor, " b"]]
     ) -> Float[Tensor, "b f"]:
-        """Return the factors of the same faces after do(factor = values)."""
+        """Return the factors of the same faces after do(factors = values)."""
         index = torch.as_tensor(list(indices))
-        return faces.intervened(split, index, self.correlation, factor, values)
+        return faces.intervened(split, index, self.correlation, values)
 
 
 class _Masks(Mapping[str, Float[Tensor, "b h w"]]):

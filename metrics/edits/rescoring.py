@@ -8,7 +8,7 @@ from latentbench.data.faces import FACTOR_NAMES
 from latentbench.metric import MAIN, MATCHED, Figure, Surroundings
 from latentbench.types import Samples, Score
 from metrics.codes.code_metric import Mask, jackknifed
-from metrics.networks.readings import FactorMetric
+from metrics.networks.readings import FactorMetric, targets
 
 
 class Rescoring(FactorMetric):
@@ -61,8 +61,9 @@ class Rescoring(FactorMetric):
     def kept(self, samples: Samples) -> dict[str, Tensor]:
         """Return the target of each row's edit."""
         assert samples.factors is not None and samples.wanted is not None
-        asked = (samples.wanted - samples.factors[:, None]).abs().amax(1)
-        return {"target": asked.argmax(1)}
+        change = (samples.wanted - samples.factors[:, None]).abs().amax(1)
+        asked = targets(samples, type(self).__name__)[:, 0]
+        return {"target": torch.where(asked, change, 0).argmax(1)}
 
     def compute(self) -> dict[str, Score]:
         """Return the columns' means, and the selectivity of the matrix."""

@@ -64,7 +64,7 @@ def targets(samples: Samples, asker: str) -> Bool[Tensor, "b 1 f"]:
     """Return the factors that each row's edit asks to change.
 
     Args:
-        samples: with `factors` and `wanted`.
+        samples: with `factors` and `wanted`; those of `asked` where an edit names them.
         asker: name of the metric that asks, for the error.
 
     Raises:
@@ -73,6 +73,8 @@ def targets(samples: Samples, asker: str) -> Bool[Tensor, "b 1 f"]:
     assert samples.factors is not None and samples.wanted is not None
     change = (samples.wanted - samples.factors[:, None]).abs()
     target = (change > UNCHANGED).any(1, keepdim=True)
+    if samples.asked is not None:
+        target &= samples.asked[:, None]
     if not bool(target.any(-1).all()):
         row = int((~target.any(-1)).flatten().nonzero()[0])
         raise BadInput(

@@ -6,21 +6,25 @@ from typing import ClassVar
 import pytest
 import torch
 from planted_cells import run
-from planted_editors import SIZE, blurred, number
+from planted_editors import SIZE, Blank, blurred, number
 
 from benchmarks.composition import Composition
+from latentbench.benchmark import Bench, Work
+from latentbench.cache import Cache
 from latentbench.cells.compatibility import Parts
 from latentbench.data import faces
-from latentbench.data.faces_dataset import FacesDataset
+from latentbench.data.faces_dataset import CausalFaces, FacesDataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import LatentModel
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.records import Status
+from latentbench.streams import Streams
 from latentbench.types import Capability
 from methods.generation.composed import ComposedDiffusion
 from methods.generation.energy_guidance import EnergyGuidance
 from metrics.edits.edit_error import SMALLEST
+from metrics.networks.readings import targets
 
 DATA = FacesDataset(size=SIZE)
 METRICS = ("edit_error", "all_asked")
@@ -41,8 +45,9 @@ class Composer(Editor[LatentModel]):
         """Return factor and goal of each concept but the first, read from its word."""
         found = {}
         for concept in concepts[1:]:
-            (factor,) = [f for f in faces.FACTORS if concept.prompts[0] in f.words]
-            shown = float(concept.prompts[0] == factor.words[-1])
+            word = concept.prompts[0].split()[0]  # others are of what follows
+            (factor,) = [f for f in faces.FACTORS if word in f.words]
+            shown = float(word == factor.words[-1])
             found[factor.name] = shown if concept.weight > 0 else 1 - shown
         return found
 
@@ -156,6 +161,22 @@ def test_no_word_of_the_source_is_left_beside_that_of_an_asked_attribute():
     for caption, left in zip(DATA.describe("test", index).prompts, rest.prompts, strict=True):
         gone = {*caption.split()} - {*left.split()}
         assert len(gone) == 2 and "amber" in gone and not colours & {*left.split()}
+
+
+def test_the_truth_is_the_counterfactual_of_the_data():
+    """On causal data it moves what follows, which is in the words and is not asked for."""
+    data, cpu, name = CausalFaces(size=SIZE), torch.device("cpu"), "smile+ hat+"
+    bench = Bench(Composer(), Blank(), data, Streams(0), Cache(None), cpu, 2)
+    found = Composition(n=2, compositions=(name,)).run(Work(name, (0, 1), 2), bench, {})
+    index = [number(k) for k in found.ids]
+    ones = torch.ones(2)
+    wanted = data.with_factors("test", index, {"smile": ones, "hat": ones})
+    assert torch.equal(found.wanted[:, 0], wanted)
+    assert torch.equal(found.truths[:, 0], data.render(wanted))
+    mouth = faces.factor_index("mouth_open")
+    assert bool((wanted[:, mouth] > found.factors[:, mouth]).all())
+    asked = targets(found, "x")[0, 0].nonzero()[:, 0].tolist()
+    assert [faces.FACTOR_NAMES[k] for k in asked] == ["smile", "hat"]
 
 
 def test_a_model_without_captions_is_asked_where_the_method_needs_none():

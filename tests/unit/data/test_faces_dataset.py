@@ -51,7 +51,7 @@ INDEX = torch.arange(8000)
 def changed(factor: str, value: float, correlation: float = 0.8) -> set[str]:
     values = torch.full((len(INDEX),), value)
     before = faces.sample_factors("test", INDEX, correlation)
-    after = faces.intervened("test", INDEX, correlation, factor, values)
+    after = faces.intervened("test", INDEX, correlation, {factor: values})
     return {
         n for n, moved in zip(faces.FACTOR_NAMES, (after != before).any(0), strict=True) if moved
     }
@@ -71,7 +71,7 @@ def test_effects_are_those_of_faces_that_have_the_value_by_themselves():
     for driver, value in (("age", 0.9), ("age", 0.2), ("smile", 0.1)):
         met = tied[(tied[:, faces.factor_index(driver)] - value).abs() < 0.05]
         values = torch.full((len(INDEX),), value)
-        done = faces.intervened("test", INDEX, 0.8, driver, values)
+        done = faces.intervened("test", INDEX, 0.8, {driver: values})
         assert float((met.mean(0) - done.mean(0)).abs().max()) < 0.06
 
 
@@ -80,14 +80,24 @@ def test_to_set_what_is_there_changes_nothing():
     for driver in ("age", "skin"):
         own = before[:, faces.factor_index(driver)]
         inside = (own > 0.05) & (own < 0.95)
-        after = faces.intervened("test", INDEX, 0.8, driver, own)
+        after = faces.intervened("test", INDEX, 0.8, {driver: own})
         assert float((after - before)[inside].abs().max()) < 2e-3
 
 
 def test_the_counterfactual_of_a_cause_shows_its_effects():
     data, goal = CausalFaces(size=32), torch.ones(2)
-    factors = faces.intervened("test", torch.arange(2), 0.8, "age", goal)
+    factors = faces.intervened("test", torch.arange(2), 0.8, {"age": goal})
     assert torch.equal(data.counterfactual("test", [0, 1], "age", goal), data.render(factors))
     assert list(data.edited_prompts("test", [0, 1], "age", goal)) == faces.caption(factors)
     assert torch.equal(data.batch("test", [3]).factors, FacesDataset(correlation=0.8)
                        .batch("test", [3]).factors)  # fmt: skip
+
+
+def test_what_is_set_beside_its_cause_has_the_value_it_is_set_to():
+    data, one, none = CausalFaces(size=32), torch.ones(2), torch.zeros(2)
+    both = data.with_factors("test", [0, 1], {"glasses": none, "age": one})
+    alone = data.with_factors("test", [0, 1], {"age": one})
+    where = [faces.factor_index(name) for name in ("glasses", "beard")]
+    assert both[:, where[0]].tolist() == [0, 0] and bool((both[:, where[1]] > 0).all())
+    both[:, where[0]] = alone[:, where[0]]
+    assert torch.equal(both, alone)
