@@ -5,7 +5,11 @@ from typing import Any
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count
 from latentbench.data.dataset import Dataset, Split
+from latentbench.data.strips import windows_in
+from latentbench.errors import BadInput
 from latentbench.types import Capability, Samples
+
+WINDOWS = 2  # of a strip, without which there is nothing to compare
 
 
 class Panorama(Benchmark):
@@ -23,6 +27,9 @@ class Panorama(Benchmark):
     Args:
         n: strips.
         split: where captions come from.
+
+    Raises:
+        BadInput: strips that have no room for two windows to compare (raised by `check`).
     """
 
     question = "Does a wide picture hold together, of parts that are each their own?"
@@ -32,6 +39,18 @@ class Panorama(Benchmark):
 
     def __init__(self, *, n: Count = 32, split: Split = "test") -> None:
         self.n, self.split = n, split
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse strips of a single window: nothing in them can hold together or be alike."""
+        super().check(dataset)
+        side, width = dataset.batch(self.split, [0]).images.shape[-2:]
+        room = windows_in(width, side, dataset.pitch)
+        if room < WINDOWS:
+            raise BadInput(
+                f"panorama compares {WINDOWS} windows of a strip or more, one of {width} pixels "
+                f"has room for {room}; set dataset.width to {side + WINDOWS * dataset.pitch} or "
+                f"more"
+            )
 
     def groups(self, dataset: Dataset) -> tuple[str, ...]:
         """Return the one case."""

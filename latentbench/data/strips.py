@@ -38,6 +38,21 @@ class Row:
     middles: Int[Tensor, "b k"]
 
 
+def windows_in(width: int, side: int, pitch: int) -> int:
+    """How many windows of one thing each always fit into a strip, wherever its row begins.
+
+    Args:
+        width: Pixels of the strip.
+        side: Pixels of a window's side.
+        pitch: Pixels from thing to thing.
+
+    Example:
+        >>> windows_in(256, 64, 48), windows_in(160, 64, 48), windows_in(64, 64, 48)
+        (4, 2, 1)
+    """
+    return max(1, (width - side) // pitch)
+
+
 def shared_factors(split: str, indices: Int[Tensor, " b"]) -> Float[Tensor, "b g"]:
     """Factors that all faces of a strip share, in the order of `GLOBALS`.
 

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentbench.content import content_hash
+from latentbench.data.strips import windows_in
 from latentbench.metric import Surroundings
 from latentbench.zoo.answers import PROJECTORS
 from metrics.jackknife import Array
@@ -42,7 +43,7 @@ class StripWindows:
         self.readers = [Reader(name, surroundings) for name in PROJECTORS]
         self.side = int(self.data.render_members(self._no_member())[0].shape[-1])
         self.margin = (self.side - self.data.pitch) // 2
-        self.count = max(1, (width - self.side) // self.data.pitch)
+        self.count = windows_in(width, self.side, self.data.pitch)
 
     def find(self, strips: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n k"]:
         """Return the first column of each window, from left to right."""

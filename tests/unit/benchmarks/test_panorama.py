@@ -11,6 +11,7 @@ from benchmarks.panorama import Panorama
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.data.strips_dataset import StripsDataset
+from latentbench.errors import BadInput
 from latentbench.records import Status
 from latentbench.streams import Streams
 
@@ -32,6 +33,13 @@ def test_a_method_is_given_names_captions_and_the_width_of_the_strips():
     assert editor.given == (known.ids, known.prompts, 128)
     assert torch.equal(samples.truths[:, 0], known.images)
     assert samples.outputs.shape == (2, 1, 3, 64, 128)
+
+
+def test_strips_without_room_for_two_windows_are_refused():
+    protocol = Panorama(n=2)
+    with pytest.raises(BadInput, match=r"159 pixels has room for 1; set dataset\.width to 160"):
+        protocol.check(StripsDataset(width=159))
+    protocol.check(StripsDataset(width=160))
 
 
 @pytest.fixture(scope="module")
