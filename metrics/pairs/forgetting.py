@@ -15,7 +15,8 @@ class Forgetting(SampleMetric):
     and one after. `forgetting` is their learned perceptual distance: 0 where nothing was touched; a
     method that samples in a way of its own changes images by that too. `bleed` is the cosine of
     identity embeddings of the later image and the first reference, minus that of the earlier one:
-    above 0, other people look more like the subject.
+    above 0, other people look more like the subject; 0 is right, and below it is no merit, so that
+    it has no direction.
 
     Source: "DreamBooth: Fine Tuning Text-to-Image Diffusion Models for Subject-Driven Generation",
     section 3.3, language drift. Deviation: measured on pairs from one noise, not on the class.
@@ -44,7 +45,7 @@ class Forgetting(SampleMetric):
                 f"perceptual distance of before and after, {by}", low=0.0, higher_is_better=False
             ),
             f"bleed_{self.extractor}": Figure(
-                f"rise of the identity cosine with the subject, {by}", "", -2.0, 2.0, False
+                f"rise of the identity cosine with the subject, {by}", "", -2.0, 2.0
             ),
         }
 

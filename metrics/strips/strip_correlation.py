@@ -23,6 +23,10 @@ class StripCorrelation(StripMetric):
     whose windows learn of each other through their overlap alone lose it with the distance.
     Factors of things that are there or not are left out: their words leave no room.
 
+    Neither has a direction: one face along the strip, or a bare background, is read alike
+    everywhere and has more than true strips. Beside `strip_error` they say how far agreement
+    reaches.
+
     Source: this suite.
 
     Intervals: the jackknife over strips, from 20 on.
@@ -42,7 +46,7 @@ class StripCorrelation(StripMetric):
         """The two figures."""
         what = f"correlation of shared factors beyond the caption, read by {self.extractor}, of"
         return {
-            self._named(f"strip_correlation_{name}"): Figure(f"{what} {which}", "", -1.0, 1.0, True)
+            self._named(f"strip_correlation_{name}"): Figure(f"{what} {which}", "", -1.0, 1.0)
             for name, which in (("near", "neighbours"), ("far", "first and last windows"))
         }
 

@@ -38,7 +38,8 @@ class StripError(StripMetric):
     being the unrealism between 0 and 1. What judges read in noise is much the same everywhere.
 
     In their own units: `strip_global_std` and `strip_local_std`, the two spreads (of factors in
-    [0, 1], the mean over factors), and `strip_seam_ratio`.
+    [0, 1], the mean over factors), and `strip_seam_ratio`. They have no direction: copies of one
+    face and plain pictures have less of each than true strips.
 
     Parts may be a little below 0 where a strip has less of a fault than the average true strip:
     readings of true strips are no surer than the judge is. But incoherence and seams are not:
@@ -69,16 +70,16 @@ class StripError(StripMetric):
             "strip_seam": f"gradient where windows would meet / elsewhere, less 1, {by}",
         }
         spreads = {
-            "strip_global_std": (f"standard deviation of shared factors in a strip, {by}", False),
-            "strip_local_std": (f"standard deviation of own factors in a strip, {by}", None),
-            "strip_seam_ratio": ("gradient where windows would meet / elsewhere", None),
+            "strip_global_std": f"standard deviation of shared factors in a strip, {by}",
+            "strip_local_std": f"standard deviation of own factors in a strip, {by}",
+            "strip_seam_ratio": "gradient where windows would meet / elsewhere",
         }
         return {
             self._named(name): Figure(what, higher_is_better=False, smallest=SMALLEST)
             for name, what in errors.items()
         } | {
-            self._named(name): Figure(what, low=0.0, higher_is_better=better, smallest=0.005)
-            for name, (what, better) in spreads.items()
+            self._named(name): Figure(what, low=0.0, smallest=0.005)
+            for name, what in spreads.items()
         }
 
     def prepare(self, surroundings: Surroundings) -> None:

@@ -14,6 +14,8 @@ from latentbench.data.strips_dataset import StripsDataset
 from latentbench.errors import BadInput
 from latentbench.records import Status
 from latentbench.streams import Streams
+from metrics.strips.strip_correlation import StripCorrelation
+from metrics.strips.strip_error import StripError
 
 
 class Seen(Genuine):
@@ -99,3 +101,15 @@ def test_what_windows_share_beyond_their_caption_reaches_to_the_other_end(scores
     best, mixed = scores("Genuine"), scores("Shuffled")
     assert best["correlation_near"] > 0.7 and best["correlation_far"] > 0.7
     assert mixed["correlation_far"] < 0.6
+
+
+@pytest.mark.slow
+def test_what_copies_and_plain_pictures_have_more_of_leads_nothing(scores):
+    best, figures = scores("Genuine"), StripCorrelation().figures | StripError().figures
+    for method in ("OneFace", "Flat"):
+        found = scores(method)
+        assert min(found[f"correlation_{where}"] for where in ("near", "far")) > 0.99
+        assert found["error"] > best["error"] + 0.5
+    assert scores("OneFace")["global_std"] < best["global_std"]
+    for name in ("correlation_near", "correlation_far", "global_std"):
+        assert figures[f"strip_{name}_zoo1"].higher_is_better is None

@@ -91,3 +91,13 @@ def test_forgetting_is_nothing_for_equal_pairs_and_bleed_is_the_subjects_face(su
     taken, changed = measured(subject), measured(plant(drawn(6)[:, 0]))
     assert taken["bleed_zoo1"] > 0.5 > 0.2 > abs(changed["bleed_zoo1"])
     assert taken["forgetting_zoo1"] > 0 and changed["forgetting_zoo1"] > 0
+
+
+def test_trap_less_of_the_subject_than_before_is_not_ahead(surroundings):
+    """A model that is driven away from the subject's face is changed as well: 0 is right."""
+    metric, subject = Forgetting(), plant(PEOPLE[:, 0])
+    metric.prepare(surroundings)
+    away = torch.stack([subject, plant(drawn(5)[:, 0])], 1)
+    metric.update(replace(outputs_of(subject), sources=subject, before_after=away))
+    assert metric.compute()["bleed_zoo1"].value < -0.5
+    assert metric.figures["bleed_zoo1"].higher_is_better is None

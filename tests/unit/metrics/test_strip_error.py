@@ -188,6 +188,18 @@ def test_correlation_is_that_beyond_the_caption(coded_surroundings):
     assert correlation(x, y) == pytest.approx(expected)
 
 
+def test_trap_a_plain_picture_is_not_ahead_of_true_strips(coded_surroundings):
+    """It is read alike everywhere, so what agreement alone says has no direction."""
+    for metric, figures in (
+        (StripCorrelation, ("correlation_near", "correlation_far")), (StripError, ("global_std",)),
+    ):  # fmt: skip
+        best = measured(metric(), coded_surroundings)
+        plain = measured(metric(), coded_surroundings, images=torch.zeros_like)
+        for name in figures:
+            assert plain[name] == pytest.approx(best[name], abs=1e-6)
+            assert metric().figures[f"strip_{name}_zoo1"].higher_is_better is None
+
+
 def test_windows_side_by_side_are_compared_with_those_of_true_strips(coded_surroundings):
     strips_ = torch.arange(2 * 3 * 64 * 256.0).reshape(2, 3, 64, 256)
     assert torch.equal(side_by_side(strips_)[1, 2], strips_[1, :, :, 128:192])
