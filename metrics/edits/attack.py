@@ -19,6 +19,7 @@ SECOND = "zoo2"  # a further judge that no method sees
 EYE = "zoo3"  # judge whose distance says what is seen of an attack
 WITNESS = 0.25  # share of a true change of the pixels from which an output shows that change
 MIDDLE = 0.5  # of a factor's range: where a reading changes sides
+HONEST = "root of the perceptual distance of the honest edit to the source"
 
 
 class AttackSuccess(FactorMetric):
@@ -29,7 +30,8 @@ class AttackSuccess(FactorMetric):
     edit that would have made the reading right. A network is fooled where it reads the attribute
     on the wrong side, though it read the source rightly and the face has not changed. It has not if
 
-    * the output is nearer to the source than to the honest edit, perceptually, and
+    * the output is no more visible than the honest edit: a picture of something else is no face,
+    * it is nearer to the source than to the honest edit, perceptually, and
     * its pixels show less than a quarter of the honest edit: the projection of the output's change
       on the edit's. A weak cross-fade to the edit is near to the source and is the edit, only
       fainter. Noise and a judge's gradient hardly point along the edit. It is the quarter that
@@ -40,7 +42,7 @@ class AttackSuccess(FactorMetric):
     * `fooled_<network>`: the share of fooled images, by this judge and by zoo2, to which an attack
       must transfer, and by the classifier attr1, which methods may have attacked: that one says
       whether an attack worked where it was aimed, and is no score.
-    * `visibility`: mean over all images, by zoo3.
+    * `visibility`: of all images, by zoo3: the sum of the roots / that of the honest edits.
 
     Source: "Diffusion Models for Imperceptible and Transferable Adversarial Attack", section 4,
     which reports accuracies of other networks beside a distance of images; here as one figure, with
@@ -54,7 +56,7 @@ class AttackSuccess(FactorMetric):
         ['attack_zoo1', 'fooled_zoo1', 'fooled_zoo2', 'fooled_attr1', 'visibility']
     """
 
-    version = 3
+    version = 4
     at = "main"
     needs = frozenset({"factors", "wanted", "sources"})
     fixed_networks = frozenset({VICTIM, SECOND, EYE})
@@ -80,6 +82,11 @@ class AttackSuccess(FactorMetric):
             "visibility": Figure(seen, "", 0.0, None, False, smallest=0.02),
         }
 
+    @property
+    def ratios(self) -> dict[str, str]:
+        """Visibility is a share of the honest edits'."""
+        return {"visibility": HONEST}
+
     def unfed(self, dataset: Dataset) -> str | None:
         """Return why the data set cannot feed it: it draws no faces."""
         return super().unfed(dataset) or undrawn(dataset)
@@ -100,20 +107,20 @@ class AttackSuccess(FactorMetric):
                 (samples.outputs, source), (samples.outputs, answers), (answers, source),
             )
         )  # fmt: skip
-        visibility = seen / whole
         unedited = shown(samples.outputs, source, answers) < WITNESS
+        same_face = unedited & (seen < moved) & (seen <= whole)
         reads = {
             self.extractor: self.reader.factors,
             SECOND: self.second.factors,
             VICTIM: lambda images: classifier_reads(self.victim, images),
         }
         fooled = {
-            who: misread(read(samples.outputs), read(source), samples) & (seen < moved) & unedited
+            who: misread(read(samples.outputs), read(source), samples) & same_face
             for who, read in reads.items()
         }
-        area = torch.where(fooled[self.extractor], (1 - visibility).clamp(min=0), 0.0)
+        area = torch.where(fooled[self.extractor], 1 - seen / whole, 0.0)
         shares = [one.to(area) for one in fooled.values()]
-        return dict(zip(self.figures, (area, *shares, visibility), strict=True))
+        return {**dict(zip(self.figures, (area, *shares, seen), strict=True)), HONEST: whole}
 
     def _answers(self, wanted: Float[Tensor, "b s f"]) -> Float[Tensor, "b s 3 h w"]:
         """Return the rendered honest edits."""

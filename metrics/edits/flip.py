@@ -32,8 +32,9 @@ class Flip(FactorMetric):
     """How far counterfactuals of attr1 are from true ones, and what else they change.
 
     A true counterfactual is the source rendered again with the asked factor alone moved, as far as
-    attr1 needs to answer otherwise or further: eight shares of the way to `wanted` are rendered,
-    those count that flip the answer, and the whole way always does. An output is held against the
+    attr1 needs to answer otherwise or further: eight shares of the way to `wanted` are rendered
+    (what follows from the asked factor goes as far), those count that flip the answer, and the
+    whole way always does. An output is held against the
     nearest of them, so neither a small honest change nor a clear one is wrong.
 
     * `flip_error_<judge>`: the root mean square over all factors, weighted by how well the judge
@@ -45,8 +46,10 @@ class Flip(FactorMetric):
       (its projection on the nearest true one's), which is read and not seen.
     * `flip_image_<judge>`: the root of the perceptual distance to that same true image, likewise.
     * `factors_changed_<judge>`: how many factors that were not asked for are read otherwise than on
-      the source, by more than `threshold` times the judge's root mean squared error: sparsity. The
-      note gives what the nearest true counterfactuals read, since a hat hides hair.
+      the source, by more than `threshold` times the judge's root mean squared error: sparsity, of
+      outputs that change attr1's answer and show a quarter of the true change; what changes nothing
+      to speak of is not sparse. The note gives what the nearest true counterfactuals read on the
+      same images, since a hat hides hair.
     * `flipped_attr1`: share of images whose answer changes, of those where a true counterfactual
       changes it. `flipped_<judge>`, `flipped_zoo2`: share on which networks agree that methods do
       not see: an attack on attr1 alone is told from a change of the face.
@@ -63,6 +66,7 @@ class Flip(FactorMetric):
         ['flip_error_zoo1', 'flip_image_zoo1', 'factors_changed_zoo1']
     """
 
+    version = 3
     at = "main"
     needs = frozenset({"factors", "wanted", "sources"})
     fixed_networks = frozenset({VICTIM, SECOND})
@@ -127,7 +131,8 @@ class Flip(FactorMetric):
         gap, place = self._nearest(output, answers, before, true, thing)
         idle, idle_place = self._nearest(before, answers, before, true, thing)
         images, idle_images = (_chosen(truths, k) for k in (place, idle_place))
-        counts = (flipped | ~possible) & (shown(samples.outputs, source, images) >= WITNESS)
+        is_seen = shown(samples.outputs, source, images) >= WITNESS
+        counts = (flipped | ~possible) & is_seen
 
         def scored(distance: Float[Tensor, "b s"], most: Float[Tensor, "b 1"]) -> Tensor:
             return torch.where(counts, distance, torch.maximum(distance, most))
@@ -139,12 +144,16 @@ class Flip(FactorMetric):
             (self.second.factors(samples.outputs), self.second.factors(source)),
         ))  # fmt: skip
         rates = (torch.where(possible, flipped.to(gap), torch.nan), *(x.to(gap) for x in mine))
-        own = (scored(gap, idle), scored(image, idle_image), self._changed(output, before, asked))
+        changed, perfect = (
+            torch.where(flipped & is_seen, self._changed(read, before, asked), torch.nan)
+            for read in (output, nearest)
+        )
+        own = (scored(gap, idle), scored(image, idle_image), changed)
         return {
             **dict(zip(self.figures, (*own, *rates), strict=True)),
             IDLE: idle.expand_as(gap),
             IDLE_IMAGE: idle_image.expand_as(gap),
-            PERFECT: self._changed(nearest, before, asked),
+            PERFECT: perfect,
         }
 
     def compute(self) -> dict[str, Score]:

@@ -1,24 +1,29 @@
 """Counterfactuals: what counts as an image's own, and where planted methods come out."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 from planted_cells import run
-from planted_editors import SIZE, Blank, Perfect
+from planted_editors import SIZE, Blank, Perfect, number
 
 from benchmarks.counterfactual import Counterfactual, answers, first_flip
 from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.cells.compatibility import Parts
 from latentbench.data import faces
-from latentbench.data.faces_dataset import FacesDataset
+from latentbench.data.faces_dataset import CausalFaces, FacesDataset
+from latentbench.metric import Surroundings
 from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.pixel_diffusion import PixelDiffusion
 from latentbench.records import Status
 from latentbench.streams import Streams
+from latentbench.zoo.judges import load_judge
 from methods.editing.diffattack import DiffAttack
 from methods.editing.sdedit import SDEdit
+from metrics.edits.flip import Flip
+from metrics.networks.readings import Sharpness
 
 DATA = FacesDataset(size=SIZE)
 CPU = torch.device("cpu")
@@ -38,6 +43,74 @@ def test_each_image_takes_its_own_first_flip():
         first = told.index(False)  # the first strength without glasses
         assert strength == (first + 1) / 4 and torch.equal(image, row[first])
     assert torch.equal(found.truths[:, 0], DATA.render(wanted))
+
+
+class Causal(Perfect):
+    """Makes the counterfactual of causal faces; with `propagate=false` nothing follows from it."""
+
+    def __init__(self, *, propagate: bool = True) -> None:
+        self.propagate = propagate
+
+    def factors(self, batch, edit, strength):
+        alone = super().factors(batch, edit, strength)
+        where = faces.factor_index(edit.attribute)
+        values = {edit.attribute: alone[:, where]}
+        index = [number(name) for name in batch.ids]
+        known = CausalFaces(size=SIZE).with_factors("test", index, values)
+        if self.propagate:
+            return known
+        own = faces.sample_factors("test", torch.tensor(index), 0.8)
+        own[:, where] = alone[:, where]
+        return own
+
+
+@pytest.fixture
+def flip(monkeypatch):
+    """The metric on some data, told how sharp its judge is, which takes many images to read."""
+    blur = torch.full((len(faces.FACTORS),), 0.05)
+    monkeypatch.setattr(Flip, "sharpness", lambda self: Sharpness(blur, blur))
+
+    def prepared(data):
+        metric = Flip()
+        metric.prepare(Surroundings(data, CPU, Cache(None), load_judge))
+        return metric
+
+    return prepared
+
+
+@pytest.mark.parametrize("name", ["smile+", "hat+"])
+def test_the_truth_is_the_counterfactual_of_the_data(name, flip):
+    """On causal data what follows is part of it; what moves one factor alone is behind it."""
+    data = CausalFaces(size=SIZE)
+    error = {}
+    for propagate in (True, False):
+        bench = Bench(Causal(propagate=propagate), Blank(), data, Streams(0), Cache(None), CPU, 2)
+        found = Counterfactual(n=2, strengths=1).run(Work(name, (0, 1), 2), bench, {})
+        index = [number(k) for k in found.ids]
+        answer = data.counterfactual("test", index, name[:-1], torch.ones(2))
+        assert torch.equal(found.truths[:, 0], answer)
+        assert found.prompts == data.edited_prompts("test", index, name[:-1], torch.ones(2))
+        metric = flip(data)
+        metric.update(found)
+        error[propagate] = metric.compute()["flip_error_zoo1"].value
+    assert error[True] == pytest.approx(0, abs=1e-3)
+    assert error[False] > 0.1 if name == "smile+" else error[False] == error[True]
+
+
+def test_trap_what_changes_nothing_is_not_sparse(flip):
+    bench = Bench(Perfect(), Blank(), DATA, Streams(0), Cache(None), CPU, 2)
+    asked = Counterfactual(n=2, strengths=1).run(Work("glasses+", (0, 1), 2), bench, {})
+    metric = flip(DATA)
+
+    def measured(outputs):
+        metric.reset()
+        metric.update(replace(asked, outputs=outputs))
+        return metric.compute()
+
+    true, idle = measured(asked.truths), measured(asked.sources[:, None])
+    assert true["factors_changed_zoo1"].n == 2 and true["factors_changed_zoo1"].value < 2
+    assert idle["factors_changed_zoo1"].value is None
+    assert idle["flip_error_zoo1"].value == pytest.approx(1)
 
 
 def test_what_never_flips_is_held_at_its_largest_strength():
@@ -113,7 +186,8 @@ def test_a_fade_to_half_is_well_behind(scores):
 def test_doing_nothing_is_one_and_going_the_whole_way_is_no_fault(scores):
     idle, whole = scores("planted_editors.Tiny"), scores("planted_counterfactuals.Whole")
     assert idle["flip_error_zoo1"] == pytest.approx(1, abs=0.01)
-    assert idle["flipped_attr1"] == idle["flipped_zoo1"] == idle["factors_changed_zoo1"] == 0
+    assert idle["flipped_attr1"] == idle["flipped_zoo1"] == 0
+    assert idle["factors_changed_zoo1"] is None  # what changes nothing is not sparse
     assert whole["flip_error_zoo1"] == pytest.approx(0, abs=1e-3)
 
 
