@@ -10,8 +10,11 @@ from latentbench.errors import Incompatible
 from latentbench.model import DiffusionModel, LowRank
 from latentbench.sampling.loop import Intervention, Step, Window
 from latentbench.streams import Streams
+from latentbench.types import Space
 
-EVERY = (".to_q", ".to_k", ".to_v", ".to_out.0")  # what attention layers project with
+# what attention layers project with; in joint attention that is the image's tokens, those of text
+# have projections of their own (".add_q_proj" and the like), which are left as they are
+EVERY = (".to_q", ".to_k", ".to_v", ".to_out.0")
 CROSS = (".attn2.to_k", ".attn2.to_v")  # how cross-attention reads the prompt
 
 
@@ -35,8 +38,15 @@ def layers_of(model: DiffusionModel, endings: Sequence[str]) -> Mapping[str, tup
     """Return the linear layers whose names end so: name -> numbers (in, out).
 
     Raises:
-        Incompatible: the model has none.
+        Incompatible: the model has none, or its attention is joint and `CROSS` is asked for: there
+            layers of such a name read image tokens alone.
     """
+    if tuple(endings) == CROSS and Space.JOINT_ATTENTION in model.spaces:
+        raise Incompatible(
+            f"{type(model).__name__} has no cross-attention: image and text share layers, and one "
+            f"whose name ends in {' or '.join(CROSS)} reads image tokens alone; choose other "
+            f"layers or another model"
+        )
     found = {n: size for n, size in model.linear_layers().items() if n.endswith(tuple(endings))}
     if not found:
         raise Incompatible(

@@ -63,8 +63,8 @@ class SliderSpace(Editor[DiffusionModel]):
         iterations: optimiser steps.
         learning_rate: of AdamW.
         rank: of each adapter.
-        layers: "attention": all projections of attention layers; "cross_kv": keys and values of
-            cross-attention.
+        layers: "attention": all projections of attention layers, but for those that joint attention
+            adds for text; "cross_kv": keys and values of cross-attention.
         mixed: sliders of one image of `generate`.
         guidance: of `generate`; default: the model's.
         start: share of the steps after which a slider acts.
@@ -133,7 +133,7 @@ class SliderSpace(Editor[DiffusionModel]):
         verbs = list(verbs)
         spaces, needs = super().required(verbs, config)
         if config.get("layers") == "cross_kv" and spaces:
-            spaces |= {Space.TEXT}
+            spaces |= {Space.TEXT, Space.ATTENTION}  # in joint attention no layer is the prompt's
         if config.get("concept") and spaces:
             needs |= {Capability.PROMPTS}
         return spaces, needs

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import transformers_toy as small
 from peft import LoraConfig
 
 from latentbench.conformance import toy_models
 from latentbench.errors import BadInput, HookNeverFired, Incompatible
 from latentbench.model import LowRank
+from latentbench.models.transformer_flow import TransformerFlow
 from latentbench.sampling.loop import denoise, generate, guided, plain
 from latentbench.streams import Streams
 from methods.directions.adapters import CROSS, EVERY, Adapted, first_down, layers_of
@@ -125,7 +127,7 @@ def test_two_changes_of_a_layer_add_up_and_gradients_are_counted(pixel):
     assert all(float(up.grad.abs().max()) > 0 for up in ups.values())
 
 
-def test_what_does_not_fit_is_refused(pixel, latent):
+def test_what_does_not_fit_is_refused(pixel, latent, tmp_path):
     x = noise(pixel, 3)
     with pytest.raises(BadInput, match="got 2 low-rank changes for 3 rows"):
         predicted(pixel, x, changes(pixel, 2))
@@ -135,6 +137,10 @@ def test_what_does_not_fit_is_refused(pixel, latent):
     assert set(layers_of(latent, CROSS)) < set(layers_of(latent, EVERY))
     with pytest.raises(Incompatible, match=r"ends in .attn2.to_k"):
         layers_of(pixel, CROSS)
+    shared = TransformerFlow(path=small.save_sd3(tmp_path, small.SD35_MEDIUM), steps=4)
+    assert any(name.endswith(CROSS) for name in shared.linear_layers())  # of image tokens alone
+    with pytest.raises(Incompatible, match="has no cross-attention"):
+        layers_of(shared, CROSS)
     pixel.network.add_module("unused", torch.nn.Linear(2, 2))
     try:
         del pixel.__dict__["_linear"]

@@ -118,7 +118,8 @@ def test_a_killed_fit_goes_on_where_it_stopped(pixel, tmp_path):
 
 
 def test_layers_of_the_prompt_alone_need_a_model_that_reads_one(latent, pixel):
-    assert Space.TEXT in SliderSpace.required(["edit"], {"layers": "cross_kv"})[0]
+    spaces, _ = SliderSpace.required(["edit"], {"layers": "cross_kv"})
+    assert {Space.TEXT, Space.ATTENTION} <= spaces
     editor = fitted(latent, layers="cross_kv", iterations=1)
     assert {n.rsplit(".", 1)[1] for n in editor.state()} == {"to_k", "to_v"}
     with pytest.raises(Incompatible, match="no linear layer"):
