@@ -172,6 +172,8 @@ class NoiseCLR(Editor[DiffusionModel]):
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return the images with the direction of the edit's number at each strength."""
+        if not len(self.words_):
+            raise BadInput("NoiseCLR has learned nothing yet; call fit, or load_state")
         if edit.component is None or not 0 <= edit.component < len(self.words_):
             raise self._unnumbered(edit.name)
         x = self.invert(batch).parts[Space.NOISE].repeat_interleave(len(strengths), 0)

@@ -81,6 +81,11 @@ def test_what_names_an_attribute_is_refused_before_it_learns(latent):
         attached(latent).fit(DATA, [Edit("hat+", "hat")])
 
 
+def test_what_has_learned_nothing_says_so(latent):
+    with pytest.raises(BadInput, match="has learned nothing yet; call fit, or load_state"):
+        attached(latent).edit(DATA.batch("test", [0]), Edit("k", component=0), STRENGTHS)
+
+
 def test_outside_its_window_a_direction_costs_nothing(latent, learned):
     batch, late = DATA.batch("test", [0]), attached(latent, start=0.6)
     late.load_state(learned.state())
