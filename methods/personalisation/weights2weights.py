@@ -30,7 +30,8 @@ from methods.directions.step_window import refuse_empty
 from methods.personalisation.learned_subject import captions_of, without_subject
 
 LAYERS = (".to_q", ".to_v")
-FLAT = 1e-8  # standard deviation of a weight that is the same in all adapters
+FLAT = 1e-6  # of its size, the deviation of a weight that is the same in all adapters
+LEAST = 1e-8  # standard deviation that a weight is divided by
 
 
 class Weights2Weights(Editor[DiffusionModel]):
@@ -138,8 +139,7 @@ class Weights2Weights(Editor[DiffusionModel]):
         chosen = self.streams.choice("fit/images", data.size("generator"), self.people)
         labels = {edit.name: self._labels(data, chosen, edit) for edit in edits}
         thetas = self._trained(data, chosen)
-        mean, std = thetas.mean(0), thetas.std(0).clamp(min=FLAT)
-        X = (thetas - mean) / std
+        X, mean, std = standardised(thetas)
         _, _, V = torch.linalg.svd(X, full_matrices=False)
         V = V[: self.components]
         P = X @ V.T
@@ -336,3 +336,21 @@ class Weights2Weights(Editor[DiffusionModel]):
     def _refuse_unfitted(self) -> None:
         if not self.space_:
             raise BadInput("weights2weights has learned nothing yet; call fit, or load_state")
+
+
+def standardised(
+    thetas: Float[Tensor, "n d"],
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """Return weights in standard deviations from their mean, the mean and the deviations.
+
+    A weight that is the same in all rows stays at 0: what the mean's rounding leaves of it is no
+    difference between people.
+
+    Example:
+        >>> standardised(torch.tensor([[0.1, 1.0], [0.1, 3.0], [0.1, 2.0]]))[0].tolist()
+        [[0.0, -1.0], [0.0, 1.0], [0.0, 0.0]]
+    """
+    mean, std = thetas.mean(0), thetas.std(0)
+    flat = std <= FLAT * mean.abs()
+    std = std.clamp(min=LEAST)
+    return ((thetas - mean) / std).masked_fill(flat, 0.0), mean, std

@@ -170,6 +170,18 @@ def test_a_direction_tells_the_people_with_an_attribute_from_those_without(pixel
     torch.testing.assert_close(editor.directions_["hat-"], -editor.directions_["hat+"])
 
 
+def test_a_weight_that_all_people_share_is_no_part_of_their_space(pixel, monkeypatch):
+    """However its mean is rounded."""
+    editor, draw = attached(pixel, people=7, batch=7), torch.Generator().manual_seed(0)
+    thetas = torch.randn(7, len(editor._first()), generator=draw)
+    thetas[:, ::2] = thetas[:1, ::2]
+    monkeypatch.setattr(editor, "_trained", lambda data, chosen: thetas)
+    editor.fit(DATA, [HAT])
+    assert float(editor.space_["V"][:, ::2].abs().max()) < 1e-5
+    back = editor.space_["mean"] + editor.space_["std"] * editor.space_["V"][0]
+    torch.testing.assert_close(back[::2], thetas[0, ::2])
+
+
 def test_a_fit_keeps_no_direction_of_the_one_before(pixel):
     editor = fitted(pixel, iterations=2)
     with torch.enable_grad():
