@@ -62,9 +62,10 @@ def code_terms(
     w_mmd: float,
     w_kl: float,
 ) -> tuple[Float[Tensor, "b d"], Float[Tensor, ""]]:
-    """Return the codes of images, and w_mmd MMD(a, N(0, I)) + w_kl KL(q(a | x) || N(0, I)).
+    """Return the codes of images, and w_mmd MMD(m, N(0, I)) + w_kl KL(q(a | x) || N(0, I)).
 
-    Codes are drawn from q where the KL counts, and q is a point where it does not.
+    m is the mean of q. Codes are drawn from q where the KL counts, though its MMD is of m, not of
+    what is drawn; where it does not, q is a point and m the code.
     """
     noise = torch.randn(2, len(images), semantic.code, generator=generator).to(images.device)
     if w_kl:
