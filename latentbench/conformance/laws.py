@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from latentbench.cache import Cache
 from latentbench.conformance.trial import NAMES, WIDE, Trial
 from latentbench.content import content_hash
 from latentbench.editor import VERBS, Editor
@@ -388,6 +389,43 @@ def codes_differ(trial: Trial) -> None:
     _ask(_gap(found[0], found[1]) > 1e-4, "two images have the same code")
 
 
+@law("an image is decoded under the code that it was inverted under", "invert", "edit")
+def own_code(trial: Trial) -> None:
+    """Compare the codes that the network is told of while it inverts and while it decodes."""
+    if Space.SEMANTIC not in trial.model.spaces or "invert" not in trial.cls.verbs():
+        return
+    editor, batch = trial.editor, trial.inputs(ALL)[0]
+    kept, editor.cache = editor.cache, Cache(None)  # an inversion that is kept tells nothing
+    try:
+        with _told(trial.model) as inverting:
+            latent = editor.invert(batch)
+        with _told(trial.model) as decoding:
+            editor.decode(latent)
+    finally:
+        editor.cache = kept
+    _ask(
+        not inverting or max(_apart(decoding, inverting), _apart(inverting, decoding)) < ROUNDING,
+        "an image is inverted under one code and decoded under another; keep all that invert gives "
+        "(`latent.parts`), and take `model.condition_of(latent)`",
+    )
+
+
+@law("a sample is made of the code that the prior draws with its noise", "generate", "compose")
+def priors_code(trial: Trial) -> None:
+    """Look for the prior's codes among those that the network is told of."""
+    editor, model = trial.editor, trial.model
+    code = model.prior(editor.streams, NAMES).parts.get(Space.SEMANTIC)
+    if code is None:
+        return
+    with _told(model) as told:
+        trial.act(editor, ALL)
+    _ask(
+        _apart([code], told) < ROUNDING,
+        "the code of the prior is not used: pass on all that `model.prior` gives, as "
+        "method=plain does",
+    )
+
+
 @law("no trace is left in the model: weights, hooks, adapters, attention, gradients")
 def no_trace(trial: Trial) -> None:
     """Look at the model's networks after fit and verb."""
@@ -526,6 +564,29 @@ def _before(call: Callable[..., Any], look: Callable[..., None]) -> Callable[...
         return call(*args, **kwargs)
 
     return watched
+
+
+@contextmanager
+def _told(model: Any) -> Iterator[list[Tensor]]:
+    """Give the codes that the network is told of inside the block."""
+    codes: list[Tensor] = []
+
+    def look(x: Tensor, timesteps: Tensor, condition: Any, taps: Any = None) -> None:
+        codes.append(condition.tensors["semantic"].detach())
+
+    model.forward = _before(model.forward, look)
+    try:
+        yield codes
+    finally:
+        del model.forward
+
+
+def _apart(codes: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """Return how far the farthest code is from the nearest one of the others."""
+    if not others:
+        return float("inf")
+    gaps = torch.cat([*codes])[:, None] - torch.cat([*others])[None]
+    return float(gaps.abs().amax(2).amin(1).max())
 
 
 def results(trials: Sequence[Trial]) -> Iterator[tuple[str, Trial, Exception | None]]:

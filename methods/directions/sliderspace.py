@@ -45,7 +45,8 @@ class SliderSpace(Editor[DiffusionModel]):
 
     An edit asks for a slider by its number; the strength is its scale, signed. Real images are
     inverted with the plain model, without guidance. `generate` draws `mixed` sliders per image, at
-    scale 1.
+    scale 1. On a model that takes a code of the image, an image keeps its own throughout: the one
+    that the encoder gives it, or that the prior has drawn with its noise.
 
     Deviations: features are of finished images, and a scorer's, of unit length; latents are kept
     as they are sampled, not decoded and encoded again; the concept has one prompt, no expansion by
@@ -78,6 +79,7 @@ class SliderSpace(Editor[DiffusionModel]):
         >>> editor = SliderSpace(directions=12)  # editor.fit(data, []); editor.edit(...)
     """
 
+    version = 2
     paper = "SliderSpace: Decomposing the Visual Capabilities of Diffusion Models, section 3"
     numbered = True
     scope = "global"
@@ -159,13 +161,14 @@ class SliderSpace(Editor[DiffusionModel]):
             raise self._unnumbered(edits[0].name)
         self._refuse_many()
         sliders = {k: v.to(self.model.device).requires_grad_() for k, v in self._first().items()}
-        latents, v = self.components()
+        made, v = self.components()
         adamw = torch.optim.AdamW(sliders.values(), self.learning_rate)
         for step in self.fitting.steps("sliderspace", self.iterations, sliders, adamw):
             draw = f"sliderspace/{step}"
             rows = self.streams.choice(f"{draw}/images", self.samples, self.batch)
             chosen = self.streams.choice(f"{draw}/sliders", self.count, self.drawn)
-            moved = self.effects(sliders, chosen, latents[rows], draw)
+            own = Latent({space: part[rows] for space, part in made.parts.items()})
+            moved = self.effects(sliders, chosen, own, draw)
             adamw.zero_grad()
             (1 - (moved * v[chosen][:, None]).sum(2)).mean().backward()
             adamw.step()
@@ -180,14 +183,14 @@ class SliderSpace(Editor[DiffusionModel]):
         self.sliders_ = {name: value.to(self.model.device) for name, value in state.items()}
 
     def invert(self, batch: Batch) -> Latent:
-        """Return x_T of the plain model."""
+        """Return x_T of the plain model, with the code that it was found under if it takes one."""
         told = None if self.concept is None else (self.concept,) * len(batch)
         return self.model.invert(batch, self.cache, prompts=told, steps=self.steps)
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the plain model's images of x_T."""
-        condition = self._condition(len(latent))
-        return self.model.sample(latent, condition=condition, guidance=1.0, steps=self.steps)
+        told = self._told(latent)
+        return self.model.sample(latent, condition=told, guidance=1.0, steps=self.steps)
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
@@ -196,12 +199,13 @@ class SliderSpace(Editor[DiffusionModel]):
         if edit.component is None or not 0 <= edit.component < self.count:
             raise self._unnumbered(edit.name)
         self._refuse_unfitted()
-        x = self.invert(batch).parts[Space.NOISE].repeat_interleave(len(strengths), 0)
-        alpha = edit.sign * strengths.to(x).repeat(len(batch))
-        which = torch.full((len(x), 1), edit.component, device=x.device)
+        parts, s = self.invert(batch).parts, len(strengths)
+        rows = Latent({space: part.repeat_interleave(s, 0) for space, part in parts.items()})
+        alpha = edit.sign * strengths.to(parts[Space.NOISE]).repeat(len(batch))
+        which = torch.full((len(rows), 1), edit.component, device=alpha.device)
         images = self.model.sample(
-            Latent({Space.NOISE: x}), condition=self._condition(len(x)), guidance=1.0,
-            steps=self.steps, interventions=[self._adapted(self.sliders_, which, alpha)],
+            rows, condition=self._told(rows), guidance=1.0, steps=self.steps,
+            interventions=[self._adapted(self.sliders_, which, alpha)],
         )  # fmt: skip
         return images.unflatten(0, (len(batch), len(strengths)))
 
@@ -210,33 +214,39 @@ class SliderSpace(Editor[DiffusionModel]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id, each with sliders of its own at scale 1."""
         self._refuse_unfitted()
-        x = self.model.prior(self.streams, ids).parts[Space.NOISE] if noise is None else noise
-        x = x.to(self.model.device)
+        parts = dict(self.model.prior(self.streams, ids).parts)
+        if noise is not None:
+            parts[Space.NOISE] = noise
+        x = parts[Space.NOISE] = parts[Space.NOISE].to(self.model.device)
         drawn = [self.streams.choice(f"mixed/{i}", self.count, self.mixed) for i in ids]
         which = torch.tensor(drawn, device=x.device)
-        told = self._condition(len(x)) if prompts is None else None
-        latent = Latent({Space.NOISE: x}, prompts=None if prompts is None else tuple(prompts))
+        latent = Latent(parts, prompts=None if prompts is None else tuple(prompts))
+        told = self._told(latent) if prompts is None else None
         change = self._adapted(self.sliders_, which, x.new_ones(len(x)))
         return self.model.sample(
             latent, condition=told, guidance=self.guidance, steps=self.steps,
             interventions=[change],
         )  # fmt: skip
 
-    def components(self) -> tuple[Float[Tensor, "m ..."], Float[Tensor, "n d"]]:
-        """Return clean latents of the model's own images, and v of the encoder's features."""
+    def components(self) -> tuple[Latent, Float[Tensor, "n d"]]:
+        """Return clean latents of the model's own images, and v of the encoder's features.
+
+        The code that an image was made with comes beside it, where the model takes one.
+        """
         scorer = self.parts["scorer"]
         known = (self.model.fingerprint(), scorer.fingerprint(), self.streams.seed, self.samples)
-        key = content_hash("sliderspace", *known, self.concept, self.steps)
+        key = content_hash("sliderspace", self.version, *known, self.concept, self.steps)
         made = self.cache.get_or_make("samples", key, self._sampled)
         phi = made["features"].to(self.model.device).double()
         _, _, V = torch.linalg.svd(phi - phi.mean(0), full_matrices=False)
-        return made["latents"].to(self.model.device), V[: self.count].float()
+        parts = {Space(k): v.to(self.model.device) for k, v in made.items() if k != "features"}
+        return Latent(parts), V[: self.count].float()
 
     def effects(
         self,
         sliders: Mapping[str, Tensor],
         chosen: Sequence[int],
-        z0: Float[Tensor, "b ..."],
+        own: Latent,
         draw: str,
     ) -> Float[Tensor, "k b d"]:
         """Return the way in which each slider moves each image's features, as unit vectors.
@@ -244,21 +254,23 @@ class SliderSpace(Editor[DiffusionModel]):
         Args:
             sliders: see `state`.
             chosen: numbers of the sliders.
-            z0: clean latents.
+            own: clean latents, with their codes; see `components`.
             draw: name of what is drawn: one level for all images, and their noise.
         """
-        model, grid, b, k = self.model, self.model.grid(self.steps), len(z0), len(chosen)
+        model, grid, b, k = self.model, self.model.grid(self.steps), len(own), len(chosen)
+        z0 = own.parts[Space.VAE]
         level = int(torch.randint(grid.n, (), generator=self.streams.generator(draw, "level")))
         rows = [str(row) for row in range(b)]
         noise = self.streams.normal(f"{draw}/noise", rows, z0.shape[1:], z0.device)
         x = noise_to_level(grid, z0, noise, level)
         at = {"grid": grid, "level": level}
         with torch.no_grad():
-            phi0 = self._features(denoise(model, x, plain(self._condition(b)), **at)[0])
+            phi0 = self._features(denoise(model, x, plain(self._told(own)), **at)[0])
         which = torch.tensor(chosen, device=x.device).repeat_interleave(b)[:, None]
         change = self._adapted(sliders, which, x.new_ones(k * b), whole=True)
-        x = x.repeat(k, *[1] * (x.dim() - 1))
-        x0, _ = denoise(model, x, plain(self._condition(k * b)), interventions=[change], **at)
+        x = _whole(x, k)
+        rows = Latent({space: _whole(part, k) for space, part in own.parts.items()})
+        x0, _ = denoise(model, x, plain(self._told(rows)), interventions=[change], **at)
         return F.normalize(self._features(x0).unflatten(0, (k, b)) - phi0, dim=2)
 
     def _adapted(
@@ -280,8 +292,11 @@ class SliderSpace(Editor[DiffusionModel]):
     def _features(self, x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b d"]:
         return self.parts["scorer"].image(self.model.decode(x0)).to(x0)
 
-    def _condition(self, rows: int) -> Condition:
-        return self.model.condition(None if self.concept is None else (self.concept,) * rows, rows)
+    def _told(self, latent: Latent) -> Condition:
+        """Return the condition of each image: its code, the concept, or the empty one."""
+        if self.concept is None:
+            return self.model.condition_of(Latent(latent.parts))
+        return self.model.condition((self.concept,) * len(latent), len(latent))
 
     def _first(self) -> dict[str, Tensor]:
         """Return the sliders before training, which do move images a little."""
@@ -295,14 +310,15 @@ class SliderSpace(Editor[DiffusionModel]):
         return found
 
     def _sampled(self) -> dict[str, Tensor]:
-        model, latents, features = self.model, [], []
+        model, rows = self.model, []
         with torch.no_grad():
             for index, kept in even_batches(self.samples, SAMPLED):
-                x = model.prior(self.streams, [f"sample/{k}" for k in index]).parts[Space.NOISE]
-                z0 = generate(model, x, plain(self._condition(len(x))), grid=model.grid(self.steps))
-                latents.append(z0[:kept])
-                features.append(self._features(z0)[:kept])
-        return {"latents": torch.cat(latents), "features": torch.cat(features)}
+                own = model.prior(self.streams, [f"sample/{k}" for k in index])
+                x, terms = own.parts[Space.NOISE], plain(self._told(own))
+                z0 = generate(model, x, terms, grid=model.grid(self.steps))
+                made = {**own.parts, Space.VAE: z0, "features": self._features(z0)}
+                rows.append({k: v[:kept] for k, v in made.items() if k != Space.NOISE})
+        return {str(k): torch.cat([part[k] for part in rows]) for k in rows[0]}
 
     def _refuse_many(self) -> None:
         """Refuse more sliders than the encoder's space, in which its words are too, has axes."""
@@ -322,3 +338,8 @@ class SliderSpace(Editor[DiffusionModel]):
             f"edit {name!r} asks for no slider of sliderspace, which are asked for by number, 0 to "
             f"{self.count - 1}; take benchmark=direction_discovery"
         )
+
+
+def _whole(rows: Float[Tensor, "b ..."], times: int) -> Float[Tensor, "r ..."]:
+    """Return the rows as a whole as many times."""
+    return rows.repeat(times, *[1] * (rows.dim() - 1))

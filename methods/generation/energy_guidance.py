@@ -12,7 +12,7 @@ from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import DiffusionModel
 from latentbench.sampling.loop import generate, plain
-from latentbench.types import Capability, Concept, Space
+from latentbench.types import Capability, Concept, Latent, Space
 
 
 class EnergyGuidance(Editor[DiffusionModel]):
@@ -22,7 +22,7 @@ class EnergyGuidance(Editor[DiffusionModel]):
     Guidance", section 3.3. With U(z) = lambda E(G(z)) + |z|^2 / 2, each of `iterations` takes
     z <- z - h / 2 grad U + sqrt(h) n. The energy is sum_k w_k (1 - s(x, prompt_k)) over concepts,
     s being the cosine of a scorer, so that a model that takes no prompts can be asked for them; one
-    that does samples under the empty prompt.
+    that does samples under the empty prompt, one that takes a code under what its prior draws.
 
     Deviations: the final image is made by the very chain that gradients ran through, where the
     published code takes more steps, which is another map; the scorer sees the image itself, there
@@ -44,6 +44,7 @@ class EnergyGuidance(Editor[DiffusionModel]):
         >>> # method.compose(("a",), [Concept(("glasses",)), Concept(("hat",), -1.0)])
     """
 
+    version = 2
     paper = "Unifying Diffusion Models' Latent Space, section 3.3"
     scope = "model"
     small: ClassVar[Mapping[str, int]] = {"iterations": 2, "steps": 2}
@@ -74,19 +75,32 @@ class EnergyGuidance(Editor[DiffusionModel]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one image per id, the chain begun at the noise of that id or a given one."""
         model = self.model
-        z = model.prior(self.streams, ids).parts[Space.NOISE] if noise is None else noise
-        return model.decode(self._sampled(self.walk(ids, concepts, z.to(model.device))))
+        code = dict(model.prior(self.streams, ids).parts)
+        own = code.pop(Space.NOISE)
+        z = (own if noise is None else noise).to(model.device)
+        return model.decode(self._sampled(self.walk(ids, concepts, z, code), code))
 
     def walk(
-        self, ids: Sequence[str], concepts: Sequence[Concept], z: Float[Tensor, "b ..."]
+        self,
+        ids: Sequence[str],
+        concepts: Sequence[Concept],
+        z: Float[Tensor, "b ..."],
+        code: Mapping[Space, Tensor] | None = None,
     ) -> Float[Tensor, "b ..."]:
-        """Return the noise that the chain ends at, or the one of the lowest energy."""
+        """Return the noise that the chain ends at, or the one of the lowest energy.
+
+        Args:
+            ids: one name per image.
+            concepts: what is asked for.
+            z: the noise that the chain begins at.
+            code: what the model takes besides noise; it is not moved.
+        """
         told = self._told(concepts)
         best, lowest, h = z, torch.full((len(z),), torch.inf, device=z.device), self.step_size
         for k in range(self.iterations):
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
-                energy = self.energy(self.model.decode(self._sampled(z)), told)
+                energy = self.energy(self.model.decode(self._sampled(z, code)), told)
                 U = self.weight * energy + z.square().flatten(1).sum(1) / 2
                 (slope,) = torch.autograd.grad(U, z, torch.ones_like(U))
             z, energy = z.detach(), energy.detach()
@@ -96,7 +110,7 @@ class EnergyGuidance(Editor[DiffusionModel]):
             z = z - h / 2 * slope + h**0.5 * n
         if self.keep == "last" or not self.iterations:
             return z
-        energy = self.energy(self.model.decode(self._sampled(z)), told)
+        energy = self.energy(self.model.decode(self._sampled(z, code)), told)
         return torch.where(_column(energy < lowest, z), z, best)
 
     def energy(
@@ -112,10 +126,12 @@ class EnergyGuidance(Editor[DiffusionModel]):
                            "use method=composed")  # fmt: skip
         return [(one.weight, self.parts["scorer"].text(one.prompts)) for one in concepts]
 
-    def _sampled(self, z: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+    def _sampled(
+        self, z: Float[Tensor, "b ..."], code: Mapping[Space, Tensor] | None = None
+    ) -> Float[Tensor, "b ..."]:
         """Return the clean latents of G."""
-        model = self.model
-        return generate(model, z, plain(model.unconditional(len(z))), grid=model.grid(self.steps))
+        told = self.model.condition_of(Latent({Space.NOISE: z, **(code or {})}))
+        return generate(self.model, z, plain(told), grid=self.model.grid(self.steps))
 
 
 def _column(rows: Tensor, like: Tensor) -> Tensor:

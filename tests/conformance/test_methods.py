@@ -15,7 +15,7 @@ from latentbench.cells.catalogue import option
 from latentbench.cells.compatibility import Parts
 from latentbench.conformance import toy, toy_models
 from latentbench.conformance.declarations import faults
-from latentbench.conformance.laws import LawBroken, results
+from latentbench.conformance.laws import LAWS, LawBroken, results
 from latentbench.conformance.trial import NAMES, Trial, fits, missing, trials
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import Incompatible
@@ -31,12 +31,19 @@ every = pytest.mark.parametrize("name", METHODS)
 
 
 @cache
+def all_trials(name: str) -> tuple[Trial, ...]:
+    """Every trial of a method."""
+    return tuple(trials(option("method", name)))
+
+
+@cache
 def trials_of(name: str) -> tuple[Trial, ...]:
     """A method's trials. On "diffae" a method that reads no code works as it does on "pixel".
 
-    On "causal" only those are tried that run on nothing else.
+    What an image's code is there is seen to below. On "causal" only those are tried that run on
+    nothing else.
     """
-    found = trials(option("method", name))
+    found = all_trials(name)
     others = {t.model_name for t in found} - {"causal"}
     return tuple(
         t for t in found
@@ -216,6 +223,34 @@ def test_attention_of_half_precision_goes_with_what_methods_hold_in_full(name, t
     found = replace(next(t for t in trials_of(name) if str(t) == trial), cache=Cache(None))
     found.model = half
     assert found.whole.dtype == torch.float32 and bool(found.whole.isfinite().all())
+
+
+ON_CODES = ("own_code", "priors_code", "strength_0")
+
+
+def on_codes(name: str) -> list[Trial]:
+    """A method's trials on a model with a code; an edit shows its inversion as well."""
+    found = [t for t in all_trials(name) if t.model_name == "diffae" and name not in READS_CODES]
+    verbs = {verb for law in ON_CODES for verb in LAWS[law].verbs}
+    if any(t.verb == "edit" for t in found):
+        verbs.remove("invert")
+    return [t for t in found if t.verb in verbs]
+
+
+CODED = [(name, trial) for name in METHODS for trial in on_codes(name)]
+LONG = {"asyrp", "hspace_jacobian", "sliderspace", "subspace_edit", "weights2weights"}  # to fit
+
+
+@pytest.mark.parametrize(("name", "trial"), [
+    pytest.param(*pair, marks=pytest.mark.slow if pair[0] in LONG else ()) for pair in CODED
+], ids=[f"{name}-{trial.verb}" for name, trial in CODED])  # fmt: skip
+def test_an_image_keeps_its_code(name, trial, store):
+    """Found under it, decoded and changed under it; a drawn one likewise."""
+    found = replace(trial, cache=store)
+    for law in ON_CODES:
+        if trial.verb in LAWS[law].verbs:
+            with torch.no_grad():
+                LAWS[law].check(found)
 
 
 PATHS = [pair for pair in TRIALS if pair[1].startswith("interpolate")]

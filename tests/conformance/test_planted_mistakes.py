@@ -183,6 +183,31 @@ def test_a_fit_that_needs_an_edit_is_found_where_none_is_asked_for():
     assert "IndexError" in str(found["nothing_asked"])
 
 
+class Forgetful(Editor[DiffusionModel]):
+    """Keeps the noise of an image, or of the prior, and drops the code that goes with it."""
+
+    paper = "none, section 1"
+    requires = {v: frozenset({Space.NOISE}) for v in ("invert", "generate")}  # noqa: RUF012
+
+    def invert(self, batch):
+        return self.model.invert(batch, self.cache)
+
+    def decode(self, latent):
+        return self.model.sample(Latent({Space.NOISE: latent.parts[Space.NOISE]}), guidance=1.0)
+
+    def generate(self, ids, prompts, noise=None):
+        x = self.model.prior(self.streams, ids).parts[Space.NOISE] if noise is None else noise
+        return self.decode(Latent({Space.NOISE: x}))
+
+
+@pytest.mark.parametrize(("verb", "law"), [("invert", "own_code"), ("generate", "priors_code")])
+def test_a_dropped_code_is_found(verb, law):
+    method = Option("forgetful", target(Forgetful), {})
+    (trial,) = (t for t in trials(method) if str(t) == f"{verb} on diffae")
+    found = {name for name, _, error in results([trial]) if error is not None}
+    assert found == {law}
+
+
 class Silent(Shift):
     """Says nothing of its spaces."""
 

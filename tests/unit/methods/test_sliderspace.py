@@ -10,7 +10,7 @@ from latentbench.conformance import toy
 from latentbench.errors import BadInput, Incompatible
 from latentbench.fitting import Fitting
 from latentbench.streams import Streams
-from latentbench.types import Edit, Space
+from latentbench.types import Edit, Latent, Space
 from methods.directions.sliderspace import SliderSpace
 
 DATA, STRENGTHS = toy.ToyData(), torch.tensor([0.0, 1.0, 2.0])
@@ -38,10 +38,10 @@ def learned(pixel):
 
 def agreement(editor):
     """Cosines of what each slider does to unseen noises with each component."""
-    latents, v = editor.components()
+    made, v = editor.components()
+    own = Latent({space: part[:4] for space, part in made.parts.items()})
     with torch.no_grad():
-        moved = [editor.effects(editor.sliders_, range(3), latents[:4], f"unseen/{k}")
-                 for k in range(4)]  # fmt: skip
+        moved = [editor.effects(editor.sliders_, range(3), own, f"unseen/{k}") for k in range(4)]
     return torch.einsum("nkbd,jd->nbkj", torch.stack(moved), v).mean((0, 1))
 
 
@@ -54,13 +54,15 @@ def test_a_slider_moves_features_along_its_own_component(pixel, learned):
 
 def test_components_are_those_of_the_features_and_are_made_once(pixel, tmp_path):
     editor = attached(pixel, tmp_path)
-    latents, v = editor.components()
+    made, v = editor.components()
+    latents = made.parts[Space.VAE]
     phi = toy.PatternScorer().image(pixel.decode(latents))
     spread = [float((phi @ u).var()) for u in v]
     assert spread == sorted(spread, reverse=True)
     torch.testing.assert_close(v @ v.T, torch.eye(3), rtol=1e-4, atol=1e-4)
     before = pixel.evaluations.forward
-    assert torch.equal(attached(pixel, tmp_path).components()[0], latents)
+    again, _ = attached(pixel, tmp_path).components()
+    assert again.parts.keys() == {Space.VAE} and torch.equal(again.parts[Space.VAE], latents)
     assert pixel.evaluations.forward == before
 
 
@@ -93,6 +95,37 @@ def test_each_draw_has_sliders_of_its_own(pixel, learned):
     assert torch.equal(learned.generate(ids, None, x), images)
     bare = pixel.sample(pixel.prior(learned.streams, ids))
     assert float((images - bare).flatten(1).abs().amax(1).min()) > 1e-3
+
+
+def test_an_image_keeps_its_own_code(diffae):
+    """Found under it, decoded, changed and trained on under it; a drawn one likewise."""
+    editor, batch = attached(diffae, samples=6), DATA.batch("test", [0, 1])
+    editor.sliders_ = {name: value.to(diffae.device) for name, value in editor._first().items()}
+    latent = editor.invert(batch)
+    own = editor.decode(latent)
+    assert torch.equal(own, diffae.sample(diffae.invert(batch, Cache(None)), guidance=1.0))
+    images = editor.edit(batch, Edit("k", component=0), torch.zeros(1))
+    torch.testing.assert_close(images[:, 0], own, rtol=1e-5, atol=1e-5)
+    none = {name: 0 * value for name, value in editor.sliders_.items()}
+    editor.sliders_, first = none, editor.sliders_
+    plain = diffae.sample(diffae.prior(editor.streams, ("a", "b")))
+    torch.testing.assert_close(editor.generate(("a", "b"), None), plain, rtol=1e-4, atol=1e-4)
+    editor.sliders_ = first
+    made, _ = editor.components()
+    drawn = diffae.prior(editor.streams, [f"sample/{k}" for k in range(6)])
+    code = made.parts[Space.SEMANTIC]
+    torch.testing.assert_close(code, drawn.parts[Space.SEMANTIC], rtol=1e-4, atol=1e-4)
+    clean = diffae.encode(diffae.sample(drawn).clamp(-1, 1))
+    torch.testing.assert_close(made.parts[Space.VAE].clamp(-1, 1), clean, rtol=1e-3, atol=1e-3)
+    told = []
+    asked = diffae.forward
+    diffae.forward = lambda x, t, c, taps=None: told.append(c) or asked(x, t, c, taps)
+    try:
+        editor.effects(editor.sliders_, [0, 2], made, "draw")
+    finally:
+        del diffae.forward
+    plain_call, moved = (c.tensors["semantic"] for c in told)
+    assert torch.equal(plain_call, code) and torch.equal(moved, code.repeat(2, 1))
 
 
 def test_a_killed_fit_goes_on_where_it_stopped(pixel, tmp_path):
