@@ -403,8 +403,10 @@ def own_code(trial: Trial) -> None:
             editor.decode(latent)
     finally:
         editor.cache = kept
+    if not inverting or not decoding:  # what is drawn has no code yet, what is stored needs none
+        return
     _ask(
-        not inverting or max(_apart(decoding, inverting), _apart(inverting, decoding)) < ROUNDING,
+        max(_apart(decoding, inverting), _apart(inverting, decoding)) < ROUNDING,
         "an image is inverted under one code and decoded under another; keep all that invert gives "
         "(`latent.parts`), and take `model.condition_of(latent)`",
     )

@@ -238,11 +238,10 @@ def on_codes(name: str) -> list[Trial]:
 
 
 CODED = [(name, trial) for name in METHODS for trial in on_codes(name)]
-LONG = {"asyrp", "hspace_jacobian", "sliderspace", "subspace_edit", "weights2weights"}  # to fit
 
 
 @pytest.mark.parametrize(("name", "trial"), [
-    pytest.param(*pair, marks=pytest.mark.slow if pair[0] in LONG else ()) for pair in CODED
+    pytest.param(*pair, marks=pytest.mark.slow if pair[0] == "asyrp" else ()) for pair in CODED
 ], ids=[f"{name}-{trial.verb}" for name, trial in CODED])  # fmt: skip
 def test_an_image_keeps_its_code(name, trial, store):
     """Found under it, decoded and changed under it; a drawn one likewise."""
