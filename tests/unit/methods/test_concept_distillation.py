@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-import transformers_toy as small
+from small_flows import noisiest, small_flow
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
-from latentbench.models.transformer_flow import TransformerFlow
 from latentbench.sampling.blending import KeepOutside, latent_mask
 from latentbench.sampling.loop import denoise, generate, guided, noise_to_level
 from latentbench.streams import Streams
@@ -164,15 +163,7 @@ def test_the_loss_is_that_of_the_prediction_where_it_counts(latent):
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
-    path = small.save_sd3(tmp_path_factory.mktemp("sd3"), small.SD3_MEDIUM)
-    return TransformerFlow(path=path, steps=2)
-
-
-def noisiest(editor):
-    """Return the name of a draw whose level has no signal."""
-    names = (f"draw {k}" for k in range(100))
-    levels = ((name, editor.streams.generator(name, "level")) for name in names)
-    return next(name for name, draw in levels if int(torch.randint(2, (), generator=draw)) == 0)
+    return small_flow(tmp_path_factory.mktemp("sd3"))
 
 
 def test_a_flow_learns_at_its_noisiest_level(flow):

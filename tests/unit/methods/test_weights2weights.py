@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers_toy as small
+from small_flows import noisiest, small_flow
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.fitting import Fitting
 from latentbench.model import LowRank
-from latentbench.models.transformer_flow import TransformerFlow
 from latentbench.sampling.loop import denoise, guided, noise_to_level, plain
 from latentbench.streams import Streams
 from latentbench.types import SUBJECT, Edit, Space
@@ -80,15 +79,7 @@ def test_an_adapter_denoises_its_own_image_better_than_the_plain_model_does(pixe
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
-    path = small.save_sd3(tmp_path_factory.mktemp("sd3"), small.SD3_MEDIUM)
-    return TransformerFlow(path=path, steps=2)
-
-
-def noisiest(editor):
-    """Return the name of a draw whose level has no signal."""
-    names = (f"draw {k}" for k in range(100))
-    levels = ((name, editor.streams.generator(name, "level")) for name in names)
-    return next(name for name, draw in levels if int(torch.randint(2, (), generator=draw)) == 0)
+    return small_flow(tmp_path_factory.mktemp("sd3"))
 
 
 def test_a_flow_learns_at_its_noisiest_level(flow):
