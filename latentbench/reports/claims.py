@@ -78,6 +78,8 @@ class Claim:
         first_is: "higher", "lower", or "same": no difference that matters.
         unit: "image", or "fit" where the claim is about what is fitted, such as directions: one
             fit is one sample, however many images it is tried on.
+        fits: number of seeds that `commands` runs where the unit is the fit: few fits show only
+            differences that are large beside the spread over fits.
         dataset: option of the data that the cells are made on, where the benchmark needs its own;
             the answers are of all data that there are records of.
     """
@@ -90,12 +92,15 @@ class Claim:
     second: str
     first_is: Sign
     unit: Unit = "image"
+    fits: int = FEWEST_FITS
     dataset: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed in (("first_is", get_args(Sign)), ("unit", get_args(Unit))):
             if (given := getattr(self, name)) not in allowed:
                 raise BadInput(f"{name} must be {' or '.join(allowed)}, got {given!r}: {self.says}")
+        if self.fits < FEWEST_FITS:
+            raise BadInput(f"fits must be {FEWEST_FITS} or more, got {self.fits}: {self.says}")
         for part in ("benchmark", "model", "first", "second", "dataset"):
             name, *settings = getattr(self, part).split() or [""]
             ordered = sorted(settings, key=lambda word: word.partition("="))
@@ -223,7 +228,7 @@ def read(file: Path) -> list[Claim]:
     asked, found = [], {}
     for k, entry in enumerate(entries, 1):
         for claim in _claims(file, k, entry):
-            if (same := replace(claim, says="")) in found:
+            if (same := replace(claim, says="", fits=FEWEST_FITS)) in found:
                 raise BadInput(
                     f"claim {k} of {file} is claim {found[same]} once more, on {claim.model}; it "
                     f"would be corrected for twice; leave one of them out"
@@ -250,12 +255,13 @@ class _Unique(yaml.SafeLoader):
 def _claims(file: Path, number: int, entry: Any) -> list[Claim]:
     """Return the claims of one entry, one for each model."""
     wanted, given = set(_keys().split(", ")), set(entry) if isinstance(entry, dict) else set()
-    models = entry["models"] if given | {"unit", "dataset"} == wanted else ()
-    words = [*models, *(v for k, v in entry.items() if k != "models")] if models else [None]
-    if not (isinstance(models, list) and all(isinstance(word, str) for word in words)):
+    models = entry["models"] if given | {"unit", "fits", "dataset"} == wanted else ()
+    texts = [v for k, v in entry.items() if k not in ("models", "fits")] if models else [None]
+    sound = isinstance(models, list) and type(entry.get("fits", FEWEST_FITS)) is int
+    if not (sound and all(isinstance(word, str) for word in (*models, *texts))):
         raise BadInput(
-            f"claim {number} of {file} must have texts for {_keys()}, and a list of them for "
-            f"models; got {entry!r:.200}"
+            f"claim {number} of {file} must have texts for {_keys()}, but a list of them for "
+            f"models and a whole number for fits; got {entry!r:.200}"
         )
     rest = {name: text for name, text in entry.items() if name != "models"}
     return [Claim(**rest, model=model) for model in models]
@@ -299,10 +305,15 @@ def cases(claim: Claim, found: Sequence[Found]) -> list[Case]:
 
 
 def _parts(case: Case) -> list[Case]:
-    """Return the case of all rows, then those of each group, where there are several."""
-    groups = sorted(case.rows[0].groups & case.rows[1].groups)
-    chosen = [POOLED, *(groups if len(groups) > 1 else [])]
-    return [replace(case, comparison=_compare(case, group), group=group) for group in chosen]
+    """Return the case of all rows, then those of each group, where there are several.
+
+    A figure of a whole set has no groups.
+    """
+    named = sorted(case.rows[0].groups & case.rows[1].groups)
+    pooled = replace(case, comparison=_compare(case, POOLED))
+    groups = [replace(case, comparison=_compare(case, name), group=name) for name in named]
+    apart = len(groups) > 1 and any(part.comparison for part in groups)
+    return [pooled, *groups] if apart else [pooled]
 
 
 def _compare(case: Case, group: str) -> Comparison | None:
@@ -374,28 +385,29 @@ def _cell(text: str) -> str:
 def commands(claims: Sequence[Claim], results: Path) -> list[str]:
     """Return the commands that run the claims' cells; methods of equal settings share one.
 
-    What is claimed of fits is run with as many seeds as an answer takes.
+    What is claimed of fits is run with as many seeds as its claims ask for.
 
     Example:
         >>> claim = Claim("", "reconstruction n=8", "faces_ldm", "psnr", "a", "b", "higher")
         >>> commands([claim], Path("x"))[0].partition("-m ")[2]
         'benchmark=reconstruction benchmark.n=8 model=faces_ldm method=a,b results.dir=x'
     """
-    asked: dict[tuple[str, str, str, str, Unit], list[str]] = {}
+    seeds: dict[tuple[str, ...], int] = {}
     for claim in claims:
-        where = (claim.benchmark, claim.dataset, claim.model)
         for method in (claim.first, claim.second):
             name, _, settings = method.partition(" ")
-            names = asked.setdefault((*where, settings, claim.unit), [])
-            names += [] if name in names else [name]
-    seeds = ",".join(str(seed) for seed in range(FEWEST_FITS))
+            cell = (claim.benchmark, claim.dataset, claim.model, settings, name)
+            seeds[cell] = max(seeds.get(cell, 1), claim.fits if claim.unit == "fit" else 1)
+    asked: dict[tuple[tuple[str, ...], int], list[str]] = {}
+    for (*where, name), number in seeds.items():
+        asked.setdefault((tuple(where), number), []).append(name)
     lines = []
-    for (benchmark, dataset, model, settings, unit), names in asked.items():
+    for ((benchmark, dataset, model, settings), number), names in asked.items():
         method = f"{','.join(names)} {settings}"
         parts = {"benchmark": benchmark, "dataset": dataset, "model": model, "method": method}
         parts = {group: label for group, label in parts.items() if label}
         words = [word for group, label in parts.items() for word in _words(group, label)]
-        words += [f"seed={seeds}"] if unit == "fit" else []
+        words += [f"seed={','.join(map(str, range(number)))}"] if number > 1 else []
         lines.append(shlex.join(["python", "runner.py", "-m", *words, f"results.dir={results}"]))
     return lines
 

@@ -32,9 +32,9 @@ class Results:
 
     def cell(
         self, method, leak, dataset="d", seed=0, edits=("hat+",), smallest=None, version=1,
-        versions=None, counted=None,
+        versions=None, counted=None, replicates=(),
     ):  # fmt: skip
-        """Add a cell; `leak` is ``[images, edits]``."""
+        """Add a cell; `leak` is ``[images, edits]``; a set has replicates, not a value a row."""
         names = {"benchmark": "b", "method": method, "model": "m", "dataset": dataset}
         leak = np.asarray(leak).reshape(-1, len(edits))
         folder = (
@@ -47,11 +47,14 @@ class Results:
             "output": 0,
             "headline": True,
             "effect": True,
-            self.figure: leak.flatten(),
         }
+        if not replicates:
+            table[self.figure] = leak.flatten()
         if counted is not None:
             table["headline"] = [name == counted for name in table["group"]]
-        score = ScoreEntry(float(leak.mean()), len(leak), at=self.at, smallest=smallest)
+        score = ScoreEntry(
+            float(leak.mean()), len(leak), at=self.at, smallest=smallest, replicates=replicates
+        )
         samples = folder / "samples.parquet"
         pd.DataFrame(table).to_parquet(samples)
         record = Record(
@@ -140,6 +143,14 @@ def test_a_group_none_of_whose_rows_count_is_not_compared(results):
     assert found == ["shows", "not compared: no image of one seed counts for both", "shows"]
 
 
+def test_a_figure_of_a_whole_set_has_no_line_per_group(tmp_path):
+    results, edits = Results(tmp_path, "found"), ("glasses+", "hat+")
+    for name, value in (("a", 0.9), ("b", 0.5)):
+        without = tuple(value + 0.01 * np.random.default_rng(4).normal(size=10))
+        results.cell(name, np.full((N, 2), value), edits=edits, replicates=without)
+    assert results.answers(("a", "b", "higher")) == ["shows"]
+
+
 def test_the_evidence_names_the_cells(results):
     results.answers(("low", "high", "lower"))
     assert "| low-d-0 | high-d-0 |" in results.page.partition("## Evidence")[2]
@@ -187,15 +198,16 @@ def test_what_matching_makes_equal_is_not_compared(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sign", "unit", "says"),
+    ("sign", "unit", "fits", "says"),
     [
-        ("better", "image", "first_is must be higher or lower or same, got 'better'"),
-        ("lower", "seed", "unit must be image or fit, got 'seed'"),
+        ("better", "image", 3, "first_is must be higher or lower or same, got 'better'"),
+        ("lower", "seed", 3, "unit must be image or fit, got 'seed'"),
+        ("lower", "fit", 2, "fits must be 3 or more, got 2"),
     ],
 )
-def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, says):
+def test_a_claim_that_cannot_be_asked_is_refused(sign, unit, fits, says):
     with pytest.raises(BadInput, match=says):
-        Claim("x", "b", "m", "leak", "one", "two", sign, unit)
+        Claim("x", "b", "m", "leak", "one", "two", sign, unit, fits)
 
 
 def test_settings_of_a_claim_may_stand_in_any_order():
@@ -254,12 +266,17 @@ def test_methods_that_share_a_setting_are_run_by_one_command():
             assert f"iterations={method.iterations}" == setting
 
 
-def test_what_is_claimed_of_fits_is_run_with_enough_seeds():
+def test_what_is_claimed_of_fits_is_run_once_with_as_many_seeds_as_asked():
     claim = Claim("", "composition", "faces_gan", "psnr", "a", "b", "higher")
-    both = [claim, replace(claim, unit="fit", figure="lpd_zoo1")]
-    of_images, of_fits = claims.commands(both, Path("x"))
+    (of_images,) = claims.commands([claim], Path("x"))
     assert "seed=" not in of_images
-    assert of_fits == of_images.replace(" results.dir", " seed=0,1,2 results.dir")
+    fits = replace(claim, unit="fit", figure="lpd_zoo1")
+    (of_both,) = claims.commands([claim, fits], Path("x"))
+    assert of_both == of_images.replace(" results.dir", " seed=0,1,2 results.dir")
+    more = replace(claim, unit="fit", second="c", fits=4)
+    first, second = claims.commands([fits, more], Path("x"))
+    assert "method=a,c seed=0,1,2,3 " in first
+    assert "method=b seed=0,1,2 " in second
 
 
 def test_two_versions_of_a_method_are_answered_apart(results):
@@ -304,6 +321,8 @@ def test_a_claim_is_text_and_no_markup(results):
         ("[]", "must hold a list of claims"),
         ("- {ENTRY, first: two}", "it says 'first' twice"),
         ("- {ENTRY}\n- {ENTRY}", "claim 2 of .* is claim 1 once more, on m"),
+        ("- {ENTRY, fits: 3}\n- {ENTRY, fits: 4}", "claim 2 of .* is claim 1 once more, on m"),
+        ("- {ENTRY, fits: four}", "a whole number for fits"),
         ("- {TWICE}", "claim 1 of .* is claim 1 once more, on m"),
         ("- {SAME}", "one is compared with itself"),
     ],
