@@ -13,6 +13,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput, unknown
 from latentbench.model import Condition, DiffusionModel
+from latentbench.parameterization import prediction_error
 from latentbench.sampling.loop import (
     Intervention,
     Recorder,
@@ -166,11 +167,10 @@ class SelfDiscovery(Editor[DiffusionModel]):
         x = noise_to_level(grid, latents, noise, level)
         change = AddConcept(concept, x.new_ones(len(x)))
         settings = {"grid": grid, "level": level, "interventions": [change]}
-        x0, eps = denoise(model, x, plain(neutral), **settings)
-        if model.prediction_type == "epsilon":
-            return (eps - noise).square().mean()
-        alpha, sigma = grid.levels(level, x)  # velocity, which the others are trained on
-        return (alpha * (eps - noise) - sigma * (x0 - latents)).square().mean()
+        found = denoise(model, x, plain(neutral), **settings)
+        levels = grid.levels(level, x)
+        error = prediction_error(model.prediction_type, found, (latents, noise), *levels)
+        return error.square().mean()
 
     def captions(self, data: Dataset, edit: Edit) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return y+ and y- of the images that are sampled."""
