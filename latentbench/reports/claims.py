@@ -12,7 +12,7 @@ prints the commands that make the records which the claims ask for.
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,7 @@ import yaml
 from latentbench import store
 from latentbench.command import answered, path
 from latentbench.errors import BadInput
-from latentbench.intervals import LEVEL
+from latentbench.intervals import FEWEST, LEVEL
 from latentbench.records import EFFECT, Status, list_records
 from latentbench.reports.as_text import in_markdown
 from latentbench.reports.boards import (
@@ -164,6 +164,8 @@ class Case:
         if self._within(found):
             shows = "shows: " if self.claim.first_is == "same" else ""
             return f"{shows}no difference that matters: less than {self.smallest:.2g}"
+        if found.error == 0:
+            return f"undecided: the two differ on none of {found.n} images, or on all alike"
         return (
             f"undecided: {found.detectable(self.level):.2g} would be found with {POWER:.0%} power, "
             f"{self.smallest:.2g}, the smallest that matters, with "
@@ -185,13 +187,14 @@ class Case:
                 )
             if row.scores[claim.figure].value is None:
                 return f"not compared: no value for {name}: {row.scores[claim.figure].note}"
-        if odd := clash(*map(made_with, self.rows)):
+        if odd := _odd(self.rows):
             return f"not compared: made with different {', '.join(odd)}; run the older cells again"
         return "not compared: no image of one seed counts for both"
 
     def _within(self, found: Comparison) -> bool:
         if found.low is None or found.high is None:
-            return False
+            alike = found.difference == found.error == 0 and found.n >= FEWEST
+            return alike and not any(_is_rate(row, self.claim.figure) for row in self.rows)
         return -self.smallest < found.low and found.high < self.smallest
 
     def line(self) -> tuple[str, ...]:
@@ -319,7 +322,7 @@ def _parts(case: Case) -> list[Case]:
 def _compare(case: Case, group: str) -> Comparison | None:
     rows, figure = case.rows, case.claim.figure
     entries = [row.scores.get(figure) for row in rows]
-    if clash(*map(made_with, rows)) or any(e is None or e.value is None for e in entries):
+    if _odd(rows) or any(e is None or e.value is None for e in entries):
         return None
     if any(_equalised(figure, row) for row in rows):
         return None
@@ -327,6 +330,24 @@ def _compare(case: Case, group: str) -> Comparison | None:
     if not found and group == POOLED:
         found = paired_sets(rows, figure)
     return found.get((0, 1))
+
+
+def _odd(rows: Sequence[Row]) -> list[str]:
+    """Return what the two rows were made with in different versions.
+
+    That two settings of one method are of one version counts, too.
+    """
+    made, methods = map(made_with, rows), [row.first.config.get("method") for row in rows]
+    targets = [m.get("_target_") if isinstance(m, Mapping) else None for m in methods]
+    versions = [row.first.versions.get(str(targets[0])) for row in rows]
+    same = targets[0] is not None and targets[0] == targets[1]
+    return clash(*made) + ([str(targets[0])] if same and versions[0] != versions[1] else [])
+
+
+def _is_rate(row: Row, figure: str) -> bool:
+    """Return whether each sample says yes or no: equal answers bound no rate."""
+    values = row.values(figure)
+    return values is not None and bool(values.isin((0, 1)).all())
 
 
 def _equalised(figure: str, row: Row) -> bool:

@@ -32,7 +32,7 @@ class Results:
 
     def cell(
         self, method, leak, dataset="d", seed=0, edits=("hat+",), smallest=None, version=1,
-        versions=None, counted=None, replicates=(),
+        versions=None, counted=None, replicates=(), target=None,
     ):  # fmt: skip
         """Add a cell; `leak` is ``[images, edits]``; a set has replicates, not a value a row."""
         names = {"benchmark": "b", "method": method, "model": "m", "dataset": dataset}
@@ -59,10 +59,11 @@ class Results:
         pd.DataFrame(table).to_parquet(samples)
         record = Record(
             folder.name, Status.OK, names, seed,
-            {"method": {"_target_": method}, "dataset": dataset},
+            {"method": {"_target_": target or method}, "dataset": dataset},
             overrides=("benchmark.n=2",),
             scores={self.figure: score},
-            files={samples.name: sha256(samples)}, versions={method: version, **(versions or {})},
+            files={samples.name: sha256(samples)},
+            versions={target or method: version, **(versions or {})},
         )  # fmt: skip
         records.write(record, folder)
 
@@ -286,6 +287,26 @@ def test_two_versions_of_a_method_are_answered_apart(results):
     found = results.answers(("low", "high", "lower"))
     assert found == ["shows", "the opposite shows"]
     assert all(f"low-d-0 and high-d-0{more} |" in results.page for more in ("", "-v2"))
+
+
+def test_two_settings_of_one_method_are_compared_in_one_version_only(tmp_path):
+    results, image = Results(tmp_path), np.random.default_rng(0).normal(size=N)
+    results.cell("a", image, target="A")
+    results.cell("b", image - 0.1, target="A", version=2)
+    results.cell("c", image + 0.1 + 0.01 * image**2, target="A")
+    assert results.answers(("a", "b", "lower"), ("a", "c", "lower")) == [
+        "not compared: made with different A; run the older cells again",
+        "shows",
+    ]
+
+
+def test_equal_figures_are_the_same_but_equal_rates_say_nothing_of_other_images(tmp_path):
+    results, image = Results(tmp_path), np.random.default_rng(0).normal(size=N)
+    for method, values in (("a", image), ("b", image), ("c", image > 9), ("d", image > 9)):
+        results.cell(method, values.astype(float), smallest=0.01)
+    found = results.answers(("a", "b", "same"), ("c", "d", "same"))
+    assert found[0] == "shows: no difference that matters: less than 0.01"
+    assert found[1] == "undecided: the two differ on none of 30 images, or on all alike"
 
 
 def test_figures_of_two_versions_of_a_metric_are_not_compared(results):
