@@ -21,7 +21,7 @@ TABLES = {"methods.md": "method", "metrics.md": "metric", "zoo.md": "model"}  # 
 @cache
 def generated() -> dict[str, list[parts.Page]]:
     """Return the pages of all parts, made once per build."""
-    return parts.pages(parts.committed())
+    return parts.pages(parts.committed(), parts.answered())
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

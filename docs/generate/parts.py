@@ -6,6 +6,7 @@ The prose of a page is the docstring of its class, which mkdocstrings renders.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import dropwhile
 from typing import Any
 
@@ -16,13 +17,20 @@ from latentbench import records, weights
 from latentbench.cells.catalogue import heading, sound
 from latentbench.option import Option
 from latentbench.paths import CHECKOUT
-from latentbench.reports.boards import Board, Row, boards
+from latentbench.reports import claims
+from latentbench.reports.as_text import in_markdown
+from latentbench.reports.boards import Board, Found, Row, boards
+from latentbench.reports.claims import Case
 from latentbench.reports.leaderboard import evaluations, header, in_figures, places, who
 
 OWN = ("latentbench", "methods", "metrics", "benchmarks")
-RESULTS = ("reference", "zoo")  # the committed folders of results/
+RESULTS = ("reference", "zoo")  # the committed folders of results/ that are boards
+CLAIMED = ("claims_edits", "claims_directions", "claims_personalisation")  # cells of papers' claims
+ASKED = ("reference", *CLAIMED)  # folders with claims.yaml
 WHERE = ("benchmark", "model", "method")  # of a row
 STRIPS = 3  # pictures on a page, of as many benchmarks
+MOST = 12  # rows on a page of a benchmark or model that only claims were run on
+ANSWER = ("claim", "where", "figure", "first", "second", "difference [95%]", "answer")
 FIGURES = (
     "Brackets hold 95% intervals. A rank is the range of places that a row may have on its board; "
     "rows of a board that share a letter cannot be told apart. † did not reach the matched effect "
@@ -56,10 +64,17 @@ class Page:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a board, with the board."""
+    """One row of a board, with the board.
+
+    Args:
+        board: the board.
+        k: number of the row.
+        claimed: whether it was made to answer a claim, with a method's settings varied.
+    """
 
     board: Board
     k: int
+    claimed: bool = False
 
     @property
     def row(self) -> Row:
@@ -68,19 +83,41 @@ class Line:
 
 
 def committed() -> list[Line]:
-    """Return all rows of the boards of the committed results."""
-    found = [pair for name in RESULTS for pair in records.list_records(CHECKOUT / "results" / name)]
-    return [Line(board, k) for board in boards(found) for k in range(len(board.rows))]
+    """Return all rows of the boards of the committed results, those of claims last."""
+    return [
+        Line(board, k, claimed)
+        for claimed, names in ((False, RESULTS), (True, CLAIMED))
+        for board in boards([pair for name in names for pair in _records(name)])
+        for k in range(len(board.rows))
+    ]
 
 
-def pages(lines: Sequence[Line]) -> dict[str, list[Page]]:
+def answered() -> list[Case]:
+    """Return the committed claims with their answers, each file corrected by itself."""
+    return [
+        case
+        for name in ASKED
+        for case in claims.answer(
+            claims.read(CHECKOUT / "results" / name / claims.FILE), _records(name)
+        )
+        if case.group == claims.POOLED
+    ]
+
+
+@cache
+def _records(name: str) -> list[Found]:
+    return records.list_records(CHECKOUT / "results" / name)
+
+
+def pages(lines: Sequence[Line], cases: Sequence[Case] = ()) -> dict[str, list[Page]]:
     """Return the pages by group; a class with several yamls has one, a model one each.
 
     Args:
         lines: rows of boards, whose figures and pictures are shown.
+        cases: claims with their answers, which are shown with the methods that they are about.
     """
     return {
-        "method": [_method(same, lines) for same in _by_class("method")],
+        "method": [_method(same, lines, cases) for same in _by_class("method")],
         "benchmark": [_benchmark(same, lines) for same in _by_class("benchmark")],
         "metric": [_metric(same, lines) for same in _by_class("metric")],
         "model": [_model(one, lines) for one in sound("model", OWN).values()],
@@ -88,9 +125,20 @@ def pages(lines: Sequence[Line]) -> dict[str, list[Page]]:
 
 
 def _with(lines: Iterable[Line], group: str, names: Sequence[str]) -> list[Line]:
-    """Return the rows of some options, in the options' order."""
+    """Return the rows of some options, in the options' order, the plainest first.
+
+    A method has all of its rows. A benchmark or a model has those of boards, and only where there
+    are none some of those that were made for claims.
+    """
     found = [x for x in lines if x.row.first.names[group] in names]
-    return sorted(found, key=lambda x: names.index(x.row.first.names[group]))
+    found.sort(key=lambda x: (names.index(x.row.first.names[group]), x.claimed, _settings_of(x)))
+    of_boards = [x for x in found if not x.claimed]
+    return found if group == "method" else of_boards or found[:MOST]
+
+
+def _settings_of(line: Line) -> int:
+    """Return how many settings of its method a row has changed."""
+    return len(line.row.first.label("method").split())
 
 
 def _by_class(group: str) -> list[list[Option]]:
@@ -108,7 +156,7 @@ def _by_class(group: str) -> list[list[Option]]:
 # ---------------------------------------------------------------- pages
 
 
-def _method(same: Sequence[Option], lines: Sequence[Line]) -> Page:
+def _method(same: Sequence[Option], lines: Sequence[Line], cases: Sequence[Case]) -> Page:
     first, names = same[0], [one.name for one in same]
     cls, mine = first.cls, _with(lines, "method", names)
     verbs = [
@@ -122,6 +170,7 @@ def _method(same: Sequence[Option], lines: Sequence[Line]) -> Page:
         "## What it needs",
         _pipes(["verb", "spaces of the model", "also needs"], verbs),
         *_settings("method", same),
+        *_answers(cases, names),
         *_figures(mine),
     ]
     return _page("methods", names, parts, mine)
@@ -160,7 +209,7 @@ def _metric(same: Sequence[Option], lines: Sequence[Line]) -> Page:
         f"Reads, besides the outputs: {_words(first.build().needs) or 'nothing'}.",
         DOCSTRING.format(target=first.target),
         *_settings("metric", same),
-        *_columns(lines, list(figures)),
+        *_columns([x for x in lines if not x.claimed], list(figures)),
     ]
     return _page("metrics", [*(one.name for one in same), *figures], parts)
 
@@ -224,8 +273,26 @@ def _difference(one: Option, first: Option) -> str:
     return ", ".join(f"`{k}: {json.dumps(v)}`" for k, v in changed.items()) or "its metrics"
 
 
+def _answers(cases: Sequence[Case], names: Sequence[str]) -> Iterator[str]:
+    """Yield what papers say of a method beside another, and what the committed cells answer."""
+    about = [
+        case
+        for case in cases
+        if {case.claim.first.split()[0], case.claim.second.split()[0]} & set(names)
+    ]
+    if not about:
+        return
+    rows = [dict(zip(claims.HEADS, map(in_markdown, case.line()), strict=True)) for case in about]
+    yield "## Claims"
+    yield (
+        "What papers say, asked of the built-in models by paired tests. The answers are corrected "
+        "for the number of claims of their file; its page has the intervals' units and the cells."
+    )
+    yield _pipes(ANSWER, [[row[head] for head in ANSWER] for row in rows])
+
+
 def _figures(lines: Sequence[Line]) -> Iterator[str]:
-    """Yield the main scores, and all figures of each row folded below."""
+    """Yield main scores beside what they cost, and all figures of each row folded below."""
     if not lines:
         yield "## Figures"
         yield "No committed board has it."
@@ -241,7 +308,7 @@ def _figures(lines: Sequence[Line]) -> Iterator[str]:
         for x in lines
     ]
     heads = [*WHERE, "rank", "main score [95% interval]", "denoiser evaluations", "seconds"]
-    yield "## Figures"
+    yield "## Figures and cost"
     yield FIGURES
     yield _pipes(heads, rows)
     for line in lines:

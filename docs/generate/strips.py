@@ -31,7 +31,8 @@ def strip(folder: Path) -> tuple[bytes, str] | None:
     kept = pd.read_parquet(file)
     rows = kept.drop_duplicates("group").head(ROWS)
     several = len(rows) > 1
-    tiles = [_tiles(row) for row in (rows if several else kept.head(ACROSS)).to_dict("records")]
+    shown = (rows if several else kept.head(ACROSS)).to_dict("records")
+    tiles = [_tiles(row) for row in shown]
     names = [name for name, _ in tiles[0]]
     lines = [[tile for _, tile in row] for row in tiles]
     if len(names) == 1:  # samples, which stand alone
@@ -39,7 +40,16 @@ def strip(folder: Path) -> tuple[bytes, str] | None:
     says = f"From left to right: {', '.join(names)}."
     if several:
         says += f" From top to bottom: {', '.join(rows['group'])}."
+    at = [f"{strength:.2g}" for row in shown[:ROWS] for strength in _strength(row)]
+    if at:
+        says += f" Strength of each row's output: {', '.join(at)}."
     return _webp(_joined(lines[:ROWS])), says
+
+
+def _strength(row: dict[str, Any]) -> list[float]:
+    """Return at which strength the shown output was made, if there are several."""
+    strengths = [] if row["strengths"] is None else list(row["strengths"])
+    return strengths[row["main"] :][:1] if not len(row["ends"]) and row["main"] >= 0 else []
 
 
 def _tiles(row: dict[str, Any]) -> list[tuple[str, Picture]]:

@@ -1,21 +1,24 @@
 """The pages that `make docs` generates, and the site that it builds of them."""
 
 import io
+import posixpath
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from planted_results import Planted
 
 from docs.generate import parts
-from docs.generate.links import in_site, unbroken, with_links
+from docs.generate.links import LINK, OUTSIDE, in_site, unbroken, with_links
 from docs.generate.strips import GAP, SIDE, strip
 from latentbench.cells.catalogue import options
 from latentbench.paths import CHECKOUT
 from latentbench.records import list_records
 from latentbench.reports.boards import boards
+from latentbench.reports.claims import Case, Claim
 
 ASKED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
@@ -35,7 +38,8 @@ def lines(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(lines):
-    return parts.pages(lines)
+    claim = Claim("a claim", "b", "m", "leak", "hspace_pca", "hspace", "lower")
+    return parts.pages(lines, [Case(claim)])
 
 
 @pytest.mark.parametrize("group", ["method", "benchmark", "metric", "model"])
@@ -58,6 +62,41 @@ def test_a_method_s_page_holds_its_variants_figures_and_pictures(pages):
     assert "](hspace-edits.webp)" in page.text
 
 
+def test_a_method_s_page_holds_the_claims_about_it(pages):
+    with_claims = {page.names[0] for page in pages["method"] if "## Claims" in page.text}
+    assert with_claims == {"hspace"}
+    page = next(page for page in pages["method"] if page.names[0] == "hspace")
+    assert "| a claim | b · m | leak | hspace_pca | hspace | - | no records |" in page.text
+
+
+def test_cells_of_claims_are_shown_where_no_board_is(lines):
+    claimed = [replace(line, claimed=True) for line in lines]
+    edits = next(x for x in lines if x.row.first.names["benchmark"] == "edits")
+    names = [edits.row.first.names["model"]]
+    assert parts._with(claimed, "model", names)
+    assert all(not x.claimed for x in parts._with([*claimed, edits], "model", names))
+    assert len(parts._with([*claimed, edits], "method", ["hspace_pca"])) == 2
+
+
+def test_every_link_of_a_page_leads_to_a_page_or_a_file_of_the_site(pages):
+    sources = {place: CHECKOUT / source for source, place in OUTSIDE.items()}
+    sources |= {
+        path.relative_to(CHECKOUT / "docs").as_posix(): path
+        for path in (CHECKOUT / "docs").rglob("*")
+        if path.is_file()
+    }
+    made = {page.path for group in pages.values() for page in group}
+    broken = [
+        (here, link[1])
+        for here, path in sources.items()
+        if path.suffix == ".md"
+        for link in LINK.finditer(in_site(path.read_text(encoding="utf-8"), here))
+        if posixpath.normpath(posixpath.join(posixpath.dirname(here), link[1]))
+        not in sources.keys() | made
+    ]
+    assert broken == []
+
+
 def test_a_part_without_records_says_so(pages):
     page = next(page for page in pages["metric"] if "fid" in page.names)
     assert "No committed board has it." in page.text
@@ -68,7 +107,7 @@ def test_a_strip_shows_a_row_per_edit_with_the_answer_and_a_path_s_frames(lines)
     edits, frames = shown["edits"], shown["paths"]
     assert edits is not None and edits[1] == (
         "From left to right: source, reconstruction, output, answer. "
-        "From top to bottom: smile+, hat+."
+        "From top to bottom: smile+, hat+. Strength of each row's output: 1.5, 1.6."
     )
     assert Image.open(io.BytesIO(edits[0])).width == 4 * SIDE + 3 * GAP
     assert frames is not None and "frame 1, frame 2" in frames[1]
