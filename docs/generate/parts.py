@@ -167,6 +167,7 @@ def _method(same: Sequence[Option], lines: Sequence[Line], cases: Sequence[Case]
         f"# {first.name}",
         f"*{cls.paper}*" if cls.paper else "",
         DOCSTRING.format(target=first.target),
+        *_bases(cls),
         "## What it needs",
         _pipes(["verb", "spaces of the model", "also needs"], verbs),
         *_settings("method", same),
@@ -271,6 +272,14 @@ def _settings(group: str, same: Sequence[Option]) -> Iterator[str]:
 def _difference(one: Option, first: Option) -> str:
     changed = {k: v for k, v in one.config.items() if first.config.get(k) != v}
     return ", ".join(f"`{k}: {json.dumps(v)}`" for k, v in changed.items()) or "its metrics"
+
+
+def _bases(cls: type) -> Iterator[str]:
+    """Yield the docstrings of the classes that a method extends and refers to in its own."""
+    for base in cls.__mro__[1:]:
+        if f"`{base.__name__}`" in (cls.__doc__ or ""):
+            yield f"## `{base.__name__}`"
+            yield DOCSTRING.format(target=f"{base.__module__}.{base.__qualname__}")
 
 
 def _answers(cases: Sequence[Case], names: Sequence[str]) -> Iterator[str]:

@@ -40,6 +40,8 @@ def strip(folder: Path) -> tuple[bytes, str] | None:
     says = f"From left to right: {', '.join(names)}."
     if several:
         says += f" From top to bottom: {', '.join(rows['group'])}."
+    elif "answer" in names:
+        says += f" The edit: {rows['group'].iloc[0]}."
     at = [f"{strength:.2g}" for row in shown[:ROWS] for strength in _strength(row)]
     if at:
         says += f" Strength of each row's output: {', '.join(at)}."

@@ -69,6 +69,11 @@ def test_a_method_s_page_holds_the_claims_about_it(pages):
     assert "| a claim | b · m | leak | hspace_pca | hspace | - | no records |" in page.text
 
 
+def test_a_method_s_page_says_what_the_class_says_that_it_refers_to(pages):
+    page = next(page for page in pages["method"] if page.names[0] == "prompt_to_prompt")
+    assert "## `CoupledEditor`\n\n::: methods.editing.coupled.CoupledEditor" in page.text
+
+
 def test_cells_of_claims_are_shown_where_no_board_is(lines):
     claimed = [replace(line, claimed=True) for line in lines]
     edits = next(x for x in lines if x.row.first.names["benchmark"] == "edits")
