@@ -127,8 +127,9 @@ class Rival(CoupledEditor):
     Source: "Real-World Image Variation by Aligning Diffusion Inversion Chain" (RIVAL), sections 3.1
     and 3.2. The reference R runs through its DDIM inversion, which is put back after every step, so
     that it never drifts. The generated image G starts from R's x_T, its places shuffled for a
-    variation and as they are for an edit; its self-attention reads R's keys and values, and its
-    prediction gets R's channel statistics while t > t_early.
+    variation and as they are for an edit. Its self-attention is Attn(Q_G, K_R, V_R) until t_align,
+    then Attn(Q_G, [K_R K_G], [V_R V_G]), and its prediction is AdaIN(eps_G, eps_R), which has R's
+    channel statistics, while t > t_early.
 
     The strength lambda moves the condition c = (1 - lambda) c_source + lambda c_target and the
     guidance from 1 to `guidance`; below 1 the image gets the share 1 - lambda of what separates

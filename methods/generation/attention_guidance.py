@@ -244,10 +244,11 @@ class Conform(AttentionGuidance):
     """Moves x_t so that words of one concept share their places, and those of others do not.
 
     Source: "CONFORM: Contrast is All You Need For High-Fidelity Text-to-Image Diffusion Models",
-    section 3: NT-Xent over cosines of the smoothed maps of all words, those of one concept being
-    positive pairs; the maps of the step before take part as constants. In steps at 0, .2 and .4 of
-    the way x_t is moved `moves` times more. No softmax over words, as in the authors' notebook. See
-    `AttentionGuidance` for deviations.
+    section 3: NT-Xent, the mean of -log e^s_ap / (e^s_ap + sum_n e^s_an) over positive pairs,
+    where s are cosines of the smoothed maps of words over a temperature, p the words of one concept
+    with a, and n those of others; the maps of the step before take part as constants. In steps at
+    0, .2 and .4 of the way x_t is moved `moves` times more. No softmax over words, as in the
+    authors' notebook. See `AttentionGuidance` for deviations.
 
     Args:
         steps: sampling steps; default: the model's.

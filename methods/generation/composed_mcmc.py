@@ -128,8 +128,9 @@ class ComposedMCMC(ComposedDiffusion):
     Source: "Reduce, Reuse, Recycle: Compositional Generation with Energy-Based Diffusion Models and
     MCMC", section 4. The noised product is not the product of the noised factors, so summed scores
     belong to no reverse process; they do belong to densities that lead from noise to the product,
-    and after each reverse step, MCMC at the level that it reached follows these. No steps at all
-    are `composed`.
+    and after each reverse step, MCMC at the level that it reached follows these: Langevin steps
+    x <- x + h g + sqrt(2 h) n along the composed score g, accepted or not (MALA) or always (ULA),
+    or Hamiltonian ones with momentum. No steps at all are `composed`.
 
     Deviations: acceptance by integrals of the score in place of an energy model's (as in
     "Metropolis-Hastings corrected" samplers of score models); the reverse step is deterministic;

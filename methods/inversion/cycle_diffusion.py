@@ -24,7 +24,9 @@ class CycleDiffusion(NoiseMapEditor):
     """Noise maps of a chain: x_T ~ q(x_T | x_0), then x_{i-1} ~ q(x_{i-1} | x_i, x_0).
 
     Source: "Unifying Diffusion Models' Latent Space, with Applications to CycleDiffusion and
-    Guidance", sections 3.1 (DPM-Encoder) and 3.2 (CycleDiffusion). The code is close to N(0, I);
+    Guidance", sections 3.1 (DPM-Encoder) and 3.2 (CycleDiffusion). The code is x_T and
+    z_i = (x_{i-1} - mu_i(x_i)) / s_i, with the mean mu_i and the deviation s_i of the sampler's own
+    step under the source prompt; decoding is x_{i-1} = mu_i(x_i) + s_i z_i. It is close to N(0, I);
     its deviation measures the model's denoising error per level. An edit decodes it under another
     prompt or, with a `target_model`, by a model of another domain: both models have the same levels
     and the same latents, and no prompt is needed.

@@ -20,6 +20,9 @@ from methods.inversion.own_prompts import prompts_of, text_for
 class DDIMInversion(Editor[DiffusionModel]):
     """Invert x_0 to x_T, decode; edit by prompt swap.
 
+    A step leads to level j by x_j = alpha_j x0 + sigma_j eps, with x0 and eps as the network finds
+    them; an inversion goes to noisier levels, decoding to cleaner ones.
+
     Sources: "Denoising Diffusion Implicit Models", equation 13; the first-steps fix: "There and
     Back Again: On the relation between Noise and Image Inversions in diffusion models".
     Deviation: the strength moves the condition c = (1 - lambda) c_inversion + lambda c_target and
