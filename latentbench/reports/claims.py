@@ -335,7 +335,7 @@ def _compare(case: Case, group: str) -> Comparison | None:
 def _odd(rows: Sequence[Row]) -> list[str]:
     """Return what the two rows were made with in different versions.
 
-    That two settings of one method are of one version counts, too.
+    Two settings of one method must be of one version of it as well.
     """
     made, methods = map(made_with, rows), [row.first.config.get("method") for row in rows]
     targets = [m.get("_target_") if isinstance(m, Mapping) else None for m in methods]
