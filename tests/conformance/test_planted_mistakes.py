@@ -183,6 +183,24 @@ def test_a_fit_that_needs_an_edit_is_found_where_none_is_asked_for():
     assert "IndexError" in str(found["nothing_asked"])
 
 
+class Given(Shift):
+    """A variant that is given its shift: its fit has nothing to learn."""
+
+    def fit(self, data, edits):
+        """Learn nothing."""
+
+    def edit(self, batch, edit, strengths):
+        self.shifts_ = {edit.attribute: 0.3}
+        return super().edit(batch, edit, strengths)
+
+
+def test_a_variant_that_learns_nothing_needs_no_state_and_no_fit():
+    method = Option("given", target(Given), {"mistake": "empty state"})
+    (trial,) = (t for t in trials(method) if str(t) == "edit on pixel")
+    found = {law for law, _, error in results([trial]) if error is not None}
+    assert not found & {"state", "fitted_first"}
+
+
 class Forgetful(Editor[DiffusionModel]):
     """Keeps the noise of an image, or of the prior, and drops the code that goes with it."""
 
