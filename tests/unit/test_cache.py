@@ -46,6 +46,12 @@ def test_without_a_folder_all_is_computed():
     assert cache.cost().tolist() == [0, 0]
 
 
+def test_without_a_folder_tensors_lie_in_memory_as_those_of_one():
+    """Of a transposed tensor sums are rounded otherwise."""
+    assert not Counter()()["x"].is_contiguous()
+    assert Cache(None).get_or_make("a", "k", Counter())["x"].is_contiguous()
+
+
 def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog):
     make = Counter()
     Cache(tmp_path).get_or_make("fit", "key", make)
