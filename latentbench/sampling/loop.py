@@ -15,7 +15,8 @@ run in this order, and interventions in the order in which they were given:
 10. `after_step`  changes x at the next level
 
 Hooks 5 to 8 run inside the network on rows ordered ``(branch, image)``, layer by layer as the
-network runs; in the middle block, `bottleneck` comes before `features`.
+network runs; in the middle block, `bottleneck` comes before `features`. Both get float32 and may
+return it, whatever the network's dtype.
 
 Interventions chain: each gets what the one before it has made. Of an attention layer that is the
 call as earlier ones changed it. Once one has returned an output, later ones get it from
@@ -299,11 +300,11 @@ class _Taps:
         return found
 
     def _change_h(self, rows: Tensor) -> Tensor:
-        h = self.step.split(rows)
+        h = self.step.split(rows.float())
         for v in self._own("bottleneck"):
             h = v.bottleneck(self.step, h)
             self.fired.add((id(v), "bottleneck"))
-        return h.reshape(rows.shape)
+        return h.reshape(rows.shape).to(rows)
 
     def _attend(self, call: AttentionCall) -> Tensor:
         for v in self._own("context"):
@@ -335,12 +336,12 @@ class _Taps:
         return call.attend() if out is None else out
 
     def _change_map(self, layer: str, rows: Tensor) -> Tensor:
-        h = self.step.split(rows)
+        h = self.step.split(rows.float())
         for v in self._own("features"):
             if layer in v.layers:
                 h = v.features(self.step, layer, h)
                 self.fired.add((id(v), layer))
-        return h.reshape(rows.shape)
+        return h.reshape(rows.shape).to(rows)
 
 
 def _noted(out: Tensor, read: list[bool]) -> Tensor:

@@ -737,6 +737,33 @@ def test_a_step_knows_where_it_is(pixel):
     assert once.before == [(2, 2, 3, times[2])]
 
 
+def test_maps_of_a_network_in_half_precision_are_given_in_full(zoo):
+    """What is added to them in full goes on in the network's own precision."""
+    model = LatentDiffusion(path=str(zoo / "latent"), steps=5, dtype="bfloat16")
+
+    @dataclass
+    class Shift(Intervention):
+        size: torch.Tensor
+        layers = ("up_blocks.0",)
+
+        def bottleneck(self, step, h):
+            return h + self.size
+
+        def features(self, step, layer, h):
+            return h + self.size
+
+    x, seen = noise(model), []
+    for size in (torch.zeros(()), torch.ones(1, 1, 1, 1, 1)):
+        kept = Recorder(bottleneck=True, layers=Shift.layers)
+        told = [kept, Shift(size)]
+        seen.append(
+            denoise(model, x, prompted(model), grid=model.grid(), level=1, interventions=told)[1]
+        )
+        for map_ in (kept.h[1], kept.maps["up_blocks.0"][1]):
+            assert map_.dtype == torch.float32
+    assert float((seen[1] - seen[0]).abs().max()) > 1e-2
+
+
 def test_a_recorder_keeps_what_it_is_asked_for(pixel):
     layer = pixel.feature_layers()[0]
     for options, kept in (({}, ""), ({"bottleneck": True}, "h"), ({"predictions": True}, "x0 eps")):
