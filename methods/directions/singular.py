@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latentbench.errors import NotFinite
+
 
 def singular_directions(
     function: Callable[[Tensor], Tensor],
@@ -28,6 +30,9 @@ def singular_directions(
         start: k vectors to begin with, the same for all rows.
         iterations: at most.
         tolerance: of 1 - |<v, v'>|.
+
+    Raises:
+        NotFinite: products with the Jacobian overflow.
 
     Example:
         >>> scale = torch.tensor([1.0, 3.0])
@@ -52,7 +57,13 @@ def singular_directions(
     for _ in range(iterations):
         U = [rises(V[:, j]) for j in range(k)]
         W = [torch.autograd.grad(y, x, u, retain_graph=True)[0].flatten(1) for u in U]
-        _, squares, turned = torch.linalg.svd(torch.stack(W, 1), full_matrices=False)
+        found = torch.stack(W, 1)
+        if not bool(found.isfinite().all()):
+            raise NotFinite(
+                "products with the Jacobian of the network overflow, as they may where it runs in "
+                "float16; choose model.dtype=bfloat16 or float32"
+            )
+        _, squares, turned = torch.linalg.svd(found, full_matrices=False)
         kept = (V * turned).sum(2).abs().amin(1) >= 1 - tolerance
         V = torch.where(done[:, None, None], V, turned)
         S = torch.where(done[:, None], S, squares.sqrt())

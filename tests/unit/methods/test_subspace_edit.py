@@ -7,7 +7,7 @@ import torch
 
 from latentbench.cache import Cache
 from latentbench.conformance import toy
-from latentbench.errors import BadInput
+from latentbench.errors import BadInput, NotFinite
 from latentbench.sampling.loop import plain, predict
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
@@ -60,6 +60,12 @@ def test_each_row_stops_by_itself():
     both, _ = singular_directions(lambda x: x * scales, torch.zeros(2, 3), random(1, 3), **run)
     one, _ = singular_directions(lambda x: x * scales[:1], torch.zeros(1, 3), random(1, 3), **run)
     assert torch.equal(both[:1], one)
+
+
+def test_products_that_overflow_are_refused_in_words():
+    run = {"iterations": 2, "tolerance": 1e-3}
+    with pytest.raises(NotFinite, match="bfloat16 or float32"):
+        singular_directions(lambda x: x * 1e30, torch.zeros(1, 3), random(1, 3), **run)
 
 
 def test_vectors_span_the_subspace_of_a_mixture_of_low_rank_gaussians():
