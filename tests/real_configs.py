@@ -41,7 +41,12 @@ class Network:
         torch.manual_seed(0)
         network = self.cls(**self.full | self.small)
         if hasattr(network, "conv_out"):  # else errors of an untrained denoiser grow by the step
-            network.conv_out.weight.data.mul_(0.1)
+            network.conv_out.weight.data.mul_(0.2)
+        if isinstance(network, AutoencoderKL):  # latents of about unit size, as of a trained one
+            network.quant_conv.weight.data.mul_(24)
+        for name, weight in network.named_parameters():
+            if "attn2" in name:  # an untrained network hardly listens to its prompt
+                weight.data.mul_(3)
         return network
 
 

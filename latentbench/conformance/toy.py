@@ -465,7 +465,8 @@ class Asks(Benchmark):
     def __init__(self, *, verb: str, gives: Iterable[Capability] = tuple(Capability)) -> None:
         named = {Capability.SECOND_MODEL, Capability.SCORER, Capability.CLASSIFIER}
         data = {Capability.LABELS, Capability.PROMPTS, Capability.COUNTERFACTUALS}
-        self.verbs, self.gives = frozenset({verb}), frozenset(gives) - named - data
+        model = {Capability.WORDS, Capability.CLASSES}
+        self.verbs, self.gives = frozenset({verb}), frozenset(gives) - named - data - model
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:
         """Refuse."""

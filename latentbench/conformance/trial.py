@@ -11,6 +11,7 @@ from torch import Tensor
 from latentbench.cache import Cache
 from latentbench.conformance import toy, toy_models
 from latentbench.editor import VERBS, Editor
+from latentbench.model import LatentModel
 from latentbench.option import Option
 from latentbench.streams import Streams
 from latentbench.types import SUBJECT, Batch, Capability, Concept, Edit, Endpoint, Space
@@ -35,6 +36,7 @@ class Trial:
         model_name: which toy model.
         verb: which of the method's verbs.
         cache: where fits and inversions are kept; shared between trials as in a sweep.
+        loaded: a model in the toy model's place.
         observation: what the laws have seen of it already.
     """
 
@@ -42,6 +44,7 @@ class Trial:
     model_name: str
     verb: str
     cache: Cache = field(default_factory=lambda: Cache(None))
+    loaded: LatentModel | None = None
     observation: Any = None
 
     def __str__(self) -> str:
@@ -54,13 +57,13 @@ class Trial:
 
     @cached_property
     def model(self) -> Any:
-        """The toy model."""
-        return toy_models.model(self.model_name)
+        """The toy model, or the one in its place."""
+        return self.loaded or toy_models.model(self.model_name)
 
     @cached_property
     def data(self) -> toy.ToyData:
         """Images with captions and labels."""
-        return toy.ToyData()
+        return toy.ToyData(self.model.image_size)
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Return the method's settings, made small."""

@@ -1,7 +1,6 @@
 """Every method of conf/method keeps the laws, and is refused where it cannot run."""
 
 import inspect
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,24 +8,21 @@ from typing import ClassVar
 
 import pytest
 import torch
+from method_trials import CONF, METHODS, asking, broken_laws, first_of_its_class, parts
 
 from latentbench.cache import Cache
 from latentbench.cells.catalogue import option
-from latentbench.cells.compatibility import Parts
 from latentbench.conformance import toy, toy_models
 from latentbench.conformance.declarations import faults
-from latentbench.conformance.laws import LAWS, LawBroken, results
+from latentbench.conformance.laws import LAWS
 from latentbench.conformance.trial import NAMES, Trial, fits, missing, trials
 from latentbench.editor import VERBS, Editor
 from latentbench.errors import Incompatible
 from latentbench.models.latent_diffusion import LatentDiffusion
-from latentbench.option import Option
 from latentbench.streams import Streams
 from latentbench.types import Capability, Space
 
 ROOT = Path(__file__).parents[2]
-CONF = ROOT / "conf" / "method"
-METHODS = sorted(path.stem for path in CONF.glob("*.yaml"))
 every = pytest.mark.parametrize("name", METHODS)
 
 
@@ -56,14 +52,6 @@ READS_CODES = (
     "plain", "lerp", "slerp", "autoencode", "autoencode_fresh", "features_semantic"
 )  # fmt: skip
 TRIALS = [(name, str(trial)) for name in METHODS for trial in trials_of(name)]
-
-
-def first_of_its_class(name: str) -> bool:
-    """Return whether the quick tests see this class by this yaml first, or it is no variant."""
-    cls = option("method", name).cls
-    kin = [other for other in METHODS if option("method", other).cls is cls]
-    plain = [other for other in kin if "defaults:" not in (CONF / f"{other}.yaml").read_text()]
-    return name == [*plain, *kin][0] or name in plain
 
 
 DEAR = {  # further trials of methods that learn or optimise for seconds in each
@@ -156,18 +144,6 @@ def test_a_model_that_lacks_a_required_space_is_refused(name):
             assert need in (poor.misfit() or "")
 
 
-def parts(name: str, verb: str, model: type) -> Parts:
-    method = option("method", name)
-    return Parts(method.cls, method.config, model, toy.ToyData(), asking(method, verb))
-
-
-def asking(method: Option, verb: str, gives: Iterable[Capability] = tuple(Capability)) -> toy.Asks:
-    """Return a protocol that asks for the directions that the method has, if it has any."""
-    asks = toy.Asks(verb=verb, gives=gives)
-    asks.directions = method.cls.directions(method.config)
-    return asks
-
-
 @every
 def test_a_missing_verb_says_which_there_are(name, unchecked):
     editor = option("method", name).build()
@@ -185,12 +161,7 @@ def test_a_missing_verb_says_which_there_are(name, unchecked):
 @pytest.mark.parametrize(("name", "trial"), BY_METHOD, ids=["-".join(pair) for pair in TRIALS])
 def test_a_method_keeps_every_law(name, trial, store):
     found = next(t for t in trials_of(name) if str(t) == trial)
-    broken = []
-    for law, _, error in results([replace(found, cache=store)]):
-        if error is not None and not isinstance(error, LawBroken):
-            raise error
-        broken += [f"{law}: {error}"] if error else []
-    assert not broken
+    assert not broken_laws(replace(found, cache=store))
 
 
 READS = frozenset({Space.ATTENTION, Space.TOKEN_MAPS})
@@ -220,8 +191,8 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusion:
     ids=["-".join(pair) for pair in READERS],
 )
 def test_attention_of_half_precision_goes_with_what_methods_hold_in_full(name, trial, half):
-    found = replace(next(t for t in trials_of(name) if str(t) == trial), cache=Cache(None))
-    found.model = half
+    found = next(t for t in trials_of(name) if str(t) == trial)
+    found = replace(found, cache=Cache(None), loaded=half)
     assert found.whole.dtype == torch.float32 and bool(found.whole.isfinite().all())
 
 
