@@ -103,9 +103,17 @@ def test_a_domain_shows_where_its_direction_leads(taught, untaught):
         assert float(gain[:, column].mean()) > 2 * float(at_first[:, column].mean())
 
 
-def test_domains_compose_though_no_two_were_learned_together(taught):
-    gain = shown(taught.compose(IDS, BOTH)) - shown(taught.generate(IDS, None))
-    assert float((gain[:, 1:] > 0).all(1).float().mean()) > 0.7
+def test_domains_compose_though_no_two_were_learned_together(taught, untaught):
+    """On average and on far more images than dormant directions do, though not on all."""
+    ids = tuple(str(k) for k in range(64))
+    both = [Concept((name,) * len(ids)) for name in ("hat", "smile")]
+    after, before = (
+        (shown(editor.compose(ids, both)) - shown(editor.generate(ids, None)))[:, 1:]
+        for editor in (taught, untaught)
+    )
+    assert bool((after.mean(0) > 2 * after.std(0) / len(ids) ** 0.5).all())
+    show_both, showed_both = ((gain > 0).all(1).float().mean() for gain in (after, before))
+    assert float(show_both - showed_both) > 0.25
 
 
 def test_an_image_that_no_concept_leads_anywhere_is_a_failure_by_name(taught):
