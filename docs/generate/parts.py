@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import dropwhile
+from itertools import dropwhile, groupby
 from typing import Any
 
 import yaml
@@ -21,7 +21,7 @@ from latentbench.reports import claims
 from latentbench.reports.as_text import in_markdown
 from latentbench.reports.boards import Board, Found, Row, boards
 from latentbench.reports.claims import Case
-from latentbench.reports.leaderboard import evaluations, header, in_figures, places, who
+from latentbench.reports.leaderboard import header, in_figures, places, who
 
 OWN = ("latentbench", "methods", "metrics", "benchmarks")
 RESULTS = ("reference", "zoo")  # the committed folders of results/ that are boards
@@ -29,12 +29,18 @@ CLAIMED = ("claims_edits", "claims_directions", "claims_personalisation")  # cel
 ASKED = ("reference", *CLAIMED)  # folders with claims.yaml
 WHERE = ("benchmark", "model", "method")  # of a row
 STRIPS = 3  # pictures on a page, of as many benchmarks
-MOST = 12  # rows on a page of a benchmark or model that only claims were run on
+MOST = 12  # rows of each board on a page of a benchmark or model that only claims were run on
 ANSWER = ("claim", "where", "figure", "first", "second", "difference [95%]", "answer")
 FIGURES = (
     "Brackets hold 95% intervals. A rank is the range of places that a row may have on its board; "
     "rows of a board that share a letter cannot be told apart. † did not reach the matched effect "
     "on some images."
+)
+COST = (
+    "Cost is what a sample takes: one image, or one image under one edit with all its strengths. "
+    "It counts neither what a method learns first nor how a benchmark chooses strengths; what an "
+    "earlier cell had found counts as evaluations and not as seconds. The last column is all of "
+    "it, in seconds."
 )
 DOCSTRING = """\
 ::: {target}
@@ -125,15 +131,18 @@ def pages(lines: Sequence[Line], cases: Sequence[Case] = ()) -> dict[str, list[P
 
 
 def _with(lines: Iterable[Line], group: str, names: Sequence[str]) -> list[Line]:
-    """Return the rows of some options, in the options' order, the plainest first.
-
-    A method has all of its rows. A benchmark or a model has those of boards, and only where there
-    are none some of those that were made for claims.
-    """
+    """Return the rows of some options, in the options' order, those of claims last."""
     found = [x for x in lines if x.row.first.names[group] in names]
-    found.sort(key=lambda x: (names.index(x.row.first.names[group]), x.claimed, _settings_of(x)))
-    of_boards = [x for x in found if not x.claimed]
-    return found if group == "method" else of_boards or found[:MOST]
+    return sorted(found, key=lambda x: (names.index(x.row.first.names[group]), x.claimed))
+
+
+def _fewer(lines: Sequence[Line]) -> list[Line]:
+    """Return the rows of boards; where there are none, the plainest ones of each claim's board."""
+    return [x for x in lines if not x.claimed] or [
+        x
+        for _, same in groupby(lines, key=lambda x: x.board)
+        for x in sorted(same, key=_settings_of)[:MOST]
+    ]
 
 
 def _settings_of(line: Line) -> int:
@@ -159,6 +168,7 @@ def _by_class(group: str) -> list[list[Option]]:
 def _method(same: Sequence[Option], lines: Sequence[Line], cases: Sequence[Case]) -> Page:
     first, names = same[0], [one.name for one in same]
     cls, mine = first.cls, _with(lines, "method", names)
+    mine.sort(key=lambda x: (names.index(x.row.first.names["method"]), x.claimed, _settings_of(x)))
     verbs = [
         [f"`{verb}`", *map(_words, cls.required([verb], first.config))]
         for verb in sorted(cls.verbs())
@@ -179,7 +189,8 @@ def _method(same: Sequence[Option], lines: Sequence[Line], cases: Sequence[Case]
 
 def _benchmark(same: Sequence[Option], lines: Sequence[Line]) -> Page:
     first, names = same[0], [one.name for one in same]
-    cls, mine = first.cls, _with(lines, "benchmark", names)
+    cls, found = first.cls, _with(lines, "benchmark", names)
+    mine = _fewer(found)
     facts = [
         ["question", cls.question],
         ["calls", _words(cls.verbs)],
@@ -191,7 +202,7 @@ def _benchmark(same: Sequence[Option], lines: Sequence[Line]) -> Page:
         _pipes(["", ""], facts),
         DOCSTRING.format(target=first.target),
         *_settings("benchmark", same),
-        *_figures(mine),
+        *_figures(mine, len(found) - len(mine)),
     ]
     return _page("benchmarks", names, parts, mine)
 
@@ -216,7 +227,8 @@ def _metric(same: Sequence[Option], lines: Sequence[Line]) -> Page:
 
 
 def _model(one: Option, lines: Sequence[Line]) -> Page:
-    mine = _with(lines, "model", [one.name])
+    found = _with(lines, "model", [one.name])
+    mine = _fewer(found)
     parts = [
         f"# {one.name}",
         heading("model", one.name),
@@ -224,7 +236,7 @@ def _model(one: Option, lines: Sequence[Line]) -> Page:
         *_card(one),
         DOCSTRING.format(target=one.target),
         *_settings("model", [one]),
-        *_figures(mine),
+        *_figures(mine, len(found) - len(mine)),
     ]
     return _page("models", [one.name], parts, mine)
 
@@ -236,12 +248,12 @@ def _page(
     title, first, *rest = (part for part in parts if part)
     name, pictures, shown = names[0], {}, []
     firsts = {x.board.benchmark: x for x in reversed(lines)}
-    for benchmark in sorted(firsts)[:STRIPS]:
+    for number, benchmark in enumerate(sorted(firsts)[:STRIPS], 1):
         line = firsts[benchmark]
         found = strip(line.row.folders[0])
         if found is None:
             continue
-        file = f"{name}-{line.row.first.names['benchmark']}.webp"
+        file = f"{name}-{line.row.first.names['benchmark']}-{number}.webp"
         pictures[file] = found[0]
         caption = f"{line.row.first.title}. {found[1]}"
         shown.append(f"![{caption}]({file})\n\n*{caption}*")
@@ -275,9 +287,11 @@ def _difference(one: Option, first: Option) -> str:
 
 
 def _bases(cls: type) -> Iterator[str]:
-    """Yield the docstrings of the classes that a method extends and refers to in its own."""
+    """Yield the docstrings of the classes that a method extends and that those shown refer to."""
+    shown = cls.__doc__ or ""
     for base in cls.__mro__[1:]:
-        if f"`{base.__name__}`" in (cls.__doc__ or ""):
+        if f"`{base.__name__}`" in shown:
+            shown += base.__doc__ or ""
             yield f"## `{base.__name__}`"
             yield DOCSTRING.format(target=f"{base.__module__}.{base.__qualname__}")
 
@@ -300,8 +314,13 @@ def _answers(cases: Sequence[Case], names: Sequence[str]) -> Iterator[str]:
     yield _pipes(ANSWER, [[row[head] for head in ANSWER] for row in rows])
 
 
-def _figures(lines: Sequence[Line]) -> Iterator[str]:
-    """Yield main scores beside what they cost, and all figures of each row folded below."""
+def _figures(lines: Sequence[Line], left_out: int = 0) -> Iterator[str]:
+    """Yield main scores beside what they cost, and all figures of each row folded below.
+
+    Args:
+        lines: the rows.
+        left_out: how many further rows there are.
+    """
     if not lines:
         yield "## Figures"
         yield "No committed board has it."
@@ -311,20 +330,34 @@ def _figures(lines: Sequence[Line]) -> Iterator[str]:
             *_labels(x.row),
             places(x.board, x.k),
             f"`{x.board.main_score}` {in_figures(x.row.scores.get(x.board.main_score))}",
-            evaluations(x.row),
-            f"{sum(sum(r.seconds.values()) for r in x.row.records):.0f}",
+            *_cost(x.row),
         ]
         for x in lines
     ]
-    heads = [*WHERE, "rank", "main score [95% interval]", "denoiser evaluations", "seconds"]
+    heads = [*WHERE, "rank", "main score [95% interval]", "evaluations", "seconds", "in all"]
     yield "## Figures and cost"
-    yield FIGURES
+    yield f"{FIGURES} {COST}"
     yield _pipes(heads, rows)
+    if left_out:
+        yield f"{left_out} more rows, made for claims, are on the pages of their methods."
     for line in lines:
         title = ", ".join(_labels(line.row))
         figures = [[f"`{name}`", in_figures(e)] for name, e in line.row.scores.items()]
         table = _pipes(["figure", "value [95% interval]"], figures)
         yield f'??? note "All figures: {title}"\n\n' + _indented(table)
+
+
+def _cost(row: Row) -> list[str]:
+    """Return evaluations and seconds of a sample, and the seconds of everything."""
+    samples = sum(r.asked for r in row.records)
+    whole = f"{sum(sum(r.seconds.values()) for r in row.records):.0f}"
+    if not samples:  # an old record, which does not say how many there were
+        return ["-", "-", whole]
+    runs = [r.evaluations.get("run", {}) for r in row.records]
+    forward, backward = (sum(x.get(way, 0) for x in runs) for way in ("forward", "backward"))
+    seconds = sum(r.seconds.get("run", 0.0) for r in row.records)
+    back = f" + {backward / samples:.4g} back" if backward else ""
+    return [f"{forward / samples:.4g}{back}", f"{seconds / samples:.2g}", whole]
 
 
 def _columns(lines: Sequence[Line], figures: Sequence[str]) -> Iterator[str]:

@@ -28,6 +28,7 @@ def lines(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     planted = Planted(results)
     planted.edits("hspace_pca", 0.9)
+    planted.edits("hspace_pca", 0.1, overrides=("benchmark.n=2",))
     planted.paths("slerp")
     return [
         parts.Line(board, k)
@@ -56,10 +57,21 @@ def test_a_method_s_page_holds_its_variants_figures_and_pictures(pages):
     row = next(line for line in page.text.splitlines() if "`method=hspace_pca`" in line)
     assert row.startswith('| `method=hspace_pca` | `variant: "pca"`')
     assert "Unsupervised components" in row
-    assert re.search(r"\| hspace_pca \| - \| `error_zoo1` 1\.\d+ \[", page.text)
+    cost = r"33\.33 \| 0\.12 \| 2 \|"  # 400 evaluations and 1.5 seconds for 12 samples
+    assert re.search(rf"\| hspace_pca \| - \| `error_zoo1` 1\.\d+ \[.*\] \| {cost}", page.text)
     assert "::: methods.directions.hspace.HSpaceDirections" in page.text
-    assert list(page.pictures) == ["hspace-edits.webp"]
-    assert "](hspace-edits.webp)" in page.text
+
+
+def test_each_picture_of_a_page_is_that_of_its_caption(pages, lines):
+    """Two boards of one benchmark, with other settings, are two pictures."""
+    page = next(page for page in pages["method"] if "hspace_pca" in page.names)
+    shown = {x.board.benchmark: strip(x.row.folders[0]) for x in lines}
+    assert list(page.pictures) == ["hspace-edits-1.webp", "hspace-edits-2.webp"]
+    for file, benchmark in zip(page.pictures, ("edits", "edits n=2"), strict=True):
+        picture = shown[benchmark]
+        assert picture is not None and page.pictures[file] == picture[0]
+        assert f"hspace_pca on toy, {benchmark} of faces. {picture[1]}]({file})" in page.text
+    assert len(set(page.pictures.values())) == 2
 
 
 def test_a_method_s_page_holds_the_claims_about_it(pages):
@@ -72,15 +84,22 @@ def test_a_method_s_page_holds_the_claims_about_it(pages):
 def test_a_method_s_page_says_what_the_class_says_that_it_refers_to(pages):
     page = next(page for page in pages["method"] if page.names[0] == "prompt_to_prompt")
     assert "## `CoupledEditor`\n\n::: methods.editing.coupled.CoupledEditor" in page.text
+    page = next(p for p in pages["method"] if p.names[0] == "cycle_diffusion_selected")
+    assert "## `CycleDiffusion`" in page.text  # which itself refers to
+    assert "## `NoiseMapEditor`" in page.text
 
 
 def test_cells_of_claims_are_shown_where_no_board_is(lines):
     claimed = [replace(line, claimed=True) for line in lines]
-    edits = next(x for x in lines if x.row.first.names["benchmark"] == "edits")
-    names = [edits.row.first.names["model"]]
-    assert parts._with(claimed, "model", names)
-    assert all(not x.claimed for x in parts._with([*claimed, edits], "model", names))
-    assert len(parts._with([*claimed, edits], "method", ["hspace_pca"])) == 2
+    assert parts._fewer([*claimed, *lines]) == lines
+    assert parts._fewer(claimed) == claimed
+    many = parts._fewer([*[claimed[0]] * (parts.MOST + 1), claimed[-1]])
+    assert many == [*[claimed[0]] * parts.MOST, claimed[-1]]
+
+
+def test_a_page_says_how_many_rows_it_leaves_out(lines):
+    assert "3 more rows, made for claims" in "\n".join(parts._figures(lines, 3))
+    assert "more rows" not in "\n".join(parts._figures(lines))
 
 
 def test_every_link_of_a_page_leads_to_a_page_or_a_file_of_the_site(pages):
