@@ -54,7 +54,8 @@ class SelfDiscovery(Editor[DiffusionModel]):
     Source: "Self-Discovering Interpretable Diffusion Latent Directions for Responsible
     Text-to-Image Generation", section 3: images are sampled under a caption y+ of the concept;
     c = argmin E |eps - eps(x_t, t, y-, h_t + c)|^2, or that of what else the network predicts, with
-    the neutral caption y-, all weights frozen: what y- lacks, only c can supply. c has no time axis.
+    the neutral caption y-, all weights frozen: what y- lacks, only c can supply. c has no time
+    axis.
 
     The captions are those of the data set's generators' split with the attribute set; y- lacks the
     attribute's word, and is the same in all else. Strength is lambda: 0 is the reconstruction, 1
