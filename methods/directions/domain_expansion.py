@@ -201,8 +201,8 @@ class DomainExpansion(VectorCodeEditor):
     def generate(
         self, ids: Sequence[str], prompts: Sequence[str] | None, noise: Tensor | None = None
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return one image of the source domain per id."""
-        return self._images(self._expanded(), self._drawn(ids, noise))
+        """Return one image of the source domain per id, in range however far tuning has gone."""
+        return self._images(self._expanded(), self._drawn(ids, noise)).clamp(-1, 1)
 
     def compose(
         self,
