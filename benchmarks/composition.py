@@ -1,10 +1,12 @@
 """Do all concepts that are asked for show at once, none that is negated, and is the rest kept?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from benchmarks.attributes import asked_of
 from latentbench.benchmark import Bench, Benchmark, Work
@@ -19,7 +21,9 @@ FAR = 0.75  # distance from its goal at which a factor is on the other side
 Asked = Annotated[
     str,
     matches(
-        r"[^ !+-]+[+-](?: (?:![^ !+-]+|[^ !+-]+[+-]))+", "such as 'glasses+ hat+' or 'hat+ !beard'"
+        r"[^ !+|-]+[+-](?: (?:![^ !+|-]+|[^ !+|-]+[+-]))+"
+        r"|(?:[^ !+|-]+[+-](?: (?:![^ !+|-]+|[^ !+|-]+[+-]))* )?[^ !+|-]+[+-](?:\|[^ !+|-]+[+-])+",
+        "such as 'glasses+ hat+', 'hat+ !beard' or 'beard+ glasses+|hat+'",
     ),
 ]
 Compositions = Annotated[Sequence[Asked], not_empty, distinct]
@@ -29,25 +33,30 @@ class Composition(Benchmark):
     """Several concepts at once, judged by the distance to the rendered answer.
 
     A composition names attributes: "glasses+ hat+" asks for both, "smile+ !beard" for a smile and
-    no beard. It is asked of faces that lack all of it. The concepts are the face's caption without
-    its words for these attributes, and one word for each of them: the one that is wanted, or, with
-    a negative weight, the one that is not. The answer is the face with every attribute as asked,
-    rendered; the main score is the distance of the output to it over all factors, as a share of
+    no beard, and "beard+ glasses+|hat+" for a beard and one of the other two: a mixture, in which
+    each alternative is as frequent as the others. It is asked of faces that lack all of it. The
+    concepts are the face's caption without its words for these attributes, and one word for each of
+    them: the one that is wanted, or, with a negative weight, the one that is not. The answer is the
+    face with every attribute as asked, rendered; a mixture has an answer for each alternative. The
+    main score is the distance of the output to the nearest answer over all factors, as a share of
     that of the face as it was (`metrics.edits.edit_error`). What a caption does not fix is left to
     the noise, so even a perfect sampler of captions does not reach 0: compare methods, and read
-    `all_asked` beside it.
+    `all_asked` beside it, and of mixtures `rarest_alternative`: one answer for all is not one.
 
     Args:
         n: images per composition.
         compositions: attributes with their directions, a negated one with "!".
         negative: weight of a negated concept, of which the others have 1.
         split: which faces are asked of.
+        alone: whether each concept is made by itself as well, from the same noise, for
+            `metrics.edits.interference`; null: no.
 
     A model that takes no captions can be asked as well, by a method that needs none of it.
 
     Raises:
-        BadInput: data without captions, an attribute that they do not have, or a split with fewer
-            than n faces that lack all of a composition (raised by `check`).
+        BadInput: concepts alone of a mixture, which asks for no two of its alternatives at once;
+            data without captions, an attribute that they do not have, or a split with fewer than n
+            faces that lack all of a composition (both raised by `check`).
     """
 
     question = "Do all asked concepts show at once, none that is negated, and is the rest kept?"
@@ -64,9 +73,18 @@ class Composition(Benchmark):
         ),
         negative: Positive = 1.0,
         split: Split = "test",
+        alone: Literal[True] | None = None,
     ) -> None:  # fmt: skip
         self.n, self.compositions, self.negative = n, tuple(compositions), negative
-        self.split = split
+        self.split, self.alone = split, alone
+        mixtures = [name for name in self.compositions if alternatives(name)]
+        if alone and mixtures:
+            raise BadInput(
+                f"benchmark.alone=true asks how much concepts get in each other's way, but of "
+                f"{mixtures[0]!r} only one alternative should show; leave it out"
+            )
+        named = {"mixture" if alternatives(name) else "compose" for name in self.compositions}
+        self.verbs = frozenset(named)
 
     def check(self, dataset: Dataset) -> None:
         """Refuse data without captions or attributes, and too few faces that lack these."""
@@ -94,24 +112,52 @@ class Composition(Benchmark):
         index = [numbers[k] for k in work.indices]
         batch = data.batch(self.split, index)
         assert batch.factors is not None and batch.prompts is not None
-        images = bench.editor.compose(batch.ids, self._concepts(data, work.group, index))
-        ends = {name: torch.full((len(index),), goal) for name, goal in asked.items()}
-        wanted = data.with_factors(self.split, index, ends)
+        rest, concepts = self._concepts(data, work.group, index)
+        either = alternatives(work.group)
+        always = {name: goal for name, goal in asked.items() if name not in either}
+        together = [rest, *(concepts[name] for name in always)]
+        if either:
+            parts = [concepts[name] for name in either]
+            images = bench.editor.mixture(batch.ids, together, parts)
+        else:
+            images = bench.editor.compose(batch.ids, together)
+        answers = [always | {name: asked[name]} for name in either] or [asked]
+        wanted = [self._wanted(data, index, answer) for answer in answers]
+        truths = [data.render(factors) for factors in wanted]
+        named = [asked_of(data, list(answer), len(batch)) for answer in answers]
+        alone = None
+        if self.alone:
+            order = sorted(asked, key=data.factor_names.index)
+            each = [bench.editor.compose(batch.ids, [rest, concepts[name]]) for name in order]
+            alone = torch.stack(each, 1).clamp(-1, 1).cpu()
         return Samples(
             batch.ids,
             images.clamp(-1, 1).cpu()[:, None],
             (work.group,) * len(batch),
             sources=batch.images,
-            truths=data.render(wanted)[:, None],
+            truths=truths[0][:, None],
             factors=batch.factors,
-            wanted=wanted[:, None],
-            asked=asked_of(data, list(asked), len(batch)),
+            wanted=wanted[0][:, None],
+            asked=named[0],
+            other_truths=torch.stack(truths[1:], 1) if either else None,
+            other_wanted=torch.stack(wanted[1:], 1) if either else None,
+            other_asked=torch.stack(named[1:], 1) if either else None,
+            alone=alone,
         )
 
-    def _concepts(self, data: Dataset, name: str, index: Sequence[int]) -> list[Concept]:
+    def _wanted(
+        self, data: Dataset, index: Sequence[int], answer: Mapping[str, float]
+    ) -> Float[Tensor, "b f"]:
+        ends = {name: torch.full((len(index),), goal) for name, goal in answer.items()}
+        return data.with_factors(self.split, index, ends)
+
+    def _concepts(
+        self, data: Dataset, name: str, index: Sequence[int]
+    ) -> tuple[Concept, dict[str, Concept]]:
+        """Return the rest of the captions, and the concept of each attribute."""
         own = data.describe(self.split, index).prompts
         assert own is not None
-        rest, found = own, []
+        rest, found = own, dict[str, Concept]()
         for attribute, goal in goals(name).items():
             wanted, other = (
                 self._captions(data, index, attribute, value) for value in (goal, 1 - goal)
@@ -119,9 +165,9 @@ class Composition(Benchmark):
             negated = f"!{attribute}" in name.split()
             shown, absent = (other, wanted) if negated else (wanted, other)
             words = [new_words(a, b) for a, b in zip(shown, absent, strict=True)]
-            found.append(Concept(tuple(words), -self.negative if negated else 1.0))
+            found[attribute] = Concept(tuple(words), -self.negative if negated else 1.0)
             rest = tuple(lasting_words(*three) for three in zip(rest, wanted, other, strict=True))
-        return [Concept(rest), *found]
+        return Concept(rest), found
 
     def _captions(
         self, data: Dataset, index: Sequence[int], attribute: str, value: float
@@ -141,12 +187,22 @@ def goals(name: str) -> dict[str, float]:
         {'glasses': 1.0, 'smile': 0.0, 'hat': 0.0}
     """
     found: dict[str, float] = {}
-    for word in name.split():
+    for word in name.replace("|", " ").split():
         attribute = word.strip("!+-")
         if attribute in found:
             raise BadInput(f"{name!r} names {attribute} twice; ask for each attribute once")
         found[attribute] = float(word.endswith("+"))
     return found
+
+
+def alternatives(name: str) -> list[str]:
+    """Return the attributes of a composition of which one should show.
+
+    Example:
+        >>> alternatives("beard+ glasses+|hat+"), alternatives("glasses+ hat+")
+        (['glasses', 'hat'], [])
+    """
+    return [w.strip("+-") for word in name.split() if "|" in word for w in word.split("|")]
 
 
 def refuse_same(names: Sequence[str]) -> None:
@@ -160,7 +216,7 @@ def refuse_same(names: Sequence[str]) -> None:
     """
     seen: dict[frozenset[str], str] = {}
     for name in names:
-        words = frozenset(name.split())
+        words = frozenset("|".join(sorted(word.split("|"))) for word in name.split())
         if words in seen:
             raise BadInput(
                 f"{name!r} asks for what {seen[words]!r} asks for; leave one of them out"

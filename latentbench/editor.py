@@ -24,6 +24,7 @@ VERBS = (
     "interpolate",
     "represent",
     "compose",
+    "mixture",
     "feature_maps",
     "personalise",
     "vary",
@@ -232,6 +233,15 @@ class Editor(ABC, Generic[Model]):
     ) -> Float[Tensor, "b 3 h w"]:
         """Return one fresh image per id that shows all concepts, and none of negative weight."""
         raise self._cannot("compose")
+
+    def mixture(
+        self, ids: Sequence[str], concepts: Sequence[Concept], alternatives: Sequence[Concept]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return one fresh image per id that shows all concepts and one of the alternatives.
+
+        Each alternative is as frequent as the others: a mixture of equal parts.
+        """
+        raise self._cannot("mixture")
 
     def feature_maps(self, batch: Batch) -> Mapping[str, Float[Tensor, "b d h w"]]:
         """Return dense features of each image by layer, for readouts of places in the image."""

@@ -23,7 +23,16 @@ from latentbench.statistics import add_note, row_score
 from latentbench.types import At, Capability, Samples, Score
 from latentbench.zoo.published_weights import PublishedWeights, first_missing
 
-IMAGES = ("outputs", "sources", "truths", "reconstructions", "ends", "before_after")
+IMAGES = (
+    "outputs",
+    "sources",
+    "truths",
+    "other_truths",
+    "alone",
+    "reconstructions",
+    "ends",
+    "before_after",
+)
 SLACK = 1e-4  # by how much float rounding may leave [-1, 1]
 SETTINGS = "settings"  # name under which a state keeps them
 VALUES, MATCHED, MAIN = "values/", "matched", "main"  # columns of what was seen

@@ -233,6 +233,10 @@ class Samples:
         wanted: factors that a perfect output would have, per output.
         asked: which factors an edit names, where others of `wanted` follow from them; None: those
             in which `wanted` differs from `factors`.
+        other_truths: further answers of a row of which any one will do, as `truths`; see `answers`.
+        other_wanted: the factors of these.
+        other_asked: which factors each of them names.
+        alone: images that show the asked factors one at a time, in the factors' order.
         noise: x_T, inverted or given, for the statistics of the latent.
         trajectory: x at a few levels of the sampler's way to the source, evenly spread from x_T to
             the clean latent.
@@ -260,6 +264,10 @@ class Samples:
     factors: Float[Tensor, "b f"] | None = None
     wanted: Float[Tensor, "b s f"] | None = None
     asked: Bool[Tensor, "b f"] | None = None
+    other_truths: Float[Tensor, "b a 3 h w"] | None = None
+    other_wanted: Float[Tensor, "b a f"] | None = None
+    other_asked: Bool[Tensor, "b a f"] | None = None
+    alone: Float[Tensor, "b k 3 h w"] | None = None
     noise: Float[Tensor, "b c hn wn"] | None = None
     trajectory: Float[Tensor, "b l c hn wn"] | None = None
     found_trajectory: Float[Tensor, "b l c hn wn"] | None = None
@@ -302,6 +310,18 @@ class Samples:
         picked = {name: value[list(index)] for name, value in self.tensors().items()}
         texts = {name: tuple(value[k] for k in index) for name, value in self.texts().items()}
         return replace(self, **texts, **picked)
+
+    def answers(self) -> list["Samples"]:
+        """Return these samples with each of the answers of which any one will do, in turn."""
+        truths, wanted, asked = self.other_truths, self.other_wanted, self.other_asked
+        if truths is None or wanted is None or asked is None:
+            return [self]
+        none = replace(self, other_truths=None, other_wanted=None, other_asked=None)
+        others = zip(truths.unbind(1), wanted.unbind(1), asked.unbind(1), strict=True)
+        return [
+            none,
+            *(replace(none, truths=t[:, None], wanted=w[:, None], asked=a) for t, w, a in others),
+        ]
 
     def column(self, at: At) -> int | None:
         """Return the index of the output at which figures of this kind count; None: all."""

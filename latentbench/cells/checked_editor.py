@@ -109,6 +109,13 @@ class CheckedEditor(Editor[Any]):
         found = self.editor.compose(ids, [_copy(one) for one in concepts], _copy(noise))
         return self._images("compose", found, ids)
 
+    def mixture(
+        self, ids: Sequence[str], concepts: Sequence[Concept], alternatives: Sequence[Concept]
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Return the editor's samples of several concepts and one of some."""
+        copies = [[_copy(one) for one in some] for some in (concepts, alternatives)]
+        return self._images("mixture", self.editor.mixture(ids, *copies), ids)
+
     def feature_maps(self, batch: Batch) -> Mapping[str, Float[Tensor, "b d h w"]]:
         """Return the editor's dense features."""
         found = self.editor.feature_maps(_copy(batch))

@@ -31,6 +31,7 @@ IMAGES = (
     "edit",
     "interpolate",
     "compose",
+    "mixture",
     "personalise",
     "vary",
     "invent",
@@ -336,6 +337,23 @@ def negation(trial: Trial) -> None:
     _ask(least > 1e-3, "a concept and its negation give the same image: weights are not read")
 
 
+@law("of several alternatives an image shows one, by its own draw", "mixture")
+def one_alternative(trial: Trial) -> None:
+    """Mix two alternatives, and each of them by itself."""
+    editor = trial.editor
+    ids, concepts, alternatives = trial.inputs(ALL)
+    images = [editor.mixture(ids, concepts, [one]) for one in alternatives]
+    gaps = torch.stack([(trial.whole - i).abs().flatten(1).amax(1) for i in images])
+    off = float(gaps.amin(0).max())
+    _ask(
+        off < ROUNDING,
+        f"an image is that of none of its alternatives, the nearest is off by {off:.3g}: draw one "
+        f"for each image, do not blend them",
+    )
+    least = float((images[0] - images[1]).abs().flatten(1).amax(1).min())
+    _ask(least > 1e-3, "two alternatives give the same image: alternatives are not read")
+
+
 @law("other references give other images", "personalise")
 def references_read(trial: Trial) -> None:
     """Personalise with other references."""
@@ -414,7 +432,12 @@ def own_code(trial: Trial) -> None:
     )
 
 
-@law("a sample is made of the code that the prior draws with its noise", "generate", "compose")
+@law(
+    "a sample is made of the code that the prior draws with its noise",
+    "generate",
+    "compose",
+    "mixture",
+)
 def priors_code(trial: Trial) -> None:
     """Look for the prior's codes among those that the network is told of."""
     editor, model = trial.editor, trial.model

@@ -161,6 +161,10 @@ class Trial:
         if self.verb == "compose":
             prompts = tuple(WORDS[i] for i in ids)
             return ids, [Concept(prompts), Concept(("hat",) * len(ids), -0.5)]
+        if self.verb == "mixture":
+            prompts = tuple(WORDS[i] for i in ids)
+            parts = [Concept((word,) * len(ids)) for word in ("hat", "smile")]
+            return ids, [Concept(prompts)], parts
         if self.verb == "personalise":
             references = self.data.batch("test", [5, 6])
             return references, ids, [f"{SUBJECT} {WORDS[i]}" for i in ids]

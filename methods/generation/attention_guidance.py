@@ -152,10 +152,11 @@ class AttentionGuidance(ComposedDiffusion, ABC):
 
     small: ClassVar[Mapping[str, int]] = {"moves": 1}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
-        "compose": frozenset({Space.NOISE, Space.TEXT, Space.TOKEN_MAPS})
+        verb: frozenset({Space.NOISE, Space.TEXT, Space.TOKEN_MAPS})
+        for verb in ("compose", "mixture")
     }
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "compose": frozenset({Capability.PROMPTS})
+        verb: frozenset({Capability.PROMPTS}) for verb in ("compose", "mixture")
     }
 
     def __init__(

@@ -136,8 +136,8 @@ class ComposedMCMC(ComposedDiffusion):
     "Metropolis-Hastings corrected" samplers of score models); the reverse step is deterministic;
     the kernel is that of the level just reached (the published image code has that of the level
     before); acceptance is each image's own (there the batch's), with the factor 4 h (there 2 h^2)
-    and the momentum at its start (there at its end). Mixtures, which need log densities, are not
-    here.
+    and the momentum at its start (there at its end); the part of a mixture is drawn, as in
+    `composed`.
 
     Args:
         steps: sampling steps; default: the model's.

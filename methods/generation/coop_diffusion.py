@@ -65,7 +65,8 @@ class CoopDiffusion(ComposedDiffusion):
     version = 2
     others: ClassVar[Mapping[str, str]] = {"partner": "model"}
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "compose": frozenset({Capability.PROMPTS, Capability.SECOND_MODEL})
+        verb: frozenset({Capability.PROMPTS, Capability.SECOND_MODEL})
+        for verb in ("compose", "mixture")
     }
 
     def __init__(

@@ -128,10 +128,11 @@ class SpatialTemporalAttention(ComposedDiffusion):
     small: ClassVar[Mapping[str, int]] = {"epochs": 2}
     others: ClassVar[Mapping[str, str]] = {"scorer": "scorer"}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
-        "compose": frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION, Space.TOKEN_MAPS})
+        verb: frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION, Space.TOKEN_MAPS})
+        for verb in ("compose", "mixture")
     }
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {
-        "compose": frozenset({Capability.PROMPTS, Capability.SCORER})
+        verb: frozenset({Capability.PROMPTS, Capability.SCORER}) for verb in ("compose", "mixture")
     }
 
     def __init__(

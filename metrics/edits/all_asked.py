@@ -1,6 +1,7 @@
 """`all_asked_<judge>`: does an image show everything that was asked for?"""
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from latentbench.intervals import Kind
@@ -13,7 +14,7 @@ class AllAsked(FactorMetric):
     """Share of images on which every asked factor is read on the asked side of the middle.
 
     It says nothing of what else the image shows: one face for all may have it all. Read it with
-    `edit_error`.
+    `edit_error`. Of several answers (`Samples.answers`) any one will do.
 
     Source: joint accuracy of "Compositional Visual Generation with Composable Diffusion Models",
     section 5, with known factors read by a judge for classifiers.
@@ -38,7 +39,12 @@ class AllAsked(FactorMetric):
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return 1 where all is read as asked, else 0, of each output ``[b, s]``."""
+        read = self.reader.factors(samples.outputs) > 0.5
+        shown = [self._all(one, read) for one in samples.answers()]
+        return {f"all_asked_{self.extractor}": torch.stack(shown).any(0).float()}
+
+    def _all(self, samples: Samples, read: Bool[Tensor, "b s f"]) -> Bool[Tensor, "b s"]:
+        """Return whether all that one answer asks is read."""
         assert samples.wanted is not None
         asked = targets(samples, type(self).__name__)
-        right = (self.reader.factors(samples.outputs) > 0.5) == (samples.wanted > 0.5)
-        return {f"all_asked_{self.extractor}": torch.where(asked, right, True).all(-1).float()}
+        return torch.where(asked, read == (samples.wanted > 0.5), True).all(-1)

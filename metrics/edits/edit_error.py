@@ -46,7 +46,8 @@ class EditError(FactorMetric):
 
     A factor's square is weighted by how well the judge reads it: the share of its variance that is
     explained on rendered faces, from the judge's card. Where the edit asks for a thing that is
-    there or not (`Dataset.things`), half of the way counts as no way: `without_ghosts`.
+    there or not (`Dataset.things`), half of the way counts as no way: `without_ghosts`. Of several
+    answers (`Samples.answers`) the nearest counts, as a share of the source's distance to it.
 
     Source: this suite; possible since the data set renders counterfactuals.
 
@@ -82,19 +83,28 @@ class EditError(FactorMetric):
 
     def values(self, samples: Samples) -> dict[str, Tensor]:
         """Return the distances of outputs and sources ``[b, s]`` and of reconstructions ``[b]``."""
-        assert samples.sources is not None and samples.truths is not None
+        assert samples.sources is not None
+        edit, inversion = self.figures
         source = self.reader.factors(samples.sources)[:, None]
+        output = self.reader.factors(samples.outputs)
+        answers = [self._to_answer(one, output, source) for one in samples.answers()]
+        far, idle = (torch.stack(parts) for parts in zip(*answers, strict=True))
+        nearest = (far / idle).argmin(0, keepdim=True)
+        found = {edit: far.gather(0, nearest)[0], IDLE: idle.gather(0, nearest)[0]}
+        if samples.reconstructions is not None:
+            kept = self.reader.factors(samples.reconstructions)[:, None]
+            none = torch.zeros_like(source, dtype=torch.bool)
+            to_source = (source, source, self.reliability, none)
+            found[inversion] = factor_distance(kept, *to_source)[:, 0]
+        return found
+
+    def _to_answer(self, samples: Samples, output: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distance of outputs to one answer, and that of the sources ``[b, s]``."""
+        assert samples.truths is not None
         answer = read_answers(self.reader, samples.truths)
         asked = things(targets(samples, type(self).__name__), self.surroundings.dataset)
         to_answer = (answer, source, self.reliability, asked)
-        output = self.reader.factors(samples.outputs)
-        edit, inversion = self.figures
-        found = {
-            edit: factor_distance(output, *to_answer),
-            IDLE: factor_distance(source.expand_as(answer), *to_answer),
-        }
-        if samples.reconstructions is not None:
-            kept = self.reader.factors(samples.reconstructions)[:, None]
-            to_source = (source, source, self.reliability, torch.zeros_like(asked))
-            found[inversion] = factor_distance(kept, *to_source)[:, 0]
-        return found
+        return (
+            factor_distance(output, *to_answer),
+            factor_distance(source.expand_as(answer), *to_answer),
+        )

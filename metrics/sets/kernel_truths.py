@@ -46,11 +46,12 @@ class TruthKernelDistance(FeatureSets):
         return {self.column: Figure(what, higher_is_better=False)}
 
     def images(self, samples: Samples) -> Float[Tensor, "b k 3 h w"]:
-        """Return outputs and truths in turn."""
-        assert samples.truths is not None
+        """Return outputs and truths in turn; of several answers each is one of the truths."""
         main = samples.column(self.at)
         columns = slice(None) if main is None else [main]
-        return torch.stack([samples.headline(self.at), samples.truths[:, columns]], 2).flatten(1, 2)
+        truths = [one.truths[:, columns] for one in samples.answers() if one.truths is not None]
+        outputs = samples.headline(self.at)
+        return torch.cat([torch.stack([outputs, t], 2).flatten(1, 2) for t in truths], 1)
 
     def compute(self) -> dict[str, Score]:
         """Return the distance; None below two independent images."""

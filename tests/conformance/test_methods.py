@@ -148,7 +148,7 @@ def test_a_model_that_lacks_a_required_space_is_refused(name):
 def test_a_missing_verb_says_which_there_are(name, unchecked):
     editor = option("method", name).build()
     two = ("generate", "compose", "vary")
-    three = ("edit", "interpolate", "personalise", "invent", "combine", "panorama")
+    three = ("edit", "interpolate", "personalise", "invent", "combine", "panorama", "mixture")
     has = sorted(type(editor).verbs())[0]
     for verb in set(VERBS) - type(editor).verbs():
         with pytest.raises(Incompatible, match=f"no verb '{verb}'; it has: {has}"):

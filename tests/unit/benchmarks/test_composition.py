@@ -41,6 +41,14 @@ class Composer(Editor[LatentModel]):
         known = faces.sample_factors("test", torch.tensor([number(i) for i in ids]))
         return self.shown(known, self.asked(concepts)).clamp(-1, 1)
 
+    def mixture(self, ids, concepts, alternatives):
+        chosen = [self.compose(ids, [*concepts, one]) for one in alternatives]
+        return torch.stack([chosen[self.drawn(i) % len(chosen)][k] for k, i in enumerate(ids)])
+
+    def drawn(self, name):
+        """Return the number of an image's alternative."""
+        return number(name)
+
     def asked(self, concepts):
         """Return factor and goal of each concept but the first, read from its word."""
         found = {}
@@ -59,6 +67,34 @@ class Composer(Editor[LatentModel]):
 
 class OneOfThem(Composer):
     """Shows the first concept alone."""
+
+    def asked(self, concepts):
+        return super().asked(concepts[:2])
+
+
+class Always(Composer):
+    """Shows the first of the alternatives, to everybody."""
+
+    def drawn(self, name):
+        return 0
+
+
+class Neither(Composer):
+    """Shows none of the alternatives."""
+
+    def mixture(self, ids, concepts, alternatives):
+        return self.compose(ids, concepts)
+
+
+class Averaging(Composer):
+    """Shows a little of each alternative."""
+
+    def mixture(self, ids, concepts, alternatives):
+        return sum(self.compose(ids, [*concepts, one]) for one in alternatives) / len(alternatives)
+
+
+class Crowded(Composer):
+    """Shows a concept by itself, and of several the first."""
 
     def asked(self, concepts):
         return super().asked(concepts[:2])
@@ -140,10 +176,70 @@ def test_a_negated_concept_counts_as_much_as_an_asked_one(scores):
     assert 0.5 < error < 0.9 and asked == 0
 
 
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """Return a function from a composer and a yaml of a benchmark to the scores of its cell."""
+    folder = tmp_path_factory.mktemp("planted")
+
+    @cache
+    def found(method, benchmark, asked, metrics):
+        given = ("benchmark.n=8", f"benchmark.compositions=['{asked}']")
+        record = run(folder, benchmark, f"test_composition.{method}", metrics, given)
+        assert record.status is Status.OK, record.reason
+        return {name: score.value for name, score in record.scores.items()}
+
+    return found
+
+
+MIXTURE = ("mixture", "glasses+|hat+", (*METRICS, "rarest_alternative"))
+TOGETHER = ("interference", "glasses+ hat+", ("all_asked", "interference"))
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "rarest"),
+    [("Composer", 1, 0.5), ("Always", 1, 0), pytest.param("Neither", 0, 0, marks=pytest.mark.slow)],
+)
+def test_a_mixture_has_all_of_its_parts(figures, method, asked, rarest):
+    """Of every alternative an answer is rendered, and the nearest counts."""
+    found = figures(method, *MIXTURE)
+    assert found["all_asked_zoo1"] == asked
+    assert found["rarest_alternative_zoo1"] == pytest.approx(rarest, abs=0.2)
+    assert (found["edit_error_zoo1"] < 1e-3) == bool(asked)
+
+
+@pytest.mark.slow
+def test_a_little_of_each_alternative_is_far_from_all_answers(figures):
+    """By the main score; a judge reads ghosts as shown, so `all_asked` does not tell."""
+    assert figures("Averaging", *MIXTURE)["edit_error_zoo1"] > 0.5
+
+
+def test_a_method_that_does_not_mix_is_refused():
+    found = Parts(EnergyGuidance, {"scorer": "clip1"}, PixelDiffusion, DATA, Composition()).misfit()
+    assert found is None
+    asked = Composition(compositions=("glasses+|hat+",))
+    found = Parts(EnergyGuidance, {"scorer": "clip1"}, PixelDiffusion, DATA, asked).misfit()
+    assert found == "EnergyGuidance has no verb mixture, which Composition calls"
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "lost"),
+    [("Crowded", 0, 0.5), pytest.param("Composer", 1, 0, marks=pytest.mark.slow)],
+)
+def test_interference_is_what_shows_alone_and_not_together(figures, method, asked, lost):
+    found = figures(method, *TOGETHER)
+    assert found["all_asked_zoo1"] == asked and found["interference_zoo1"] == lost
+
+
+def test_a_mixture_has_no_interference():
+    with pytest.raises(BadInput, match="only one alternative should show"):
+        Composition(compositions=("hat+ beard+", "glasses+|hat+"), alone=True)
+
+
 def test_concepts_are_the_rest_of_the_caption_and_a_word_each():
     protocol = Composition(n=2, compositions=("hat+ !beard",))
     index = [0, 1]
-    rest, hat, beard = protocol._concepts(DATA, "hat+ !beard", index)
+    rest, concepts = protocol._concepts(DATA, "hat+ !beard", index)
+    hat, beard = concepts["hat"], concepts["beard"]
     assert (hat.prompts, hat.weight) == (("hat",) * 2, 1.0)
     assert (beard.prompts, beard.weight) == (("bearded",) * 2, -1.0)
     for caption, left in zip(DATA.describe("test", index).prompts, rest.prompts, strict=True):
@@ -156,8 +252,8 @@ def test_no_word_of_the_source_is_left_beside_that_of_an_asked_attribute():
     colours = {"crimson", "amber", "green", "blue", "violet"}
     known = DATA.describe("test", range(200)).factors[:, faces.factor_index("background")]
     index = [int(k) for k in ((known > 0.2) & (known < 0.25)).nonzero()[:4, 0]]  # all amber
-    rest, background, _ = Composition(n=2)._concepts(DATA, "background+ hat+", index)
-    assert set(background.prompts) == {"violet"}
+    rest, concepts = Composition(n=2)._concepts(DATA, "background+ hat+", index)
+    assert set(concepts["background"].prompts) == {"violet"}
     for caption, left in zip(DATA.describe("test", index).prompts, rest.prompts, strict=True):
         gone = {*caption.split()} - {*left.split()}
         assert len(gone) == 2 and "amber" in gone and not colours & {*left.split()}
@@ -198,11 +294,13 @@ def test_data_without_captions_are_refused():
 def test_attributes_and_numbers_are_checked_before_any_work():
     with pytest.raises(BadInput, match="unknown attribute 'hatt'"):
         Composition(n=1, compositions=("hatt+ beard+",)).check(DATA)
-    for twice in ("hat+ hat-", "hat+ !hat", "hat+ beard+ hat+"):
+    for twice in ("hat+ hat-", "hat+ !hat", "hat+ beard+ hat+", "hat+ beard+|hat+"):
         with pytest.raises(BadInput, match="names hat twice"):
             Composition(n=1, compositions=(twice,)).check(DATA)
     with pytest.raises(BadInput, match=r"asks for what 'hat\+ beard\+' asks for"):
         Composition(n=1, compositions=("hat+ beard+", "beard+ hat+")).check(DATA)
+    with pytest.raises(BadInput, match=r"asks for what 'hat\+\|beard\+' asks for"):
+        Composition(n=1, compositions=("hat+|beard+", "beard+|hat+")).check(DATA)
 
     class Few(FacesDataset):
         def size(self, split):

@@ -1,11 +1,13 @@
 """Composable diffusion: sums of scores."""
 
+import pytest
 import torch
 
 from latentbench.cache import Cache
+from latentbench.errors import BadInput
 from latentbench.streams import Streams
 from latentbench.types import Concept
-from methods.generation.composed import ComposedDiffusion
+from methods.generation.composed import ComposedDiffusion, drawn
 from methods.generation.plain import PlainSampling
 
 IDS, WORDS = ("a", "b"), ("a face with hat", "smile")
@@ -44,3 +46,19 @@ def test_all_concepts_share_one_network_call_per_step(latent):
     before = latent.evaluations.forward
     editor.compose(IDS, [Concept(WORDS), Concept(("hat",) * 2)])
     assert latent.evaluations.forward - before == 3 * 2 * 3  # steps x images x (null + two)
+
+
+def test_the_part_of_a_mixture_is_drawn_for_each_image():
+    words = ("hat", "glasses", "smile")
+    ids = [str(k) for k in range(300)]
+    found = drawn([Concept((word,) * 300) for word in words], Streams(0), ids).prompts
+    assert all(70 < found.count(word) < 130 for word in words)
+    some = drawn([Concept((word,) * 2) for word in words], Streams(0), ids[7:9]).prompts
+    assert some == found[7:9]
+
+
+def test_parts_of_a_mixture_have_one_weight_and_no_region(latent):
+    editor, hat = attached(ComposedDiffusion(), latent), Concept(("hat",) * 2)
+    for other in (Concept(WORDS, 2.0), Concept(WORDS, 1.0, torch.ones(2, 16, 16))):
+        with pytest.raises(BadInput, match="parts of equal weight"):
+            editor.mixture(IDS, [], [hat, other])
