@@ -411,7 +411,7 @@ TABLES: dict[str, tuple[str, tuple[str, ...], Row]] = {
     "method": (
         "methods",
         ("verbs", "scope", "paper"),
-        lambda o, _: (_words(o.cls.verbs()), o.cls.scope, o.cls.paper),
+        lambda o, _: (_words(o.cls.verbs()), o.cls.scope, o.cls.paper_of(o.config)),
     ),
     "model": (
         "models",

@@ -42,7 +42,7 @@ class Editor(ABC, Generic[Model]):
     overrides it: the runner reads that on the class, before any weight is loaded.
 
     Class attributes:
-        paper: title and section that the file follows.
+        paper: title and section that the file follows; `paper_of` where a setting decides.
         version: raised when a fix changes figures; part of every cell's id.
         requires: verb -> spaces that the model must have for it.
         needs: verb -> what data, model, benchmark or another part must give for it.
@@ -100,6 +100,16 @@ class Editor(ABC, Generic[Model]):
         del config
         spaces = frozenset(s for verb in verbs for s in cls.requires.get(verb, ()))
         return spaces, frozenset(n for verb in verbs for n in cls.needs.get(verb, ()))
+
+    @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return title and section of what an instance with this config follows.
+
+        Override it where a hyper-parameter chooses between papers, as the two sources of a coupled
+        editor do.
+        """
+        del config
+        return cls.paper
 
     @classmethod
     def directions(cls, config: Mapping[str, Any]) -> int:

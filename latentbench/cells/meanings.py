@@ -89,7 +89,7 @@ def _of_method(one: Option) -> dict[str, Any]:
     return {
         "name": one.cls.__name__,
         "idea": catalogue.heading("method", one.name) or _paragraph(text),
-        "paper": one.cls.paper,
+        "paper": one.cls.paper_of(one.config),
         "scope": one.cls.scope,
         "requires": {verb: sorted(map(str, spaces)) for verb, (spaces, _) in asked.items()},
         "needs": {verb: sorted(map(str, needs)) for verb, (_, needs) in asked.items()},

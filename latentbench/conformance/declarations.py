@@ -15,6 +15,8 @@ def faults(method: Option) -> Iterator[str]:
     own = [p for p in inspect.signature(cls.__init__).parameters.values() if p.name != "self"]
     if not getattr(cls, "paper", ""):
         yield "it names no paper: set the class attribute `paper` to title and section"
+    elif not cls.paper_of(method.config):
+        yield "`paper_of` names no paper for its settings: return title and section"
     if cls.scope not in SCOPES:
         yield f"scope is {cls.scope!r}; allowed: {', '.join(SCOPES)}"
     if not cls.verbs():

@@ -23,6 +23,7 @@ from methods.directions.matching import match_components
 from methods.directions.step_window import refuse_empty
 
 FIT_BATCH = 32
+ASYRP = "Diffusion Models already have a Semantic Latent Space, section 3"
 
 
 class AddToLayer(Intervention):
@@ -137,6 +138,16 @@ class HSpaceDirections(Editor[DiffusionModel]):
         self.convention: Convention = convention
         self.max_strength = max_strength
         self.directions_: dict[str, Direction] = {}
+
+    @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return the paper with what is taken from it, and Asyrp's for a step that is its."""
+        differences = "class differences"
+        if config.get("space") == "noise":
+            differences = "class differences of x_T"
+        part = "principal components" if config.get("variant") == "pca" else differences
+        told = f"{super().paper_of(config)}, {part}"
+        return f"{told}; step: {ASYRP}" if config.get("asymmetric") else told
 
     @classmethod
     def required(

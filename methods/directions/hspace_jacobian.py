@@ -77,7 +77,8 @@ class HSpaceJacobian(Editor[DiffusionModel]):
     """
 
     paper = (
-        "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion Models, 4"
+        "Discovering Interpretable Directions in the Semantic Latent Space of Diffusion Models, 4, "
+        "image-specific directions"
     )
     numbered = True
     scope = "global"

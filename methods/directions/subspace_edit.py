@@ -97,6 +97,12 @@ class SubspaceEdit(Editor[DiffusionModel]):
         self._noise: Streams | None = None
 
     @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return the paper, and its name for directions of a text."""
+        paper = super().paper_of(config)
+        return f"{paper}, T-LOCO" if config.get("variant") == "text" else paper
+
+    @classmethod
     def required(
         cls, verbs: Iterable[str], config: Mapping[str, Any]
     ) -> tuple[frozenset[Space], frozenset[Capability]]:

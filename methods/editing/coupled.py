@@ -41,6 +41,9 @@ class Coupling:
     blend: Callable[[int, Tensor, Tensor], Tensor] | None = None
 
 
+DIRECT = "PnP Inversion: Boosting Diffusion-based Editing with 3 Lines of Code, algorithm 1"
+
+
 class CoupledEditor(Editor[DiffusionModel], ABC):
     """Samples each target from the source's x_T, beside the source.
 
@@ -87,6 +90,11 @@ class CoupledEditor(Editor[DiffusionModel], ABC):
         self.steps, self.source = steps, source
         self.inversion_prompt, self.source_guidance = inversion_prompt, source_guidance
         self.negative, self.guidance, self.max_strength = negative, guidance, max_strength
+
+    @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return the class's paper, or that of a stored source."""
+        return DIRECT if config.get("source") == "stored" else super().paper_of(config)
 
     @classmethod
     def required(

@@ -14,6 +14,8 @@ from latentbench.sampling import linear
 from latentbench.sampling.loop import Intervention
 from latentbench.types import Batch, Capability, Endpoint, Latent, Space
 
+PATHS_IN_W = "baseline; A Style-Based Generator Architecture for GANs, section 4.1, paths in w"
+
 
 class LinearInterpolation(Editor[Any]):
     """Straight path between two noises: z = (1 - s) z_a + s z_b, decoded by DDIM.
@@ -53,6 +55,11 @@ class LinearInterpolation(Editor[Any]):
         self.space, self.steps, self.guidance = Space(space), steps, guidance
         self.negative = negative
         self.convention: Convention = convention
+
+    @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return where the straight path stands: in noise, or in w."""
+        return PATHS_IN_W if config.get("space") == "style" else super().paper_of(config)
 
     @classmethod
     def required(

@@ -180,6 +180,7 @@ class SelectedCycleDiffusion(CycleDiffusion):
         >>> editor = SelectedCycleDiffusion(trials=15)
     """
 
+    paper = "Unifying Diffusion Models' Latent Space, sec. 3, the best of several trials"
     version = 1
     small: ClassVar[Mapping[str, int]] = {"trials": 2}
     others: ClassVar[Mapping[str, str]] = {"scorer": "scorer"}

@@ -16,6 +16,8 @@ from latentbench.sampling.inversion import InversionSettings, ddim_invert, ddim_
 from latentbench.types import Batch, Capability, Edit, Latent, Space
 from methods.inversion.own_prompts import prompts_of, text_for
 
+FORWARD = "There and Back Again: On the relation between Noise and Image Inversions, first steps"
+
 
 class DDIMInversion(Editor[DiffusionModel]):
     """Invert x_0 to x_T, decode; edit by prompt swap.
@@ -72,6 +74,12 @@ class DDIMInversion(Editor[DiffusionModel]):
         self.convention: Convention = convention
         self.inversion_prompt, self.inversion_guidance = inversion_prompt, inversion_guidance
         self.negative, self.guidance, self.max_strength = negative, guidance, max_strength
+
+    @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return the class's paper, and that of forward draws where there are any."""
+        paper = super().paper_of(config)
+        return f"{paper}; {FORWARD}" if config.get("forward_steps") else paper
 
     @classmethod
     def required(

@@ -1,13 +1,15 @@
 """ReNoise and AIDI: each inversion step is solved by fixed-point iteration."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 from latentbench.bounds import Guidance, Positive, Steps, between
 from latentbench.errors import BadInput
 from latentbench.model import Convention
 from latentbench.sampling.fixed_point import FixedPoint
 from methods.inversion.ddim_inversion import DDIMInversion
+
+AIDI = "Effective Real Image Editing with Accelerated Iterative Diffusion Inversion (AIDI)"
 
 
 class ReNoise(DDIMInversion):
@@ -70,3 +72,8 @@ class ReNoise(DDIMInversion):
                 )
             window = (average[0], average[1])
         self.fixed_point = FixedPoint(iterations, window, memory)
+
+    @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return the class's paper, or that of Anderson acceleration."""
+        return AIDI if config.get("memory") else super().paper_of(config)

@@ -14,6 +14,13 @@ from latentbench.sampling.inversion import ddim_invert
 from latentbench.types import Batch, Capability, Space
 from methods.representation.noised_maps import noised_maps
 
+PAPERS = {  # of the spaces besides h_t
+    Space.NOISE: "Denoising Diffusion Implicit Models, equation 13",
+    Space.VAE: "High-Resolution Image Synthesis with Latent Diffusion Models, section 3.1",
+    Space.STYLE: "A Style-Based Generator Architecture for GANs, section 2",
+    Space.SEMANTIC: "Diffusion Autoencoders, section 3",
+}
+
 
 class Features(Editor[Any]):
     """One vector per image in a space of the model: h_t, x_T, z_0, w or z_sem.
@@ -61,6 +68,12 @@ class Features(Editor[Any]):
         self.space, self.noise_level, self.steps = Space(space), noise_level, steps
         self.layer, self.ensemble, self.pool = layer, ensemble, pool
         self.convention: Convention = convention
+
+    @classmethod
+    def paper_of(cls, config: Mapping[str, Any]) -> str:
+        """Return the paper that the configured space is of."""
+        space = Space(config.get("space", "bottleneck"))
+        return PAPERS.get(space) or super().paper_of(config)
 
     @classmethod
     def required(

@@ -60,12 +60,44 @@ def test_light_parts_are_built_from_settings_alone(group, name):
 def test_a_method_names_its_paper_verbs_and_needs(name):
     cls = options("method")[name].cls
     assert cls.paper
+    assert cls.paper_of(options("method")[name].config)
     assert cls.verbs() <= set(VERBS)
     assert cls.verbs()
     assert cls.requires.keys() <= cls.verbs()
     assert {s for spaces in cls.requires.values() for s in spaces} <= set(Space)
     assert {n for needs in cls.needs.values() for n in needs} <= set(Capability)
     assert inspect.getdoc(cls)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("prompt_to_prompt", "Prompt-to-Prompt Image Editing"),
+        ("direct_inversion", "PnP Inversion"),
+        ("plug_and_play", "Plug-and-Play Diffusion Features"),
+        ("direct_inversion_pnp", "PnP Inversion"),
+        ("edit_friendly_prompt_to_prompt", "An Edit Friendly DDPM Noise Space"),
+        ("cycle_diffusion_selected", "Unifying Diffusion Models' Latent Space"),
+        ("hspace_pca", "Discovering Interpretable Directions"),
+        ("features", "Emergent Correspondence"),
+        ("features_noise", "Denoising Diffusion Implicit Models"),
+        ("features_semantic", "Diffusion Autoencoders"),
+        ("lerp_style", "baseline; A Style-Based Generator"),
+    ],
+)
+def test_the_settings_of_a_yaml_decide_its_paper(name, title):
+    option = options("method")[name]
+    assert option.cls.paper_of(option.config).startswith(title)
+
+
+def test_yamls_of_one_class_that_follow_several_papers_tell_them_apart():
+    told = {
+        name: options("method")[name].cls.paper_of(options("method")[name].config)
+        for name in ("hspace", "hspace_asymmetric", "hspace_pca", "noise_direction")
+    }
+    assert len(set(told.values())) == len(told)
+    assert "Diffusion Models already have a Semantic Latent Space" in told["hspace_asymmetric"]
+    assert "x_T" in told["noise_direction"]
 
 
 @pytest.mark.parametrize("group", ["method", "metric", "benchmark"])
