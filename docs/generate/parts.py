@@ -3,11 +3,12 @@
 The prose of a page is the docstring of its class, which mkdocstrings renders.
 """
 
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import dropwhile, groupby
+from itertools import groupby
 from typing import Any
 
 import yaml
@@ -29,8 +30,13 @@ CLAIMED = ("claims_edits", "claims_directions", "claims_personalisation")  # cel
 ASKED = ("reference", *CLAIMED)  # folders with claims.yaml
 WHERE = ("benchmark", "model", "method")  # of a row
 STRIPS = 3  # pictures on a page, of as many benchmarks
+SOURCES = {  # benchmark -> what its records keep of the images that an output was made of
+    "consistency": "first reference",
+    "personalisation": "first reference",
+    "recombination": "first image (the second is not kept)",
+}
 MOST = 12  # rows of each board on a page of a benchmark or model that only claims were run on
-ANSWER = ("claim", "where", "figure", "first", "second", "difference [95%]", "answer")
+ANSWER = ("claim", "answer", "where", "figure", "first", "second", "difference [95%]")
 FIGURES = (
     "Brackets hold 95% intervals. A rank is the range of places that a row may have on its board; "
     "rows of a board that share a letter cannot be told apart. † did not reach the matched effect "
@@ -39,8 +45,8 @@ FIGURES = (
 COST = (
     "Cost is what a sample takes: one image, or one image under one edit with all its strengths. "
     "It counts neither what a method learns first nor how a benchmark chooses strengths; what an "
-    "earlier cell had found counts as evaluations and not as seconds. The last column is all of "
-    "it, in seconds."
+    "earlier cell had found counts as evaluations and not as seconds. In parentheses are the "
+    "seconds of everything: fit, choice of strengths and scores as well."
 )
 DOCSTRING = """\
 ::: {target}
@@ -175,10 +181,11 @@ def _method(same: Sequence[Option], lines: Sequence[Line], cases: Sequence[Case]
     ]
     parts = [
         f"# {first.name}",
-        f"*{cls.paper}*" if cls.paper else "",
+        f"*{cls.paper_of(first.config)}*",
         DOCSTRING.format(target=first.target),
         *_bases(cls),
         "## What it needs",
+        f"Families of models that it works with: {_families(cls)}.",
         _pipes(["verb", "spaces of the model", "also needs"], verbs),
         *_settings("method", same),
         *_answers(cases, names),
@@ -250,10 +257,11 @@ def _page(
     firsts = {x.board.benchmark: x for x in reversed(lines)}
     for number, benchmark in enumerate(sorted(firsts)[:STRIPS], 1):
         line = firsts[benchmark]
-        found = strip(line.row.folders[0])
+        option = line.row.first.names["benchmark"]
+        found = strip(line.row.folders[0], SOURCES.get(option, "source"))
         if found is None:
             continue
-        file = f"{name}-{line.row.first.names['benchmark']}-{number}.webp"
+        file = f"{name}-{option}-{number}.webp"
         pictures[file] = found[0]
         caption = f"{line.row.first.title}. {found[1]}"
         shown.append(f"![{caption}]({file})\n\n*{caption}*")
@@ -271,19 +279,32 @@ def _settings(group: str, same: Sequence[Option]) -> Iterator[str]:
     yield f"`{group}={first.name}`, with the defaults:"
     yield f"```yaml\n{_yaml(group, first)}\n```"
     if len(same) > 1:
-        heads, rest = ["name", "differs by", "what it is"], same[1:]
+        heads, rest = ["name", "differs by", "what it is", "paper"], same[1:]
         rows = [
-            [f"`{group}={one.name}`", _difference(one, first), heading(group, one.name)]
+            [
+                f"`{group}={one.name}`",
+                _difference(one, first),
+                heading(group, one.name),
+                _other_paper(group, one, first),
+            ]
             for one in rest
         ]
-        shown = len(heads) if any(row[-1] for row in rows) else len(heads) - 1
+        shown = [k for k in range(len(heads)) if k < 2 or any(row[k] for row in rows)]
         yield "Variants, each with its own name:"
-        yield _pipes(heads[:shown], [row[:shown] for row in rows])
+        yield _pipes([heads[k] for k in shown], [[row[k] for k in shown] for row in rows])
 
 
 def _difference(one: Option, first: Option) -> str:
     changed = {k: v for k, v in one.config.items() if first.config.get(k) != v}
     return ", ".join(f"`{k}: {json.dumps(v)}`" for k, v in changed.items()) or "its metrics"
+
+
+def _other_paper(group: str, one: Option, first: Option) -> str:
+    """Return the paper of a method's variant where it is not that of the page."""
+    if group != "method":
+        return ""
+    own = one.cls.paper_of(one.config)
+    return "" if own == first.cls.paper_of(first.config) else own
 
 
 def _bases(cls: type) -> Iterator[str]:
@@ -334,7 +355,7 @@ def _figures(lines: Sequence[Line], left_out: int = 0) -> Iterator[str]:
         ]
         for x in lines
     ]
-    heads = [*WHERE, "rank", "main score [95% interval]", "evaluations", "seconds", "in all"]
+    heads = [*WHERE, "rank", "main score [95% interval]", "evaluations", "seconds (in all)"]
     yield "## Figures and cost"
     yield f"{FIGURES} {COST}"
     yield _pipes(heads, rows)
@@ -348,16 +369,16 @@ def _figures(lines: Sequence[Line], left_out: int = 0) -> Iterator[str]:
 
 
 def _cost(row: Row) -> list[str]:
-    """Return evaluations and seconds of a sample, and the seconds of everything."""
+    """Return evaluations and seconds of a sample, with the seconds of everything beside them."""
     samples = sum(r.asked for r in row.records)
     whole = f"{sum(sum(r.seconds.values()) for r in row.records):.0f}"
     if not samples:  # an old record, which does not say how many there were
-        return ["-", "-", whole]
+        return ["-", f"- ({whole})"]
     runs = [r.evaluations.get("run", {}) for r in row.records]
     forward, backward = (sum(x.get(way, 0) for x in runs) for way in ("forward", "backward"))
     seconds = sum(r.seconds.get("run", 0.0) for r in row.records)
     back = f" + {backward / samples:.4g} back" if backward else ""
-    return [f"{forward / samples:.4g}{back}", f"{seconds / samples:.2g}", whole]
+    return [f"{forward / samples:.4g}{back}", f"{seconds / samples:.2g} ({whole})"]
 
 
 def _columns(lines: Sequence[Line], figures: Sequence[str]) -> Iterator[str]:
@@ -400,9 +421,19 @@ def _card(one: Option) -> Iterator[str]:
 
 
 def _yaml(group: str, one: Option) -> str:
-    """Return an option's yaml without the comment at its head."""
-    text = (CHECKOUT / "conf" / group / f"{one.name}.yaml").read_text(encoding="utf-8").strip()
-    return "\n".join(dropwhile(lambda line: line.startswith("#"), text.splitlines()))
+    """Return an option's yaml as it stands, the comment at its head included."""
+    return (CHECKOUT / "conf" / group / f"{one.name}.yaml").read_text(encoding="utf-8").strip()
+
+
+def _families(cls: Any) -> str:
+    """Return a method's families of models, each with what its docstring says first."""
+    return "; ".join(f"`{one.__name__}` ({_first_line(one)})" for one in cls.families)
+
+
+def _first_line(cls: type) -> str:
+    """Return a docstring's first line as part of a sentence."""
+    line = (inspect.getdoc(cls) or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]
 
 
 def _labels(row: Row) -> list[str]:

@@ -19,11 +19,12 @@ ROWS = 3  # rows of a strip, of different edits where there are several
 ACROSS = 8  # tiles in a row of images that stand alone
 
 
-def strip(folder: Path) -> tuple[bytes, str] | None:
+def strip(folder: Path, source: str = "source") -> tuple[bytes, str] | None:
     """Return a cell's strip as WebP and what it shows, or None where the cell keeps no images.
 
     Args:
         folder: the cell's folder.
+        source: what the image is that an output was made of.
     """
     file = folder / IMAGES
     if not file.is_file():
@@ -32,7 +33,7 @@ def strip(folder: Path) -> tuple[bytes, str] | None:
     rows = kept.drop_duplicates("group").head(ROWS)
     several = len(rows) > 1
     shown = (rows if several else kept.head(ACROSS)).to_dict("records")
-    tiles = [_tiles(row) for row in shown]
+    tiles = [_tiles(row, source) for row in shown]
     names = [name for name, _ in tiles[0]]
     lines = [[tile for _, tile in row] for row in tiles]
     if len(names) == 1:  # samples, which stand alone
@@ -54,12 +55,12 @@ def _strength(row: dict[str, Any]) -> list[float]:
     return strengths[row["main"] :][:1] if not len(row["ends"]) and row["main"] >= 0 else []
 
 
-def _tiles(row: dict[str, Any]) -> list[tuple[str, Picture]]:
+def _tiles(row: dict[str, Any], source: str) -> list[tuple[str, Picture]]:
     """Return what is shown of a row: a path's frames, an edit with its answer, or an output."""
     outputs = [_read(data) for data in row["outputs"]]
     if len(row["ends"]):
         return [(f"frame {k}", frame) for k, frame in enumerate(outputs, 1)]
-    found = [("source", row["source"]), ("reconstruction", row["reconstruction"])]
+    found = [(source, row["source"]), ("reconstruction", row["reconstruction"])]
     tiles = [(name, _read(data)) for name, data in found if data is not None]
     tiles.append(("output", outputs[row["main"]]))
     if len(row["truths"]) and row["main"] >= 0:

@@ -57,9 +57,36 @@ def test_a_method_s_page_holds_its_variants_figures_and_pictures(pages):
     row = next(line for line in page.text.splitlines() if "`method=hspace_pca`" in line)
     assert row.startswith('| `method=hspace_pca` | `variant: "pca"`')
     assert "Unsupervised components" in row
-    cost = r"33\.33 \| 0\.12 \| 2 \|"  # 400 evaluations and 1.5 seconds for 12 samples
+    cost = r"33\.33 \| 0\.12 \(2\) \|"  # 400 evaluations and 1.5 seconds for 12 samples
     assert re.search(rf"\| hspace_pca \| - \| `error_zoo1` 1\.\d+ \[.*\] \| {cost}", page.text)
     assert "::: methods.directions.hspace.HSpaceDirections" in page.text
+
+
+def test_a_variant_that_follows_another_paper_says_so(pages):
+    page = next(page for page in pages["method"] if "direct_inversion" in page.names)
+    title, paper = page.text.split("\n\n")[:2]
+    assert title == "# prompt_to_prompt" and "Prompt-to-Prompt" in paper
+    row = next(x for x in page.text.splitlines() if x.startswith("| `method=direct_inversion`"))
+    assert "PnP Inversion: Boosting Diffusion-based Editing" in row
+    page = next(page for page in pages["method"] if "aid_inner" in page.names)
+    assert "| name | differs by | what it is |\n" in page.text  # one paper for all
+
+
+def test_a_method_s_page_names_the_families_of_models(pages):
+    said = {p.names[0]: p.text.partition("that it works with: ")[2].split("\n")[0]
+            for p in pages["method"]}  # fmt: skip
+    assert all(said.values())
+    assert "`PushForward` (" in said["pops"] and "`SemanticDiffusion` (" in said["pops"]
+    assert "DiffusionModel" in said["sdedit"] and "PushForward" not in said["sdedit"]
+
+
+def test_the_settings_keep_the_comment_at_the_head_of_the_yaml(pages):
+    page = next(page for page in pages["method"] if page.names[0] == "domain_expansion")
+    assert "```yaml\n# The paper: batch 32" in page.text
+    for group in ("method", "benchmark", "metric", "model"):
+        for page in pages[group]:
+            file = CHECKOUT / "conf" / group / f"{page.names[0]}.yaml"
+            assert file.read_text(encoding="utf-8").strip() in page.text
 
 
 def test_each_picture_of_a_page_is_that_of_its_caption(pages, lines):
@@ -78,7 +105,7 @@ def test_a_method_s_page_holds_the_claims_about_it(pages):
     with_claims = {page.names[0] for page in pages["method"] if "## Claims" in page.text}
     assert with_claims == {"hspace"}
     page = next(page for page in pages["method"] if page.names[0] == "hspace")
-    assert "| a claim | b · m | leak | hspace_pca | hspace | - | no records |" in page.text
+    assert "| a claim | no records | b · m | leak | hspace_pca | hspace | - |" in page.text
 
 
 def test_a_method_s_page_says_what_the_class_says_that_it_refers_to(pages):
@@ -133,6 +160,8 @@ def test_a_strip_shows_a_row_per_edit_with_the_answer_and_a_path_s_frames(lines)
         "From left to right: source, reconstruction, output, answer. "
         "From top to bottom: smile+, hat+. Strength of each row's output: 1.5, 1.6."
     )
+    renamed = strip(next(x.row.folders[0] for x in lines if x.board.benchmark == "edits"), "first")
+    assert renamed == (edits[0], edits[1].replace("source", "first"))
     assert Image.open(io.BytesIO(edits[0])).width == 4 * SIDE + 3 * GAP
     assert frames is not None and "frame 1, frame 2" in frames[1]
 
