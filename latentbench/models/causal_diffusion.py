@@ -207,7 +207,9 @@ class CausalDiffusion(EncodedDiffusion):
         encoder, z = self.semantic_encoder, code.to(self.device, self.dtype)
         before = encoder.blocks(z)
         way = encoder.level(factor, value) - before[factor]
+        # action: z'_k = z_k + s (z(v) - z_k); what is held has no equation any more
         held = {factor: before[factor] + share.to(z)[:, None] * way}
         if not propagate:
             held = before | held
+        # abduction u_i = z_i - f_i(causes), then prediction z'_i = f_i(causes') + u_i
         return encoder.predict(encoder.abduct(z), held).float()

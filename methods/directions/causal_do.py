@@ -16,12 +16,16 @@ class CausalDo(VectorCodeEditor):
     """Sets one factor of a causal code and lets its effects follow: do(factor = value).
 
     Source: "Causal Diffusion Autoencoders: Toward Counterfactual Generation via Diffusion
-    Probabilistic Models", counterfactual generation. Abduction: u of the image, and x_T by DDIM
-    inversion under its z. Action: the factor's block of z is set. Prediction: the equations of all
-    that it acts on, directly or along a chain, are solved again with the same u, and the sampler
-    decodes the new z from the same x_T.
+    Probabilistic Models", counterfactual generation. With the structural equations
+    z_i = f_i(z of the causes of i) + u_i and a factor k that is set to v:
 
-    Strength is the share of the way from the image's own z to that of the value asked for, 0 or 1.
+        1. abduction:  u_i = z_i - f_i(z of the causes of i),  x_T = inversion of x under z
+        2. action:     z'_k = z_k + s (z(v) - z_k)
+        3. prediction: z'_i = f_i(z' of the causes of i) + u_i  for all i but k, causes first;
+                       x' = DDIM(x_T; z')
+
+    What k does not act on, directly or along a chain, comes out as it was. The strength s is the
+    share of the way from the image's own z_k to z(v), that of the value asked for, 0 or 1.
 
     Deviations: the model says which z stands for a value, there constants are written into z;
     several of the published scripts do not solve the equations again, which is `propagate=false`.

@@ -84,14 +84,18 @@ class ConceptDistillation(MaskingEditor):
     """Repaints where a concept is, by a model that was taught what is there without it.
 
     Source: "Foreground-Background Separation through Concept Distillation from Generative Image
-    Foundation Models", sections 3.1 to 3.3. The mask M_0 of a concept c: maps of its tokens under
-    the prompt that names it, without guidance, at levels of the forward process past the noisiest
-    `skipped`; averaged over layers (brought to the latents' size by nearest neighbours), heads,
-    levels and draws; parted at the mean of the two means of a Gaussian mixture; isolated cells take
-    their neighbours' majority. The fit, on images of c: half of them (`whole`) under the prompt of
-    c with the loss everywhere, the others under `background` with the loss in a random rectangle
-    outside M_0. The edit: DDIM under `background` from noise, the noised source put back outside
-    M_0 after each step.
+    Foundation Models", sections 3.1 to 3.3. With x_t = alpha_t x_0 + sigma_t n:
+
+        1. M(p)    = mean over layers, heads, levels t and draws n of A(x_t; c)[p, tokens of c]
+        2. M_0     = [M > (m_1 + m_2) / 2],  m_1 and m_2 the means of a Gaussian mixture of M
+        3. loss    = |eps(x_t; c) - n|^2 everywhere, or
+                     |eps(x_t; background) - n|^2 in a random rectangle outside M_0
+        4. x_{t-1} = M_0 step(x_t; background) + (1 - M_0) (alpha_{t-1} x_0 + sigma_{t-1} n)
+
+    A are the maps of the concept's tokens under the prompt that names it, without guidance, at
+    levels past the noisiest `skipped`; those of each layer are brought to the latents' size by
+    nearest neighbours. Isolated cells of M_0 take their neighbours' majority. The fit is on images
+    of c, of which half (`whole`) have the first loss. The edit starts from noise.
 
     An edit that takes something away repaints it under `background`; one that adds something
     repaints the place where the concept would be under its prompt. The strength is the share of
@@ -221,7 +225,7 @@ class ConceptDistillation(MaskingEditor):
         named = model.condition([self._named(concept) for concept in concepts], b)
         without = model.condition((self.background,) * b, b)
         pair = (named, without) if edit.sign > 0 else (without, named)
-        changes = [self._adapted(own), KeepOutside(x0, noise, mask)]
+        changes = [self._adapted(own), KeepOutside(x0, noise, mask)]  # 4. after each step
 
         def from_level(start: int) -> Float[Tensor, "b 3 h w"]:
             if start == grid.n:
@@ -260,6 +264,7 @@ class ConceptDistillation(MaskingEditor):
                 noise = self.streams.normal(stream, batch.ids, x0.shape[1:], x0.device)
                 read, x = ConceptMaps(places), noise_to_level(grid, x0, noise, level)
                 denoise(model, x, told, grid=grid, level=level, interventions=[read])
+                # 1. sum of the maps of c over levels and draws; `read` and `in_latents` take means
                 total = total + in_latents(read.found, side)
         return total / ((grid.n - first) * self.draws)
 
@@ -289,6 +294,7 @@ class ConceptDistillation(MaskingEditor):
         x = noise_to_level(grid, z0, eps, level)
         at = {"grid": grid, "level": level, "interventions": [self._adapted(own)]}
         found, levels = denoise(self.model, x, plain(told), **at), grid.levels(level, z0)
+        # 3. the squared error, averaged over the cells that count
         error = prediction_error(self.model.prediction_type, found, (z0, eps), *levels)
         error = error.square().mean(1)
         return (error * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
@@ -404,6 +410,7 @@ def parted(values: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     if np.ptp(flat) == 0:
         return torch.zeros_like(values, dtype=torch.bool)
     scaled = ((flat - flat.min()) / np.ptp(flat))[:, None]
+    # 2. M_0 = [M > (m_1 + m_2) / 2], then the majority of 3 x 3 cells
     means: Any = GaussianMixture(2, random_state=0).fit(scaled).means_
     inside = torch.from_numpy(scaled[:, 0] > means.mean()).reshape(values.shape)
     share = F.avg_pool2d(inside[None, None].double(), 3, stride=1)[0, 0]

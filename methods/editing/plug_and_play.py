@@ -37,6 +37,7 @@ class FeatureMemory(Intervention):
         self, step: Step, layer: str, h: Float[Tensor, "k b c h w"]
     ) -> Float[Tensor, "k b c h w"]:
         """Keep the map of each branch; change nothing."""
+        # 1. f of the source
         self.maps = dict(zip(step.branches, h.unbind(0), strict=True))
         return h
 
@@ -63,6 +64,7 @@ class InjectedFeatures(Intervention):
         self, step: Step, layer: str, h: Float[Tensor, "k r c h w"]
     ) -> Float[Tensor, "k r c h w"]:
         """Return the source's map for every target."""
+        # 2. f' = f
         source = torch.stack([_of(self.memory.maps, branch) for branch in step.branches])
         return source.repeat_interleave(h.shape[1] // source.shape[1], 1)
 
@@ -89,6 +91,7 @@ class InjectedAttention(Intervention):
         theirs = [_of(self.memories, branch) for branch in step.branches]
         if call.layer not in theirs[0].queries:
             return None
+        # 3. the source's q and k over the target's own values
         q = torch.cat([memory.queries[call.layer] for memory in theirs])
         k = torch.cat([memory.keys[call.layer] for memory in theirs])
         times = len(call.query) // len(q)
@@ -99,11 +102,17 @@ class PlugAndPlay(CoupledEditor):
     """Samples the target under the source's decoder features and self-attention.
 
     Source: "Plug-and-Play Diffusion Features for Text-Driven Image-to-Image Translation", section
-    4 and algorithm 1: what a residual layer of the decoder adds to its shortcut in the first share
-    tau_f of the steps, and queries and keys of the decoder's self-attention from that layer on in
-    the first share tau_A. In Stable Diffusion that is the second residual layer of the second
-    block on the way up ("layer 4") and all self-attention from it on. In a U-Net of fewer levels
-    it is the first residual layer of the coarsest block with attention.
+    4 and algorithm 1. x is the source, x' the target, both from one x_T; in step i of n:
+
+        1. eps, f, q, k = network(x_t; c_source),                x_{t-1}  = step(x_t, eps)
+        2. f' = f                                                while i < tau_f n
+        3. A' = softmax(q k^T / sqrt(d)), attention = A' v'      while i < tau_A n
+        4. eps' = network(x'_t; c_target) with f' and A',        x'_{t-1} = step(x'_t, eps')
+
+    f is what a residual layer of the decoder adds to its shortcut; q and k are those of the
+    decoder's self-attention from that layer on, and v' is the target's own. eps' is guided. In
+    Stable Diffusion that layer is the second of the second block on the way up ("layer 4"); in a
+    U-Net of fewer levels it is the first residual layer of the coarsest block with attention.
 
     Deviations: inversion and sampling share one grid (the paper inverts in 1,000 steps); inversion
     and source are under the caption (the authors' "" is an option); a negative prompt takes the

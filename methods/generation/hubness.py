@@ -30,16 +30,17 @@ class HubnessSampling(ChangedPrior):
     Source: "Exploring and Exploiting Hubness Priors for High-Quality GAN Latent Sampling", and the
     authors' code.
 
-    1. s latents of a pool, fixed for a seed, in the space; k Euclidean neighbours of each.
-    2. k-occurrence N_k(i): the number of latents that have i among their neighbours.
-    3. Hubs are latents with N_k >= t.
+        1. r_k(j) = |w_j - its k-th nearest neighbour|,  j in a pool of s latents w_1 .. w_s
+        2. N_k(i) = #{j : w_i is among the k nearest neighbours of w_j}
+        3. hubs   = {i : N_k(i) >= t}
+        4. N_k(w) = #{j : |w - w_j| < r_k(j)}  of a candidate w
 
-    An image's latent is its own first draw that is a hub: N_k of a candidate is the number of the
-    pool's latents that lie nearer to it than to their k-th neighbour, which is what it would have
+    The pool is fixed for a seed; distances are Euclidean, in the space; N_k is the k-occurrence.
+    An image's latent is its own first draw that is a hub, by 4, which is what the draw would have
     as one of the pool. So there are as many hubs as images, no two the same, and none depends on
     which other images are made.
 
-    Deviations: that; no latent is its own neighbour (in the authors' code each is, so that their k
+    Deviations: 4; no latent is its own neighbour (in the authors' code each is, so that their k
     is one more); t is the quantile of the pool's N_k unless it is given: with few dimensions no
     latent reaches the published 50.
 
@@ -120,7 +121,7 @@ class HubnessSampling(ChangedPrior):
         """
         if not self.learned_:
             raise BadInput("hubness has no pool yet; call fit, or load_state")
-        hubs = self.first_fitting(
+        hubs = self.first_fitting(  # 3. N_k >= t
             noise, ids, lambda z: self.hubness(z) >= self.learned_["threshold"]
         )
         if self.keep == "hubs":
@@ -133,6 +134,7 @@ class HubnessSampling(ChangedPrior):
     def hubness(self, noise: Float[Tensor, "b ..."]) -> Int[Tensor, " b"]:
         """Return N_k of candidates, each as one of the pool."""
         codes = coded(self.model, noise, self.space)
+        # 4. of how many of the pool it would be a neighbour
         return (torch.cdist(codes, self.pool_) < self.learned_["radii"]).sum(1)
 
     def _codes(self) -> Float[Tensor, "s d"]:
@@ -155,6 +157,7 @@ def k_occurrence(
         gaps = torch.cdist(codes[rows], codes)
         gaps[rows - rows[0], rows] = torch.inf
         near = gaps.topk(k, largest=False)
+        # 2. how often each is a neighbour, and 1. how far the last of the own neighbours is
         counts += near.indices.flatten().bincount(minlength=len(codes))
         radii.append(near.values[:, -1])
     return counts, torch.cat(radii)

@@ -38,7 +38,7 @@ class FusedViews(Intervention):
 
     def after_step(self, step: Step, x: Float[Tensor, "v c s s"]) -> Float[Tensor, "v c s s"]:
         """Return the windows of the merged canvas."""
-        return self.views.cut(self.views.merge(x))
+        return self.views.cut(self.views.merge(x))  # 3. x_{t-1} = M(y_1 .. y_m), cut again
 
 
 class MergedAttention(Intervention):
@@ -86,6 +86,7 @@ class MergedAttention(Intervention):
 
         if self.cross:  # all windows have one prompt
             return windows(call.attend(canvas(call.query), call.key[::n], call.value[::n]))
+        # 1. O_v = S_v(softmax(Q K^T / sqrt(d)) V)
         query = call.query * self._sharper(views)
         key, value = canvas(call.key), canvas(call.value)
         if self.merged == "kv":
@@ -119,12 +120,13 @@ class MergeSplitPanorama(Editor[DiffusionModel]):
     """Denoises a wide canvas through overlapping windows that share their attention.
 
     Source: "Merging and Splitting Diffusion Paths for Semantically Coherent Panoramas", and the
-    authors' code. In each step, on the windows of x_t:
+    authors' code. M(y_1 .. y_m) merges m windows, each cell of the canvas the mean over those on
+    it; S_v cuts window v out of the canvas. In step i of n:
 
-    1. in the attention layers, while i < tau n: Q, K and V of each window are put on the canvas,
-       the mean where windows overlap; attention over the whole canvas; its output cut into windows;
-    2. the guided prediction and the sampler's step of each window;
-    3. x_{t-1} = mean over the windows on each cell ("MultiDiffusion", equation 5), cut again.
+        1. Q = M(Q_1 .. Q_m), K = M(K_1 .. K_m), V = M(V_1 .. V_m)
+           O_v = S_v(softmax(Q K^T / sqrt(d)) V)         in the attention layers, while i < tau n
+        2. y_v = step(S_v(x_t); guided prediction of window v)
+        3. x_{t-1} = M(y_1 .. y_m)                       ("MultiDiffusion", equation 5)
 
     Convolutions, norms and projections see one window each. Layers that read the prompt do so with
     the canvas's queries to the end, as in the authors' code, whose paper does not say so

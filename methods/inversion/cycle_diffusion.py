@@ -24,12 +24,20 @@ class CycleDiffusion(NoiseMapEditor):
     """Noise maps of a chain: x_T ~ q(x_T | x_0), then x_{i-1} ~ q(x_{i-1} | x_i, x_0).
 
     Source: "Unifying Diffusion Models' Latent Space, with Applications to CycleDiffusion and
-    Guidance", sections 3.1 (DPM-Encoder) and 3.2 (CycleDiffusion). The code is x_T and
-    z_i = (x_{i-1} - mu_i(x_i)) / s_i, with the mean mu_i and the deviation s_i of the sampler's own
-    step under the source prompt; decoding is x_{i-1} = mu_i(x_i) + s_i z_i. It is close to N(0, I);
-    its deviation measures the model's denoising error per level. An edit decodes it under another
-    prompt or, with a `target_model`, by a model of another domain: both models have the same levels
-    and the same latents, and no prompt is needed.
+    Guidance", sections 3.1 (DPM-Encoder) and 3.2 (CycleDiffusion). With n ~ N(0, I), new at
+    each level, and s_i = eta (sigma_{i-1} / sigma_i) sqrt(sigma_i^2 - (alpha_i / alpha_{i-1})^2
+    sigma_{i-1}^2):
+
+        1. x_T     = alpha_T x_0 + sigma_T n
+        2. x_{i-1} = alpha_{i-1} x_0 + sqrt(sigma_{i-1}^2 - s_i^2) r + s_i n,
+           r = (x_i - alpha_i x_0) / sigma_i;  the last is x_0 itself
+        3. z_i     = (x_{i-1} - mu_i(x_i)) / s_i            encoding: the code is x_T and all z_i
+        4. x_{i-1} = mu_i(x_i) + s_i z_i                    decoding
+
+    mu_i is the mean of the sampler's own step, in 3 under the source prompt. The code is close to
+    N(0, I); its deviation measures the model's denoising error per level. An edit decodes it under
+    another prompt or, with a `target_model`, by a model of another domain: both models have the
+    same levels and the same latents, and no prompt is needed.
     Deviations: the chain needs no network, so the means of all timesteps are evaluated in one
     batch; one trial, never the best of many; between prompts the strength axis is that of
     `NoiseMapEditor`, between models it is the share of the kept steps that the target model makes,
@@ -146,9 +154,9 @@ class CycleDiffusion(NoiseMapEditor):
         shape = (grid.n - start, *x0.shape[1:])
         noise = self.streams.normal("cycle_diffusion", batch.ids, shape, x0.device)
         alpha, sigma = grid.levels(start, x0)
-        levels = [alpha * x0 + sigma * noise[:, 0]]
+        levels = [alpha * x0 + sigma * noise[:, 0]]  # 1.
         for i in range(start, grid.n - 1):
-            alpha, sigma = grid.levels(i, x0)
+            alpha, sigma = grid.levels(i, x0)  # 2. here i counts the steps: i + 1 is cleaner
             r = (levels[-1] - alpha * x0) / sigma
             s = grid.noise_std(i, self.eta, x0)
             alpha, sigma = grid.levels(i + 1, x0)
