@@ -15,6 +15,7 @@ from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
 from latentbench.model import Condition, DiffusionModel
+from latentbench.parameterization import prediction_error
 from latentbench.sampling.loop import generate, guided, plain, predict
 from latentbench.types import SUBJECT, Batch, Capability, Edit, Space
 from methods.directions.fit_images import refuse_too_few
@@ -73,6 +74,7 @@ class CharacterFactory(Editor[DiffusionModel]):
     """
 
     paper = "CharacterFactory: Sampling Consistent Characters with GANs, section 3"
+    version = 2
     scope = "global"
     small: ClassVar[Mapping[str, Any]] = {
         "people": 4, "name_iterations": 2, "iterations": 2, "batch": 2, "z": 4,
@@ -121,7 +123,9 @@ class CharacterFactory(Editor[DiffusionModel]):
         photos = data.batch("generator", chosen)
         captions = [f"{SUBJECT} {words}".strip() for words in clear_words(photos, data)]
         settings = (self.name_iterations, self.name_learning_rate, self.streams.seed)
-        key = content_hash("names", model.fingerprint(), photos.images, *captions, *settings)
+        key = content_hash(
+            "names", self.version, model.fingerprint(), photos.images, *captions, *settings
+        )
         found = self.cache.get_or_make(
             "word", key, lambda: {"names": self._names(photos.images, captions)}
         )
@@ -188,9 +192,10 @@ class CharacterFactory(Editor[DiffusionModel]):
             eps = torch.stack([torch.randn(*z0.shape[1:], generator=g) for g in draws]).to(z0)
             alpha, sigma = grid.levels(level, z0)
             told = plain(named(model, captions, names.unflatten(1, (2, -1))))
-            _, found = predict(model, alpha * z0 + sigma * eps, grid, level, told)
+            found = predict(model, alpha * z0 + sigma * eps, grid, level, told)
+            error = prediction_error(model.prediction_type, found, (z0, eps), alpha, sigma)
             adam.zero_grad()
-            (found - eps).square().flatten(1).mean(1).sum().backward()  # each name its own photo
+            error.square().flatten(1).mean(1).sum().backward()  # each name its own photo
             adam.step()
         return names.detach()
 

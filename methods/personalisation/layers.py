@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentbench.errors import Incompatible
 from latentbench.model import AttentionCall, Condition, DiffusionModel
+from latentbench.parameterization import prediction_error
 from latentbench.sampling.loop import Intervention, Step, denoise, noise_to_level, plain
 from latentbench.streams import Streams
 
@@ -80,7 +81,9 @@ def denoising_loss(
     condition: Condition,
     interventions: Sequence[Intervention],
 ) -> Float[Tensor, ""]:
-    """Return the mean squared error of eps at one level of the sampler's grid, drawn for all.
+    """Return the mean squared error of what the network predicts, at one level for all latents.
+
+    The level is drawn from the sampler's grid.
 
     Args:
         model: the denoiser.
@@ -98,8 +101,9 @@ def denoising_loss(
     eps = streams.normal(component, [f"{step}/{i}" for i in ids], z0.shape[1:], z0.device).to(z0)
     x = noise_to_level(grid, z0, eps, level)
     terms = plain(condition)
-    _, found = denoise(model, x, terms, grid=grid, level=level, interventions=interventions)
-    return (found - eps).square().mean()
+    found = denoise(model, x, terms, grid=grid, level=level, interventions=interventions)
+    levels = grid.levels(level, x)
+    return prediction_error(model.prediction_type, found, (z0, eps), *levels).square().mean()
 
 
 def rows_by_prompt(

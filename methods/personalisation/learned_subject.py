@@ -105,7 +105,7 @@ class LearnedSubject(Editor[DiffusionModel]):
         captions = captions_of(references)
         own = captions if set(captions) != {SUBJECT} else ()
         shown = (references.ids, references.images)  # the noise of training is drawn by name
-        known = (type(self).__name__, self.model.fingerprint(), *shown)
+        known = (type(self).__name__, self.version, self.model.fingerprint(), *shown)
         name = content_hash(*known, *own, *self.settings())
 
         def make() -> dict[str, Tensor]:

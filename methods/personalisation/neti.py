@@ -34,7 +34,7 @@ class NeuralTextualInversion(LearnedSubject):
     Source: "A Neural Space-Time Representation for Text-to-Image Personalization", sections 4.1
     (the mapper), 4.2 (textual bypass) and 4.3 (nested dropout), and the authors' code for what the
     paper leaves open: the order of normalisation and split, and which of keys and values the bypass
-    reaches.
+    reaches. The loss is the squared error of what the network predicts: eps in the paper.
 
     1. code: e(t, l) = [sin(W (t, l)); cos(W (t, l))] / ||.||, W random and fixed.
     2. mapper: h0 = A e + a, A starting as the codes of anchors; two blocks of linear layer, layer
@@ -72,6 +72,7 @@ class NeuralTextualInversion(LearnedSubject):
     """
 
     paper = "A Neural Space-Time Representation for Text-to-Image Personalization, section 4"
+    version = 2
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "personalise": frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION})
     }
@@ -141,7 +142,7 @@ class NeuralTextualInversion(LearnedSubject):
         ids: Sequence[str],
         step: int,
     ) -> Float[Tensor, ""]:
-        """Return ||eps - eps(z_t, t, v(t, 1) .. v(t, L))||^2 under nested dropout."""
+        """Return the error under v(t, 1) .. v(t, L), with nested dropout."""
         drawn = self.streams.generator("neti/nested", str(step))
         units = torch.ones(self.width, device=self.model.device)
         if float(torch.rand((), generator=drawn)) < self.nested:  # 6.

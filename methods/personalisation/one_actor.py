@@ -11,6 +11,7 @@ from torch import Tensor
 from latentbench.bounds import Count, Guidance, NotNegative, Positive, Share, Steps
 from latentbench.errors import BadInput
 from latentbench.model import Condition
+from latentbench.parameterization import prediction_error
 from latentbench.sampling.loop import (
     Intervention,
     Recorder,
@@ -43,9 +44,10 @@ class OneActor(LearnedSubject):
 
     1. Auxiliaries: other people, drawn with the references' first caption from other noises.
     2. h of every image, at the sampler's last level.
-    3. phi learns L = L_target + lambda1 mean_k L_k + lambda2 L_average: the denoising errors of the
-       references with their own offsets, of drawn auxiliaries with theirs, and of the references,
-       under the same noise, with the auxiliaries' mean offset.
+    3. phi learns L = L_target + lambda1 mean_k L_k + lambda2 L_average: the squared errors of
+       what the network predicts (eps in the paper) of the references with their own offsets, of
+       drawn auxiliaries with theirs, and of the references, under the same noise, with the
+       auxiliaries' mean offset.
     4. eps = eps(0) + eta1 (eps(c + v phi(h_target)) - eps(0)) - eta2 (eps(c + v mean_k phi(h_k))
        - eps(0)) in the first share of the steps, and guidance with the bare c after it.
 
@@ -77,6 +79,7 @@ class OneActor(LearnedSubject):
     """
 
     paper = "OneActor: Consistent Character Generation via Cluster-Conditioned Guidance, section 3"
+    version = 2
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "personalise": frozenset({Space.NOISE, Space.TEXT, Space.BOTTLENECK})
     }
@@ -176,8 +179,9 @@ class OneActor(LearnedSubject):
         told = [*captions, *(captions[0],) * self.together, *captions]
         x = noise_to_level(grid, clean, eps, level)
         terms = plain(self._shifted(told, offsets))
-        _, found = denoise(model, x, terms, grid=grid, level=level)
-        errors = (found - eps).square().flatten(1).mean(1)
+        found, levels = denoise(model, x, terms, grid=grid, level=level), grid.levels(level, x)
+        error = prediction_error(model.prediction_type, found, (clean, eps), *levels)
+        errors = error.square().flatten(1).mean(1)
         target, auxiliary, average = errors.split([b, self.together, b])
         return (  # 3.
             target.mean()

@@ -24,7 +24,8 @@ class ExtendedTextualInversion(LearnedSubject):
 
     Source: "P+: Extended Textual Conditioning in Text-to-Image Generation", section 4 (extended
     textual inversion): V* = argmin_V E ||eps - eps(z_t, t, c(y, v_1) .. c(y, v_L))||^2, each
-    c(y, v_i) encoded on its own. The unconditional branch reads one empty prompt in all layers.
+    c(y, v_i) encoded on its own; or the same of v, x0 or a flow's velocity where the network
+    predicts that. The unconditional branch reads one empty prompt in all layers.
 
     Deviations: all v_i start from one normal draw at the scale of the model's own embeddings, not
     from the word of a coarse class; the captions are the references' own where they name the
@@ -43,6 +44,7 @@ class ExtendedTextualInversion(LearnedSubject):
     """
 
     paper = "P+: Extended Textual Conditioning in Text-to-Image Generation, section 4"
+    version = 2
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "personalise": frozenset({Space.NOISE, Space.TEXT, Space.ATTENTION})
     }
@@ -82,7 +84,7 @@ class ExtendedTextualInversion(LearnedSubject):
         ids: Sequence[str],
         step: int,
     ) -> Float[Tensor, ""]:
-        """Return ||eps - eps(z_t, t, c_1 .. c_L)||^2 at one level and one noise per reference."""
+        """Return the error under c_1 .. c_L, at one level and with one noise per reference."""
         return denoising_loss(
             self.model, self.streams, "p_plus", z0, ids, step, *self.told(captions, learned)
         )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentbench.bounds import Count, Guidance, Positive, Steps
 from latentbench.model import Condition
+from latentbench.parameterization import prediction_error
 from latentbench.sampling.loop import Intervention, plain, predict
 from latentbench.types import SUBJECT, Batch
 from methods.personalisation.learned_subject import LearnedSubject
@@ -17,10 +18,11 @@ class TextualInversion(LearnedSubject):
     """Learns the token embedding v* of `SUBJECT` that denoises the references best.
 
     Source: "An Image is Worth One Word: Personalizing Text-to-Image Generation using Textual
-    Inversion", equation 2: v* = argmin_v E ||eps - eps(z_t, t, c(y, v))||^2. Deviations: the start
-    is a normal draw at the scale of the model's own embeddings, not the word of a coarse class; the
-    captions are the references' own where they name the subject, else the word alone; every step
-    sees all references, at one level each.
+    Inversion", equation 2: v* = argmin_v E ||eps - eps(z_t, t, c(y, v))||^2, or the same of v, x0
+    or a flow's velocity where the network predicts that. Deviations: the start is a normal draw at
+    the scale of the model's own embeddings, not the word of a coarse class; the captions are the
+    references' own where they name the subject, else the word alone; every step sees all
+    references, at one level each.
 
     Args:
         iterations: steps of Adam.
@@ -34,6 +36,7 @@ class TextualInversion(LearnedSubject):
     """
 
     paper = "An Image is Worth One Word: Personalizing Text-to-Image Generation, section 3"
+    version = 2
 
     def __init__(
         self,
@@ -65,12 +68,13 @@ class TextualInversion(LearnedSubject):
         ids: Sequence[str],
         step: int,
     ) -> Float[Tensor, ""]:
-        """Return equation 2 at one level and one noise per reference."""
+        """Return the error of equation 2 at one level and one noise per reference."""
         model, grid = self.model, self.model.grid()
         draws = [self.streams.generator("textual_inversion", f"{step}/{i}") for i in ids]
         level = torch.stack([torch.randint(grid.n, (), generator=g) for g in draws])
         eps = torch.stack([torch.randn(*z0.shape[1:], generator=g) for g in draws]).to(z0)
         alpha, sigma = grid.levels(level, z0)
         condition, _ = self.told(captions, learned)
-        _, found = predict(model, alpha * z0 + sigma * eps, grid, level, plain(condition))
-        return (found - eps).square().mean()
+        found = predict(model, alpha * z0 + sigma * eps, grid, level, plain(condition))
+        error = prediction_error(model.prediction_type, found, (z0, eps), alpha, sigma)
+        return error.square().mean()
