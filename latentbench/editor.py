@@ -49,6 +49,8 @@ class Editor(ABC, Generic[Model]):
         others: setting -> group of conf/ ("model", "scorer", "classifier") of which it names an
             option; `attach` gives the loaded part under the setting's name.
         small: settings with which a fit takes a second or two, for the conformance laws.
+        neutral: settings added later, with their defaults, at which the method is what it was
+            without them: there they are no part of a cell's id, and older cells keep theirs.
         numbered: whether the directions that it finds are asked for by number alone, and not by the
             name of an attribute.
         scope: "image" (one image at a time), "global" (one direction for all), "model".
@@ -68,6 +70,7 @@ class Editor(ABC, Generic[Model]):
     needs: ClassVar[Mapping[str, frozenset[Capability]]] = {}
     others: ClassVar[Mapping[str, str]] = {}
     small: ClassVar[Mapping[str, Any]] = {}
+    neutral: ClassVar[Mapping[str, Any]] = {}
     numbered: ClassVar[bool] = False
     scope: ClassVar[str] = "image"
     families: ClassVar[tuple[type[LatentModel], ...]] = (DiffusionModel,)

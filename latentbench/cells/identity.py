@@ -26,9 +26,9 @@ def identity(
         seed: the seed.
         data: fingerprint of the data set's content.
     """
-    filled: dict[str, Any] = {group: _on(part.settings) for group, part in chosen.items()}
+    filled: dict[str, Any] = {group: _on(part.settings, part.cls) for group, part in chosen.items()}
     filled |= {"metric": {name: part.settings for name, part in scored.items()}, "seed": seed}
-    filled |= {"others": {name: _on(part.given) for name, part in others.items()}}
+    filled |= {"others": {name: _on(part.given, part.cls) for name, part in others.items()}}
     classes = [part.cls for part in [*chosen.values(), *scored.values()]]
     fixed = {name for c in classes for name in getattr(c, "fixed_networks", ())}
     classes += [part.cls for part in others.values()]
@@ -58,9 +58,10 @@ def weights_of(
     return [*sorted(texts & {*zoo.names()}), *(path for path in paths if path is not None)]
 
 
-def _on(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _on(settings: Mapping[str, Any], cls: type[Any]) -> dict[str, Any]:
     """Return settings without those that are off, so that older cells keep their ids."""
-    return {k: v for k, v in settings.items() if k not in OFF or v is not None}
+    off = {**dict.fromkeys(OFF), **getattr(cls, "neutral", {})}
+    return {k: v for k, v in settings.items() if k not in off or v != off[k]}
 
 
 def _strings(value: Any) -> Iterator[str]:

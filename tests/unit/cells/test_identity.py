@@ -1,5 +1,7 @@
 """What a cell's id is a hash of: settings, versions, weights and data of all its parts."""
 
+from typing import ClassVar
+
 from latentbench import weights
 from latentbench.cells import identity as module
 from latentbench.cells.identity import identity, weights_of
@@ -16,6 +18,10 @@ class Plain:
 class Judged(Plain):
     version = 5
     fixed_networks = frozenset({"zoo1"})
+
+
+class Grown(Plain):
+    neutral: ClassVar = {"n": 1}
 
 
 def part(cls, **given):
@@ -53,6 +59,17 @@ def test_every_part_enters_with_settings_version_and_weights(tmp_path):
         },
         "data": "data",
     }
+
+
+def test_a_setting_at_its_neutral_value_is_no_part_of_an_id(tmp_path):
+    def told(**given):
+        chosen = {"method": part(Grown, **given), "model": part(Plain, path=str(tmp_path))}
+        others = {"method.second": part(Grown, **given)}
+        config = identity(chosen, others, {}, 0, "data")["config"]
+        return config["method"], config["others"]["method.second"]
+
+    assert all("n" not in settings for settings in told(n=1))
+    assert all(settings["n"] == 2 for settings in told(n=2))
 
 
 def test_weights_are_found_in_texts_lists_and_mappings_but_not_in_the_models_own():
