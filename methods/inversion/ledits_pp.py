@@ -1,48 +1,86 @@
-"""LEDITS++: noise maps of a second-order sampler, edited by masked guidance towards a concept."""
+"""LEDITS++: noise maps of a second-order sampler, edited by masked guidance towards concepts."""
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from latentbench.bounds import Positive, Steps, at_least, below
+from latentbench.bounds import Positive, Share, Steps, above, at_least, at_most, below
+from latentbench.data.dataset import Dataset
 from latentbench.errors import BadInput
-from latentbench.model import Condition, DiffusionModel
-from latentbench.parameterization import Grid
-from latentbench.sampling.loop import Intervention, Step, Term, plain, predict
-from latentbench.types import Batch, Edit, Latent
+from latentbench.model import DiffusionModel
+from latentbench.parameterization import Grid, whole_steps
+from latentbench.prompt_tokens import words_of
+from latentbench.sampling.loop import Intervention, Step, Term, Window, captioned, plain
+from latentbench.types import Batch, Capability, Concept, Edit, Latent, Space
+from methods.editing.alignment import changed_words, places_of
 from methods.inversion.edit_friendly_ddpm import draw_independently
+from methods.inversion.masked_guidance import Guide, MaskedGuidance
 from methods.inversion.noise_maps import NoiseMapEditor, Skip
 
 
+@dataclass(frozen=True)
+class MaskedConcept(Concept):
+    """A concept with masks and a time of its own.
+
+    Args:
+        threshold: share of the image that each of its masks leaves out; None: the method's.
+        window: from and to which share of the steps that are made it guides; None: the method's.
+    """
+
+    threshold: float | None = None
+    window: Window | None = None
+
+
 class LEDITSPlusPlus(NoiseMapEditor):
-    """eps = eps(null) + s M (eps(concept) - eps(null)), from noise maps of SDE-DPM-Solver++ 2M.
+    """eps = eps(null) + sum_c s_c M_c (eps(c) - eps(null)), from noise maps of SDE-DPM-Solver++ 2M.
 
     Source: "LEDITS++: Limitless Image Editing using Text-to-Image Models", section 3. The image is
-    inverted without a prompt, each level noised on its own as in `EditFriendlyDDPM`. M keeps the
-    places where the concept changes the prediction most. The strength is the paper's s_e: 0 is the
-    exact reconstruction, at every number of steps.
+    inverted without a prompt, each level noised on its own as in `EditFriendlyDDPM`. M2 keeps the
+    places where the concept changes the prediction most; with `masks` "both", M = M1 M2, where M1
+    keeps the places that read the concept's words most in this step: the mean of the maps over
+    layers and heads, smoothed by a 3 x 3 Gaussian. s_c is the strength, the paper's s_e, times the
+    concept's weight: 0 is the exact reconstruction, at every number of steps. A concept of negative
+    weight is led away from.
     Deviations: where the clean end has no noise the last step is of first order and what it leaves
     is kept (the diffusers port drops it, and the reconstruction with it); the order is the same in
     inversion and edit (the published scheduler lowers it in the last step below 15 steps); M is
-    the mask of the predictions, without that of the attention; one concept.
+    M2 alone by default, as in the authors' code; only the tokens of words count for M1, without
+    those of the prompt's end and its padding, and maps are the largest of at most 16 x 16; the
+    masks hold in all steps (the diffusers port leaves M2 out of the noisiest).
 
     Args:
         steps: sampling steps; default: the model's.
         skip: how many of the noisiest steps are left out, as a count or as a share of the steps.
-        threshold: share of the image that the mask leaves out; 0 is no mask.
-        concept: what guides: the caption of the edited image ("target"), or the attribute in words
-            after the edit ("words").
+        threshold: share of the image that each mask leaves out; 0 is no mask.
+        masks: "prediction" for M2 alone, "both" for M1 M2.
+        warmup: share of the steps that are made before guidance begins.
+        cooldown: share of the steps that are made after which guidance ends.
+        concept: what guides: the caption of the edited image ("target"), the attribute in words
+            after the edit ("words"), or towards these and away from the words before it
+            ("opposed"). An edit without words of its own has those in which the captions differ.
         max_strength: largest s_e of a benchmark's curve.
+
+    Raises:
+        BadInput: guidance that would end before it begins, or an edit without the words that
+            `concept` asks for.
 
     Example:
         >>> editor = LEDITSPlusPlus(skip=0.15)  # editor.edit(batch, edit, torch.tensor([0.0, 5.0]))
+        >>> two = [Concept(("hat",)), MaskedConcept(("glasses",), -0.5, threshold=0.9)]
+        >>> # editor.edit_concepts(batch, two, torch.tensor([0.0, 5.0]))
     """
 
     paper = "LEDITS++: Limitless Image Editing using Text-to-Image Models, section 3"
     version = 1
+    neutral: ClassVar[Mapping[str, Any]] = {
+        "masks": "prediction", "warmup": 0.0, "cooldown": 1.0
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -50,23 +88,85 @@ class LEDITSPlusPlus(NoiseMapEditor):
         steps: Steps | None = None,
         skip: Skip = 0.15,
         threshold: Annotated[float, at_least(0), below(1)] = 0.75,
-        concept: Literal["target", "words"] = "target",
+        masks: Literal["prediction", "both"] = "prediction",
+        warmup: Share = 0.0,
+        cooldown: Annotated[float, above(0), at_most(1)] = 1.0,
+        concept: Literal["target", "words", "opposed"] = "target",
         max_strength: Positive = 5.0,
     ) -> None:
         super().__init__(steps=steps, eta=1.0, skip=skip, max_strength=max_strength)
-        self.threshold, self.concept = threshold, concept
+        self.threshold, self.masks, self.concept = threshold, masks, concept
+        self.warmup, self.cooldown = warmup, cooldown
+        if warmup >= cooldown:
+            raise BadInput(
+                f"method.warmup={warmup} is not below method.cooldown={cooldown}, so that guidance "
+                f"would end before it begins; lower method.warmup or raise method.cooldown"
+            )
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
+        """Return those of the class, and the maps over tokens that M1 is made of."""
+        asked = frozenset(verbs)
+        spaces, needs = super().required(asked, config)
+        if "edit" in asked and config.get("masks") == "both":
+            spaces |= {Space.TOKEN_MAPS}
+        return spaces, needs
+
+    def check(self, data: Dataset, steps: int | None, strengths: Sequence[float]) -> None:
+        """Refuse a skip or a window that leaves no step."""
+        super().check(data, steps, strengths)
+        if steps is not None:
+            self._window((self.warmup, self.cooldown), self.start(steps), steps)
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         """Return the codes' images under guidance of these strengths."""
-        concept = self.model.condition(self._concepts(batch, edit), len(batch))
-        return self._guided(self.invert(batch), concept, strengths)
+        return self.edit_concepts(batch, self.concepts(batch, edit), strengths)
+
+    def edit_concepts(
+        self, batch: Batch, concepts: Sequence[Concept], strengths: Float[Tensor, " s"]
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Return the codes' images under guidance by several concepts, which add up.
+
+        Args:
+            batch: the images.
+            concepts: what to lead to, or away from where the weight is negative; an empty caption
+                leaves its image alone. A `MaskedConcept` has masks and a time of its own.
+            strengths: factors on all weights.
+
+        Raises:
+            BadInput: not one caption per image, a threshold outside [0, 1), a window without a
+                step, or a caption without words where masks are made of them.
+        """
+        guides = self._guides(concepts, len(batch), strengths)
+        return self._guided(self.invert(batch), guides, strengths)
+
+    def concepts(self, batch: Batch, edit: Edit) -> list[Concept]:
+        """Return the concepts of an edit.
+
+        Raises:
+            BadInput: the setting `concept` asks for words, and there are none.
+        """
+        assert edit.target_prompts is not None
+        if self.concept == "target":
+            return [Concept(edit.target_prompts)]
+        before, after = words_of_edit(batch, edit)
+        asked = (after, before) if self.concept == "opposed" else (after,)
+        for k, texts in enumerate(zip(*asked, strict=True)):
+            if not any(texts):
+                raise BadInput(
+                    f"method.concept={self.concept}, but the edit {edit.name!r} has no words of "
+                    f"its own, and its caption {edit.target_prompts[k]!r} no word that differs; "
+                    f"use method.concept=target"
+                )
+        return [Concept(text, weight) for text, weight in zip(asked, (1.0, -1.0), strict=False)]
 
     def decode(self, latent: Latent) -> Float[Tensor, "b 3 h w"]:
         """Return the images of the codes."""
-        null = self.model.unconditional(len(latent))
-        return self._guided(latent, null, torch.zeros(1))[:, 0]
+        return self._guided(latent, [], torch.zeros(1))[:, 0]
 
     def draw_levels(
         self, grid: Grid, x0: Float[Tensor, "b ..."], batch: Batch, start: int
@@ -85,25 +185,75 @@ class LEDITSPlusPlus(NoiseMapEditor):
         change = torch.cat([torch.zeros_like(x0[:, :1]), x0.diff(dim=1)], 1)
         return torch.tensor(weights).to(x0).reshape(-1, *[1] * (x0.dim() - 2)) * change
 
-    def _concepts(self, batch: Batch, edit: Edit) -> tuple[str, ...] | None:
-        if self.concept == "target":
-            return edit.target_prompts
-        if edit.words is None:
-            raise BadInput(
-                f"method.concept=words, but the edit {edit.name!r} has no words of its own; use "
-                f"method.concept=target"
-            )
-        return (edit.words[1],) * len(batch)
-
     def _guided(
-        self, latent: Latent, concept: Condition, strengths: Float[Tensor, " s"]
+        self, latent: Latent, guides: Sequence[Guide], strengths: Float[Tensor, " s"]
     ) -> Float[Tensor, "b s 3 h w"]:
         b, s = len(latent), len(strengths)
-        scale = strengths.repeat(b).to(self.model.device)
-        towards = MaskedGuidance(self.model, concept.repeat(s), scale, self.threshold)
+        towards = MaskedGuidance(self.model, guides)
         terms = plain(self.model.unconditional(b * s))
         images = self._images(self.model, latent, terms, s, [towards, SecondOrder()])
         return images.unflatten(0, (b, s))
+
+    def _guides(
+        self, concepts: Sequence[Concept], b: int, strengths: Float[Tensor, " s"]
+    ) -> list[Guide]:
+        """Return how each concept guides rows (image, strength)."""
+        for one in concepts:
+            if len(one.prompts) != b:
+                raise BadInput(
+                    f"a concept has {len(one.prompts)} captions for {b} images; give one per image"
+                )
+        return [self._guide(one, strengths) for one in concepts]
+
+    def _guide(self, concept: Concept, strengths: Float[Tensor, " s"]) -> Guide:
+        model, s, prompts = self.model, len(strengths), concept.prompts
+        threshold, window = self.threshold, (self.warmup, self.cooldown)
+        if isinstance(concept, MaskedConcept):
+            threshold = threshold if concept.threshold is None else concept.threshold
+            window = window if concept.window is None else concept.window
+        if not 0 <= threshold < 1:
+            raise BadInput(
+                f"a concept's threshold must be 0 or more and below 1, got {threshold}: it is the "
+                f"share of the image that a mask leaves out"
+            )
+        n = model.grid(self.steps).n
+        says = torch.tensor([bool(prompt) for prompt in prompts]).repeat_interleave(s)
+        scale = concept.weight * strengths.repeat(len(prompts)) * says
+        region = concept.region
+        if region is not None:
+            size = model.latent_shape[-2:]
+            region = interpolate(region[:, None], size, mode="area").repeat_interleave(s, 0)
+        return Guide(
+            captioned(model, prompts).repeat(s),
+            scale.to(model.device),
+            threshold,
+            self._window(window, self.start(n), n),
+            None if region is None else region.to(model.device),
+            self._words(prompts, s) if self.masks == "both" else None,
+        )
+
+    def _window(self, window: Window, start: int, n: int) -> range:
+        """Return the steps, of those from `start` to n, that lie in a window."""
+        first, last = (start + whole_steps(share, n - start) for share in window)
+        if first >= last:
+            raise BadInput(
+                f"guidance from the share {window[0]} to {window[1]} of {n - start} steps acts in "
+                f"none of them; lower method.warmup, or raise method.cooldown or method.steps"
+            )
+        return range(first, last)
+
+    def _words(self, prompts: Sequence[str], times: int) -> Float[Tensor, "r m"]:
+        """Return 1 at the tokens of each prompt's words, each row `times` times."""
+        rows = []
+        for prompt in prompts:
+            words = range(len(words_of(prompt)))
+            if prompt and not words:
+                raise BadInput(
+                    f"the caption {prompt!r} has no word that attention could be read of; give "
+                    f"words, or set method.masks=prediction"
+                )
+            rows.append(places_of(self.model.prompt_tokens(prompt), words))
+        return torch.stack(rows).repeat_interleave(times, 0).to(self.model.device)
 
     def _terms(
         self,
@@ -114,41 +264,6 @@ class LEDITSPlusPlus(NoiseMapEditor):
     ) -> tuple[Term, ...]:
         """Return the empty condition, which the images are inverted under."""
         return plain(model.unconditional(len(latent) * len(strengths)))
-
-
-class MaskedGuidance(Intervention):
-    """Moves the prediction towards a concept's, where that changes it most.
-
-    Args:
-        model: the denoiser.
-        concept: one row per image and strength.
-        scale: s_e of each row; rows of 0 are not evaluated.
-        threshold: share of the places that are left out, those of the least change.
-    """
-
-    def __init__(
-        self,
-        model: DiffusionModel,
-        concept: Condition,
-        scale: Float[Tensor, " r"],
-        threshold: float,
-    ) -> None:
-        self.model, self.threshold = model, threshold
-        self.rows = scale.nonzero().flatten()
-        self.concept = concept.rows(self.rows)
-        self.scale = scale[self.rows].reshape(-1, 1, 1, 1)
-
-    def prediction(self, step: Step, x: Tensor, x0: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (x0, eps) with the masked difference of the concept added."""
-        if len(self.rows) == 0:
-            return x0, eps
-        rows, terms = self.rows, plain(self.concept)
-        told = predict(self.model, x[rows], step.grid, step.level, terms, step.timestep)
-        d_x0, d_eps = told[0] - x0[rows], told[1] - eps[rows]
-        size = step.grid.direction(d_x0, d_eps).abs().sum(1, keepdim=True)
-        least = size.flatten(1).quantile(self.threshold, dim=1).reshape(-1, 1, 1, 1)
-        weight = self.scale * (size >= least)
-        return x0.index_add(0, rows, weight * d_x0), eps.index_add(0, rows, weight * d_eps)
 
 
 class SecondOrder(Intervention):
@@ -190,3 +305,27 @@ def _log_ratio(grid: Grid, i: int) -> float:
     if alpha == 0 or sigma == 0:
         return -math.inf if alpha == 0 else math.inf
     return math.log(alpha / sigma)
+
+
+def words_of_edit(batch: Batch, edit: Edit) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return each image's words before and after the edit: its own, or where captions differ.
+
+    Example:
+        >>> batch = Batch(("a",), torch.zeros(1, 3, 8, 8), ("a bareheaded man",))
+        >>> words_of_edit(batch, Edit("hat+", target_prompts=("a man in a hat",)))
+        (('bareheaded',), ('in a hat',))
+    """
+    if edit.words is not None:
+        return (edit.words[0],) * len(batch), (edit.words[1],) * len(batch)
+    assert batch.prompts is not None and edit.target_prompts is not None
+    pairs = list(zip(batch.prompts, edit.target_prompts, strict=True))
+    return (
+        tuple(_differing(ours, theirs) for ours, theirs in pairs),
+        tuple(_differing(theirs, ours) for ours, theirs in pairs),
+    )
+
+
+def _differing(prompt: str, other: str) -> str:
+    """Return the words of a prompt that the other has not."""
+    words = words_of(prompt)
+    return " ".join(words[k] for k in changed_words(prompt, other))
