@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from benchmarks.holes import box, filled, grown, stroke
 from latentbench.benchmark import Bench, Benchmark, Work
 from latentbench.bounds import Count, Name, between, distinct, not_empty
 from latentbench.data.dataset import Dataset, Split
+from latentbench.data.edges import edges
 from latentbench.data.masks import changed
 from latentbench.errors import BadInput, unknown
 from latentbench.types import Batch, Capability, Edit, Samples
@@ -65,10 +66,14 @@ class Inpainting(Benchmark):
         holes: what is missing.
         dilate: pixels by which the masks of parts and edits grow.
         split: which images.
+        give_references: "edges": hand the edges of the whole image to the method as its reference
+            images, white on black, as a user would hand in a sketch: no longer comparable with
+            methods that are not given them. None: no references.
 
     Raises:
-        BadInput: a part or attribute that the data do not have, or "edit" beside other holes
-            (raised by `check`); fewer than n images that show a part (raised by `setup`).
+        BadInput: a part or attribute that the data do not have, "edit" beside other holes or with
+            references (raised by `check`); fewer than n images that show a part (raised by
+            `setup`).
     """
 
     question = "Is a hole in an image filled with what belongs there?"
@@ -84,8 +89,12 @@ class Inpainting(Benchmark):
         holes: Holes = HOLES,
         dilate: Annotated[int, between(0, 256)] = 2,
         split: Split = "test",
+        give_references: Literal["edges"] | None = None,
     ) -> None:
         self.n, self.holes, self.dilate, self.split = n, tuple(holes), dilate, split
+        self.give_references = give_references
+        if give_references is not None:
+            self.gives = type(self).gives | {Capability.REFERENCES}
         edits = {hole for hole in holes if _is_edit(hole)}
         self.needs = frozenset({Capability.PART_MASKS} if {*holes} - DRAWN.keys() - edits else ())
         self.needs |= {Capability.LABELS, Capability.COUNTERFACTUALS} if edits else set()
@@ -104,6 +113,12 @@ class Inpainting(Benchmark):
             raise BadInput(
                 f"benchmark.holes must hold {OWN!r} alone, since what belongs there is not known, "
                 f"got {', '.join(self.holes)}; run two cells"
+            )
+
+        if OWN in self.holes and self.give_references is not None:
+            raise BadInput(
+                f"benchmark.give_references={self.give_references} shows what belongs in a hole, "
+                f"which is not known of {OWN!r}; set benchmark.give_references=null"
             )
 
     def curve(self, max_strength: float) -> tuple[float, ...]:
@@ -131,6 +146,7 @@ class Inpainting(Benchmark):
             source_prompts=whole.prompts,
             target_prompts=whole.prompts,
             masks=whole.masks,
+            references=None if self.give_references is None else 2 * edges(whole.images) - 1,
         )
         strengths = torch.tensor(self.curve(bench.editor.max_strength))
         images = bench.editor.edit(batch, edit, strengths).clamp(-1, 1).cpu()

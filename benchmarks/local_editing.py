@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from benchmarks.attributes import Attributes, goal_of
 from latentbench.benchmark import Bench, Work
 from latentbench.bounds import Count, above, at_most, between
 from latentbench.data.dataset import Dataset
+from latentbench.data.edges import edges
 from latentbench.data.masks import changed
 from latentbench.types import Batch, Capability, Edit, Samples
 
@@ -43,6 +44,9 @@ class LocalEditing(AttributeEditing):
         dilate: pixels by which a mask grows in each direction.
         give_masks: hand the mask to the method, which may then copy the source outside it: no
             longer comparable with methods that are not given it.
+        give_references: "edges": hand the edges of the answer to the method as its reference
+            images, white on black, as a user would hand in a sketch: no longer comparable with
+            methods that are not given them. None: no references.
     """
 
     question = "Does an edit stay inside the region that it has to change?"
@@ -62,6 +66,7 @@ class LocalEditing(AttributeEditing):
         split: Scored = "test",
         dilate: Annotated[int, between(0, 256)] = 1,
         give_masks: bool = False,
+        give_references: Literal["edges"] | None = None,
     ) -> None:
         super().__init__(
             n=n,
@@ -74,7 +79,9 @@ class LocalEditing(AttributeEditing):
             split=split,
         )
         self.dilate, self.give_masks = dilate, give_masks
+        self.give_references = give_references
         self.gives = type(self).gives | ({Capability.EDIT_MASKS} if give_masks else set())
+        self.gives |= set() if give_references is None else {Capability.REFERENCES}
 
     def ask(self, bench: Bench, name: str, split: str, index: Sequence[int]) -> tuple[Batch, Edit]:
         """Return these images, and what a method is asked to do with them."""
@@ -82,6 +89,9 @@ class LocalEditing(AttributeEditing):
         if self.give_masks:
             masks = self._masks(bench.dataset, name, split, index, batch.images)
             edit = replace(edit, masks=masks)
+        if self.give_references is not None:
+            answer = self.answer(bench.dataset, name, split, index)
+            edit = replace(edit, references=2 * edges(answer) - 1)
         return batch, edit
 
     def run(self, work: Work, bench: Bench, setup: dict[str, Any]) -> Samples:

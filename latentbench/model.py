@@ -54,8 +54,18 @@ class Condition:
 
     @staticmethod
     def concat(conditions: Sequence["Condition"]) -> "Condition":
-        """Return the rows of all conditions, stacked."""
+        """Return the rows of all conditions, stacked.
+
+        Raises:
+            BadInput: some have a tensor, such as a control image, that others lack.
+        """
         names = conditions[0].tensors
+        for other in conditions[1:]:
+            if other.tensors.keys() != names.keys():
+                raise BadInput(
+                    f"conditions of one network call have the same tensors, got {sorted(names)} "
+                    f"and {sorted(other.tensors)}; give all of them a control image, or none"
+                )
         return Condition({k: torch.cat([c.tensors[k] for c in conditions]) for k in names})
 
 
@@ -434,6 +444,25 @@ class DiffusionModel(LatentModel):
             Incompatible: the model does not give `Capability.WORDS`.
         """
         raise self._takes_no_words()
+
+    def controlled(self, condition: Condition, images: Float[Tensor, "b 3 h w"]) -> Condition:
+        """Return the condition with an image per row that steers the network.
+
+        Guidance away from a condition with the same images keeps what they steer out of it.
+
+        Args:
+            condition: as `condition` returns it.
+            images: RGB in [0, 1], of the model's size: edges, a sketch, a depth map, as the model
+                was trained on.
+
+        Raises:
+            Incompatible: the model does not give `Capability.CONTROL`.
+        """
+        del condition, images
+        raise Incompatible(
+            f"{type(self).__name__} takes no control image; choose a model that gives "
+            f"{Capability.CONTROL}, such as model=controlnet_sd15"
+        )
 
     def vocabulary(self) -> Float[Tensor, "v d"]:
         """Return the model's own token embeddings: the place and scale that words start from.

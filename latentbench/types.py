@@ -40,6 +40,7 @@ class Capability(StrEnum):
     PROMPTS = "prompts"  # a data set: a caption per image; a model: images from captions
     CLASSES = "classes"  # a model: its captions name one of its classes
     WORDS = "words"  # a model: embeddings of new words can take part in a caption
+    CONTROL = "control"  # a model: an image, such as a sketch, steers its network
     PART_MASKS = "part_masks"  # a data set: where each part of the image is
     COUNTERFACTUALS = "counterfactuals"  # a data set: the exact image that an edit should give
     EDITS = "edits"  # a data set: edits of its own, as prompt pairs with masks

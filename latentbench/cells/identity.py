@@ -8,6 +8,7 @@ from latentbench.cells.constructors import OFF
 from latentbench.cells.parts import Part
 
 VERSION = 4  # raised when a fix in the runner changes figures
+LOADED = ("path", "vae", "adapter", "controlnet")  # settings that name weights of a model
 
 
 def identity(
@@ -54,7 +55,7 @@ def weights_of(
         fixed: embedded networks that a part uses whatever its settings.
     """
     texts = {*_strings({k: v for k, v in config.items() if k != "model"}), *fixed}
-    paths = (settings.get(key) for settings in loaded for key in ("path", "vae", "adapter"))
+    paths = (settings.get(key) for settings in loaded for key in LOADED)
     return [*sorted(texts & {*zoo.names()}), *(path for path in paths if path is not None)]
 
 

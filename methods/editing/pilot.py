@@ -1,7 +1,7 @@
 """PILOT: inpainting by moving the noisy latent until the background is the source's."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from latentbench.bounds import (
     below,
     between,
 )
+from latentbench.data.edges import edges
 from latentbench.errors import BadInput
 from latentbench.model import AttentionCall, Condition, DiffusionModel
 from latentbench.parameterization import whole_steps
@@ -169,7 +170,10 @@ class Pilot(StepsBackEditor):
     in a layer's resolution is kept by its cells; lambda_t is given per background cell, `attention`
     times their number (the published 150 / 1499); layers of the loss are a share of all; the rate
     grows with the share of the steps; every image has its own mask, words and loss. In joint
-    attention, image tokens are masked in the same way. ControlNet and adapters are not here.
+    attention, image tokens are masked in the same way. Of the published modalities, a ControlNet
+    steers every network call, in the optimised steps and in both branches of guidance (`control`,
+    on a model that has one; the background is masked in the U-Net's attention, not in the
+    ControlNet's), and a LoRA comes with the model. IP-Adapter and T2I-Adapter are not here.
 
     Args:
         steps: sampling steps; default: the model's.
@@ -183,11 +187,15 @@ class Pilot(StepsBackEditor):
         attention: weight of L_att per background cell; it falls to a tenth of this.
         masked: whether the background reads only the first token, and L_att counts.
         optimised: share of the steps in which x_t is moved.
+        control: image that steers a model with a ControlNet: "references": the edit's reference
+            images, such as a sketch or a depth map; "edges": the edges of these images (Sobel);
+            None: no image, also on a model that has a ControlNet.
         background: "none": as it is decoded; "paste": the source's pixels outside the mask.
         max_strength: largest strength of a benchmark's curve.
 
     Raises:
-        BadInput: an edit without masks, or strengths of less than a step.
+        BadInput: an edit without masks, or without references where `control` reads them;
+            strengths of less than a step.
 
     Example:
         >>> editor = Pilot(interval=5)  # editor.edit(batch, edit, torch.ones(1))
@@ -195,6 +203,7 @@ class Pilot(StepsBackEditor):
 
     paper = "Coherent and Multi-modality Image Inpainting via Latent Space Optimization (PILOT)"
     version = 2
+    neutral: ClassVar[Mapping[str, Any]] = {"control": None}
     small: ClassVar[Mapping[str, int]] = {"updates": 1}
     requires: ClassVar[Mapping[str, frozenset[Space]]] = {
         "edit": frozenset({Space.NOISE, Space.TEXT, Space.TOKEN_MAPS})
@@ -217,6 +226,7 @@ class Pilot(StepsBackEditor):
         attention: NotNegative = 0.1,
         masked: bool = True,
         optimised: Share = 0.8,
+        control: Literal["references", "edges"] | None = None,
         background: Literal["none", "paste"] = "none",
         max_strength: Annotated[float, above(0), at_most(1)] = 1.0,
     ) -> None:
@@ -224,7 +234,19 @@ class Pilot(StepsBackEditor):
         self.interval, self.updates, self.momentum = interval, updates, momentum
         self.rate, self.first_rate = rate, first_rate
         self.attention, self.masked, self.optimised = attention, masked, optimised
+        self.control = control
         self.background, self.max_strength = background, max_strength
+
+    @classmethod
+    def required(
+        cls, verbs: Iterable[str], config: Mapping[str, Any]
+    ) -> tuple[frozenset[Space], frozenset[Capability]]:
+        """Return what `requires` and `needs` say; control needs a ControlNet and references."""
+        verbs = tuple(verbs)
+        spaces, needs = super().required(verbs, config)
+        if "edit" in verbs and config.get("control") is not None:
+            needs |= {Capability.CONTROL, Capability.REFERENCES}
+        return spaces, needs
 
     def edit(
         self, batch: Batch, edit: Edit, strengths: Float[Tensor, " s"]
@@ -234,6 +256,11 @@ class Pilot(StepsBackEditor):
             raise BadInput(
                 f"edit {edit.name!r} has no masks, and this method fills one; choose "
                 f"benchmark=local_editing benchmark.give_masks=true"
+            )
+        if self.control is not None and edit.references is None:
+            raise BadInput(
+                f"edit {edit.name!r} has no references, and method.control={self.control} reads "
+                f"them; choose benchmark.give_references=edges, or set method.control=null"
             )
         z_init, masks = self.model.encode(batch.images), edit.masks[:, None]
 
@@ -257,17 +284,28 @@ class Pilot(StepsBackEditor):
         noise = self.streams.normal("pilot", batch.ids, shape, z_init.device)
         hole = latent_mask(edit.masks, z_init)
         content = self.content(edit.target_prompts).to(z_init) if self.masked else None
-        target = model.condition(edit.target_prompts, b)
+        target = self.steered(model.condition(edit.target_prompts, b), edit)
         held = HeldBackground(model, target, z_init, hole, content, self, noise, start)
         centred = [] if content is None else [CentredAttention(hole, content)]
         return generate(
             model,
             noise_to_level(grid, z_init, noise[:, grid.n], start),
-            guided(target, model.unconditional(b, self.negative), self.guidance),
+            guided(
+                target, self.steered(model.unconditional(b, self.negative), edit), self.guidance
+            ),
             grid=grid,
             start=start,
             interventions=[held, *centred],
         )
+
+    def steered(self, condition: Condition, edit: Edit) -> Condition:
+        """Return the condition with the control images that the settings ask for, if any."""
+        if self.control is None:
+            return condition
+        assert edit.references is not None
+        shown = edit.references
+        images = edges(shown) if self.control == "edges" else ((shown + 1) / 2).clamp(0, 1)
+        return self.model.controlled(condition, images)
 
     def content(self, prompts: Sequence[str]) -> Float[Tensor, "b m"]:
         """Return 1 at the tokens of each prompt's words."""

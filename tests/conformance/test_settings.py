@@ -40,6 +40,7 @@ ZERO = {  # settings that mean something at zero; one a line, so that two additi
     "clip_strength",
     "context",
     "contrast",
+    "control_scale",
     "correlation",
     "cosine",
     "cross_replace",

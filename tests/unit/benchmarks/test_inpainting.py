@@ -14,6 +14,7 @@ from latentbench.benchmark import Bench, Work
 from latentbench.cache import Cache
 from latentbench.cells.catalogue import option
 from latentbench.cells.compatibility import Parts
+from latentbench.data.edges import edges
 from latentbench.data.faces_dataset import FacesDataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
@@ -38,12 +39,12 @@ class Seen(Editor):
         return batch.images[:, None].expand(-1, len(strengths), -1, -1, -1)
 
 
-def samples(hole, index, data=DATA, seed=0):
+def samples(hole, index, data=DATA, seed=0, **settings):
     """Return the samples of one batch, and the method that saw it."""
     editor = Seen()
     cpu = torch.device("cpu")
     bench = Bench(editor, Blank(), data, Streams(seed), Cache(None), cpu, len(index))
-    protocol = Inpainting(n=4, holes=(hole,))
+    protocol = Inpainting(n=4, holes=(hole,), **settings)
     return protocol.run(Work(hole, index, len(index)), bench, protocol.setup(bench)), editor
 
 
@@ -71,6 +72,14 @@ def test_an_edit_asks_for_the_counterfactual_with_its_words():
     index = [int(name.split("/")[1]) for name in found.ids]
     answer = DATA.counterfactual("test", index, "glasses", torch.ones(2))
     assert torch.equal(found.truths[:, 0], answer)
+
+
+def test_the_whole_image_s_edges_are_given_where_that_is_asked():
+    found, method = samples("glasses+", (0, 1), give_references="edges")
+    assert torch.equal(method.asked.references, 2 * edges(found.truths[:, 0]) - 1)
+    assert samples("glasses+", (0, 1))[1].asked.references is None
+    with pytest.raises(BadInput, match=r"give_references=edges shows what belongs.*null"):
+        Inpainting(n=4, holes=("edit",), give_references="edges").check(Marked(size=SIZE))
 
 
 def test_random_holes_depend_on_seed_and_image_alone():

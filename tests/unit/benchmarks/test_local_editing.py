@@ -8,6 +8,7 @@ from test_attribute_editing import DATA, Planted, bench
 
 from benchmarks.local_editing import LocalEditing
 from latentbench.benchmark import Work
+from latentbench.data.edges import edges
 from latentbench.data.masks import changed
 from metrics.pairs.background import Background
 
@@ -73,3 +74,20 @@ def test_a_method_sees_the_mask_only_where_that_is_asked(told):
     samples = samples_of(Spied(1.0, 0.2), attributes=("hat+",), give_masks=told)
     assert all((masks is not None) == told for masks in seen)
     assert not told or torch.equal(seen[-1], samples.masks)
+
+
+@pytest.mark.parametrize("told", [None, "edges"])
+def test_a_method_sees_the_answer_s_edges_only_where_that_is_asked(told):
+    seen = []
+
+    class Spied(Planted):
+        def edit(self, batch, edit, strengths):
+            seen.append(edit.references)
+            return super().edit(batch, edit, strengths)
+
+    samples = samples_of(Spied(1.0, 0.2), attributes=("hat+",), give_references=told)
+    if told is None:
+        assert all(references is None for references in seen)
+        return
+    assert torch.equal(seen[-1], 2 * edges(samples.truths[:, 0]) - 1)
+    assert not torch.equal(seen[-1], 2 * edges(samples.sources) - 1)

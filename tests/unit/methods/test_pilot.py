@@ -5,11 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers_toy as small
+from controlnets import save_controlnet
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig, get_peft_model_state_dict
 
+from benchmarks.inpainting import Inpainting
+from benchmarks.local_editing import LocalEditing
 from latentbench.cache import Cache
 from latentbench.cells.checked_editor import CheckedEditor
+from latentbench.cells.compatibility import Parts
 from latentbench.conformance import toy
+from latentbench.data.edges import edges
+from latentbench.data.faces_dataset import FacesDataset
 from latentbench.errors import BadInput
+from latentbench.models.control import ControlledDiffusion
+from latentbench.models.latent_diffusion import LatentDiffusion
 from latentbench.models.transformer_flow import TransformerFlow
 from latentbench.sampling.blending import latent_mask
 from latentbench.sampling.loop import denoise, generate, plain
@@ -151,3 +161,99 @@ def test_an_edit_without_masks_is_refused(latent):
     batch, edit = asked(latent)
     with pytest.raises(BadInput, match=r"edit 'hat' has no masks.*give_masks=true"):
         attached(latent).edit(batch, replace(edit, masks=None), BOTH)
+
+
+# ---------------------------------------------------------------- with a ControlNet
+
+TWO = {"steps": 2, "updates": 1}
+
+
+@pytest.fixture(scope="module")
+def controlled(zoo, latent, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("control")
+    path, net = str(zoo / "latent"), save_controlnet(folder, latent.network, latent.image_size)
+    return ControlledDiffusion(path=path, controlnet=net, steps=5, guidance=3.0)
+
+
+def shown(model) -> tuple[Batch, Edit]:
+    """Images, and an edit with reference images."""
+    batch, edit = asked(model)
+    return batch, replace(
+        edit, references=toy.ToyData(model.image_size).batch("test", [2, 3]).images
+    )
+
+
+def test_control_images_steer_and_strength_0_stays_exact(controlled, latent):
+    batch, edit = shown(controlled)
+    plain = attached(latent, **TWO).edit(batch, edit, BOTH)
+    assert torch.equal(attached(controlled, **TWO).edit(batch, edit, BOTH), plain)
+    found = {}
+    for control in ("references", "edges"):
+        found[control] = attached(controlled, control=control, **TWO).edit(batch, edit, BOTH)
+        assert torch.equal(found[control][:, 0], plain[:, 0])
+        assert float((found[control] - plain)[:, 1].abs().mean()) > 0.01
+    drawn = replace(edit, references=2 * edges(edit.references) - 1)
+    same = attached(controlled, control="references", **TWO).edit(batch, drawn, BOTH)
+    torch.testing.assert_close(same, found["edges"], rtol=1e-3, atol=1e-3)
+
+
+def test_each_image_has_its_own_control_image(controlled):
+    batch, edit = shown(controlled)
+    editor = attached(controlled, control="edges", **TWO)
+    z, second = controlled.encode(batch.images), Batch(("1",), batch.images[1:])
+    alone = replace(
+        edit, target_prompts=PROMPTS[1:], masks=edit.masks[1:], references=edit.references[1:]
+    )
+    together = editor.filled(z, batch, edit, 0)[1:]
+    found = editor.filled(z[1:], second, alone, 0)
+    torch.testing.assert_close(found, together, rtol=1e-3, atol=1e-3)
+
+
+def test_both_networks_of_each_call_are_counted(controlled):
+    batch, edit = shown(controlled)
+    before = replace(controlled.evaluations)
+    attached(controlled, control="edges", **TWO).edit(batch, edit, torch.ones(1))
+    moved = 1  # of the two steps, one move
+    assert controlled.evaluations.forward - before.forward == 2 * 2 * (2 * 2 + moved)
+    assert controlled.evaluations.backward - before.backward == 2 * 2 * moved
+
+
+def test_control_goes_with_a_lora(zoo, controlled, tmp_path):
+    path = str(zoo / "latent")
+    other = LatentDiffusion(path=path, steps=5)
+    layers = LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_v"])
+    other.network.add_adapter(layers)
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path, unet_lora_layers=get_peft_model_state_dict(other.network)
+    )
+    both = ControlledDiffusion(
+        path=path, controlnet=controlled.controlnet.config._name_or_path, adapter=str(tmp_path),
+        steps=5,
+    )  # fmt: skip
+    batch, edit = shown(both)
+    found, without = (
+        attached(model, control="edges", **TWO).edit(batch, edit, BOTH)
+        for model in (both, controlled)
+    )
+    assert torch.equal(found[:, 0], without[:, 0])
+    assert float((found - without)[:, 1].abs().mean()) > 0.001
+
+
+def test_control_without_references_or_a_controlnet_is_refused(latent, controlled):
+    batch, edit = asked(controlled)
+    with pytest.raises(BadInput, match=r"has no references.*give_references=edges"):
+        attached(controlled, control="edges").edit(batch, edit, BOTH)
+    data = FacesDataset(size=16)
+    for benchmark in (Inpainting, LocalEditing):
+        masks = {"give_masks": True} if benchmark is LocalEditing else {}
+        given, silent = benchmark(give_references="edges", **masks), benchmark(**masks)
+        told, free = {"control": "edges"}, {"control": None}
+        for settings, model, asking, lacking in (
+            (told, controlled, given, None),
+            (told, controlled, silent, "references"),
+            (told, latent, given, "control"),
+            (free, latent, silent, None),
+            (free, controlled, silent, None),
+        ):
+            found = Parts(Pilot, settings, type(model), data, asking).misfit()
+            assert found is None if lacking is None else f"Pilot needs {lacking}, " in str(found)
