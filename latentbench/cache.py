@@ -11,6 +11,9 @@ from torch import Tensor
 from latentbench import store
 
 COST = "latentbench.cost"  # name under which an entry keeps what it cost to make
+CARD = "latentbench.fit"  # name under which what was learned keeps a card: what it depends on
+SUBJECT_KIND = "subject"  # of entries that were learned of single subjects
+IMPORTED = "imported"  # in a card: sha256 of the file that it came from
 
 
 class Cache:
@@ -25,6 +28,10 @@ class Cache:
         folder: where entries live, or None to compute always.
         meter: returns the (forward, backward) evaluations done so far.
         owner: whose entries they are, where another's would not do; part of the seal.
+
+    Attributes:
+        saved: evaluations that hits spared, forward and backward.
+        imported: sha256 of each file from which something learned of single subjects came.
     """
 
     def __init__(
@@ -34,6 +41,7 @@ class Cache:
         owner: str = "",
     ) -> None:
         self.folder, self.saved = folder, torch.zeros(2, dtype=torch.int64)
+        self.imported: set[str] = set()
         self._owner = owner
         self._meter = meter or (lambda: (0, 0))
 

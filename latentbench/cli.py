@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from latentbench.zoo.published_weights import PublishedWeights
 
 ROOT = Path(__file__).resolve().parents[1]
-FITS = "what methods have learned: fits in the cache, and their exchange as safetensors"
+FITS = (
+    "what methods have learned, once or of single subjects: fits in the cache, and their exchange "
+    "as safetensors"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add_fits("list", _fits_list, "every fit in the cache")
+    add_fits("list", _fits_list, "every fit in the cache; of one for single subjects, their images")
     shown = add_fits("show", _fits_show, "one fit: what it depends on, its tensors, its cost")
     shown.add_argument("fit", help="its key, or the beginning of it")
     out = add_fits("export", _fits_export, "write a fit as one safetensors file")

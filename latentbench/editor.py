@@ -1,16 +1,17 @@
 """The one interface that every method implements."""
 
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from latentbench.cache import Cache
+from latentbench.cache import CARD, IMPORTED, SUBJECT_KIND, Cache
 from latentbench.data.dataset import Dataset
 from latentbench.errors import Incompatible
 from latentbench.fitting import Fitting
+from latentbench.metric_state import as_json, as_tensor
 from latentbench.model import DiffusionModel, LatentModel
 from latentbench.option import Option
 from latentbench.streams import Streams
@@ -169,6 +170,32 @@ class Editor(ABC, Generic[Model]):
         """
         self.model, self.streams, self.cache = model, streams, cache
         self.parts, self.fitting = dict(parts or {}), fitting or Fitting(None)
+        self.card: Mapping[str, Any] = {}
+
+    def remembered(
+        self, key: str, subjects: Sequence[str], make: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return what was learned of single subjects, from the cache where it is known.
+
+        In a cell it is kept with a card that says whose it is, so that `latentbench fits list`
+        shows it, and it may have been imported.
+
+        Args:
+            key: hash of all that it depends on, as of `content_hash`.
+            subjects: ids of the images that show them.
+            make: learns; returns tensors by name.
+        """
+        named = {"key": key, "kind": SUBJECT_KIND, "edits": [], "subjects": list(subjects)}
+        card = {**self.card, "seed": self.streams.seed, **named}
+
+        def carded() -> Mapping[str, Tensor]:
+            return {**make(), **({CARD: as_tensor(card)} if self.card else {})}
+
+        found = self.cache.get_or_make(SUBJECT_KIND, key, carded)
+        known = as_json(found.pop(CARD)) if CARD in found else {}
+        if IMPORTED in known:
+            self.cache.imported.add(known[IMPORTED])
+        return found
 
     def fit(self, data: Dataset, edits: Sequence[Edit]) -> None:
         """Learn what the verbs need, from the generators' split; nothing by default.

@@ -113,6 +113,7 @@ class Record:
         setup: what the benchmark found before the first image, such as matched strengths.
         imported_fit: sha256 of the file that the method's fit was imported from; "" where the
             method learned in a cell of this cache.
+        imported_subjects: the same of what was learned of single subjects, such as words.
         switched_off: metric -> why it gave no figure.
         failed_samples: samples left out, each with group, index and cause.
         asked: samples that were asked for, those left out included; 0 where that is not known.
@@ -145,6 +146,7 @@ class Record:
     main_score: str = ""
     setup: Mapping[str, Any] = field(default_factory=dict)
     imported_fit: str = ""
+    imported_subjects: tuple[str, ...] = ()
     switched_off: Mapping[str, str] = field(default_factory=dict)
     failed_samples: tuple[Mapping[str, str], ...] = ()
     asked: int = 0

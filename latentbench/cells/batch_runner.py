@@ -40,6 +40,9 @@ class BatchRunner:
         setup: what the protocol's setup returned.
         store: where finished batches lie.
         max_failed_share: share of samples that may fail.
+
+    Attributes:
+        imported: sha256 of files that what finished batches took of subjects was imported from.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class BatchRunner:
     ) -> None:
         self.benchmark, self.bench, self.setup, self.store = benchmark, bench, setup, store
         self.max_failed_share = max_failed_share
+        self.imported: set[str] = set()
 
     def finish(self, works: Iterable[Work]) -> tuple[Cost, tuple[dict[str, str], ...]]:
         """Run what is not finished yet; return what all batches cost, and the failed samples.
@@ -65,6 +69,7 @@ class BatchRunner:
             failed += [work] if finished.failures else []
             cost.add(Cost(**finished.cost))
             failures += finished.failures
+            self.imported |= {*finished.imported}
             count += work.kept
         if len(failures) > self.max_failed_share * count:
             first = failures[0]
@@ -94,7 +99,8 @@ class BatchRunner:
                 if self.max_failed_share == 0:
                     raise
                 samples, indices, failures = self._one_by_one(work)
-        return Finished(samples, indices, failures, asdict(cost))
+        imported = tuple(sorted(self.bench.cache.imported))
+        return Finished(samples, indices, failures, asdict(cost), imported)
 
     def _one_by_one(
         self, work: Work

@@ -162,6 +162,7 @@ def compute(cell: Cell) -> Record:
         scores=scorer.scores,
         setup=runner.setup,
         imported_fit=runner.bench.imported,
+        imported_subjects=tuple(sorted(runner.imported)),
         switched_off=scorer.switched_off,
         failed_samples=failures,
         asked=sum(work.kept for work in works),

@@ -1,8 +1,10 @@
 """What methods have learned: fits kept in the cache, and their exchange as plain safetensors.
 
-A fit is kept under the hash of all that it depends on, with a card that says what that is.
-Exported, it is one safetensors file whose metadata hold the card. Imported, it is what any cell
-takes that depends on the same; the record of such a cell names the hash of the file.
+A method learns once for all images, or of single subjects, such as a word for the one that some
+references show; each of these is a fit. It is kept under the hash of all that it depends on, with a
+card that says what that is. Exported, it is one safetensors file whose metadata hold the card.
+Imported, it is what any cell takes that depends on the same; the record of such a cell names the
+hash of the file.
 """
 
 import hashlib
@@ -21,15 +23,14 @@ from torch import Tensor
 from latentbench import store
 from latentbench.annotations import fits
 from latentbench.bounds import Seed, between
-from latentbench.cache import COST, Cache
+from latentbench.cache import CARD, COST, IMPORTED, SUBJECT_KIND, Cache
 from latentbench.errors import BadInput, unknown
 from latentbench.metric_state import as_json, as_tensor
 from latentbench.records import in_words
 
 log = logging.getLogger(__name__)
-KIND = "fit"
-CARD = "latentbench.fit"  # name under which an entry keeps its card
-IMPORTED = "imported"  # in a card: sha256 of the file that it came from
+KIND = "fit"  # of what is learned once for all images
+KINDS = (KIND, SUBJECT_KIND)
 METADATA = "latentbench"  # name of the card in an exported file
 COUNTS = "evaluations"  # of a card in an exported file
 FIELDS = ("key", "method", "model", "dataset", "seed", "edits")  # of a card, at least
@@ -40,7 +41,8 @@ class Fit:
     """What a method has learned.
 
     Args:
-        card: method, model and data with their settings, seed, edits, and the key of all of it.
+        card: method, model and data with their settings, seed, edits, and the key of all of it; of
+            what was learned of single subjects, its kind and their ids.
         tensors: its state.
         cost: forward and backward evaluations that it took.
     """
@@ -55,13 +57,18 @@ class Fit:
         return str(self.card["key"])
 
     @property
+    def kind(self) -> str:
+        """Which of `KINDS` it is."""
+        return str(self.card.get("kind", KIND))
+
+    @property
     def line(self) -> str:
         """What it is, in one line."""
         words = [self.card[group]["name"] for group in ("method", "model", "dataset")]
-        edits = self.card["edits"]
-        shown = ", ".join(edits[:3]) + (f" and {len(edits) - 3} more" if len(edits) > 3 else "")
+        names = self.card["edits"] if self.kind == KIND else self.card["subjects"]
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         what = f"{words[0]} on {words[1]}, {words[2]}, seed {self.card['seed']}"
-        return f"{self.key[:12]}  {what}: {shown}"
+        return f"{self.key[:12]}  {what}: {'' if self.kind == KIND else 'learned of '}{shown}"
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON values; of the tensors their names, shapes and norms."""
@@ -73,9 +80,10 @@ class Fit:
 
 
 def every(cache: Path) -> Iterator[Fit]:
-    """Yield the fits of a cache that have a card, by key."""
-    for path in sorted(cache.glob(f"{KIND}/*/*.sealed")):
-        body = store.read_sealed(path, f"{KIND}/{path.stem}")
+    """Yield the fits of a cache that have a card: for all images, then of subjects, by key."""
+    paths = [(kind, p) for kind in KINDS for p in sorted(cache.glob(f"{kind}/*/*.sealed"))]
+    for kind, path in paths:
+        body = store.read_sealed(path, f"{kind}/{path.stem}")
         entry = {} if body is None else load(body)
         if CARD not in entry:
             continue
@@ -127,7 +135,7 @@ def take(path: Path, cache: Path) -> Fit:
     forward, backward = card.pop(COUNTS, (0, 0))
     card[IMPORTED] = hashlib.sha256(data).hexdigest()
     fit = Fit(card, tensors, (forward, backward))
-    Cache(cache).put(KIND, fit.key, {**tensors, CARD: as_tensor(card)}, fit.cost)
+    Cache(cache).put(fit.kind, fit.key, {**tensors, CARD: as_tensor(card)}, fit.cost)
     return fit
 
 
@@ -165,4 +173,9 @@ def _fault(card: Any) -> str | None:
     counts = card.get(COUNTS, [0, 0])
     if not (fits(card["edits"], list[str]) and fits(card["seed"], Seed) and _are_counts(counts)):
         return f"its card's edits, seed or {COUNTS} are of a wrong type or size"
+    kind = card.get("kind", KIND)
+    if kind not in KINDS:  # it names a folder of the cache
+        return f"its kind is {kind!r}, not one of {', '.join(KINDS)}"
+    if kind == SUBJECT_KIND and not fits(card.get("subjects"), list[str]):
+        return "its card does not list the subjects that it was learned of"
     return None

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 
 from latentbench.benchmark import Bench
+from latentbench.cache import CARD, IMPORTED
 from latentbench.cells.checked_editor import CheckedEditor
-from latentbench.cells.fits import CARD, IMPORTED, KIND
+from latentbench.cells.fits import KIND
 from latentbench.cells.plan import Cell
 from latentbench.cells.progress import display
 from latentbench.content import content_hash
@@ -33,6 +34,7 @@ def refitted(cell: Cell, bench: Bench, seed: int) -> Editor:
     editor = cell.parts["method"].build()
     place = Fitting(cell.store.folder / f"fit_{seed}", report=display.step, cell=cell.id)
     editor.attach(bench.model, Streams(seed), bench.cache, cell.editor.parts, place)
+    editor.card = cell.card
     if type(editor).fit is not Editor.fit:
         _learn(editor, cell, bench, seed)
     return CheckedEditor(editor)
@@ -40,10 +42,6 @@ def refitted(cell: Cell, bench: Bench, seed: int) -> Editor:
 
 def _learn(editor: Editor, cell: Cell, bench: Bench, seed: int) -> str:
     edits = cell.benchmark.edits(bench.dataset)
-    parts = {
-        group: {"name": cell.blank.label(group), **cell.parts[group].settings}
-        for group in ("method", "model", "dataset")
-    }
     own = {key: cell.identity["config"][key] for key in ("method", "dataset")} | {"seed": seed}
     networks = [bench.model, *cell.editor.parts.values()]
     versions = [type(part).version for part in (cell.editor, bench.dataset, *networks)]
@@ -58,7 +56,7 @@ def _learn(editor: Editor, cell: Cell, bench: Bench, seed: int) -> str:
         versions,
         cell.identity["data"],
     )
-    card = {"key": key, **parts, "seed": seed, "edits": [edit.name for edit in edits]}
+    card = {"key": key, **cell.card, "seed": seed, "edits": [edit.name for edit in edits]}
 
     def learn() -> Mapping[str, torch.Tensor]:
         with torch.enable_grad():

@@ -55,6 +55,7 @@ def load(cell: Cell) -> Bench:
     cache = Cache(cell.places.cache, done)
     fitting = Fitting(cell.store.folder / "fit", report=display.step, cell=cell.id)
     cell.editor.attach(model, streams, cache, named["method"], fitting)
+    cell.editor.card = cell.card
     return Bench(
         editor,
         model,

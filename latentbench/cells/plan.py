@@ -71,6 +71,14 @@ class Cell:
         return self.blank.seed
 
     @property
+    def card(self) -> dict[str, Any]:
+        """Method, model and data with their settings: what is kept beside what it learns."""
+        return {
+            group: {"name": self.blank.label(group), **self.parts[group].settings}
+            for group in ("method", "model", "dataset")
+        }
+
+    @property
     def device(self) -> torch.device:
         """Where its networks run."""
         wanted, gpu = self.runtime.device, torch.cuda.is_available()

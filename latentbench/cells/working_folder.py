@@ -31,12 +31,14 @@ class Finished:
         indices: image or path number of each row.
         failures: samples left out: group, index and cause.
         cost: what it took, the fields of `latentbench.cells.costs.Cost`.
+        imported: `Cache.imported` when it was made.
     """
 
     samples: Samples | None
     indices: tuple[int, ...]
     failures: tuple[dict[str, str], ...] = ()
     cost: dict[str, Any] = field(default_factory=dict)
+    imported: tuple[str, ...] = ()
 
 
 class Partial:
@@ -126,7 +128,8 @@ def _finished(body: bytes) -> Finished:
     texts: dict[str, Any] = {name: tuple(value) for name, value in meta.pop("texts").items()}
     places = meta.pop("places")
     meta["samples"] = Samples(**places, **texts, **tensors) if texts else None
-    meta["indices"], meta["failures"] = tuple(meta["indices"]), tuple(meta["failures"])
+    for name in ("indices", "failures", "imported"):
+        meta[name] = tuple(meta.get(name, ()))
     return Finished(**meta)
 
 

@@ -113,7 +113,7 @@ class LearnedSubject(Editor[DiffusionModel]):
                 return self._optimise(references, captions, name)
 
         if self._last[0] != name:
-            found = self.cache.get_or_make("word", name, make)
+            found = self.remembered(name, references.ids, make)
             self._last = name, {k: v.to(self.model.device) for k, v in found.items()}
         return self._last[1]
 

@@ -165,7 +165,7 @@ class Weights2Weights(Editor[DiffusionModel]):
     def invert(self, batch: Batch) -> Latent:
         """Return each image's beta, and its x_T under the model of that beta."""
         key = content_hash(self._known(), batch.ids, batch.images, self.steps)
-        made = self.cache.get_or_make("weights2weights", key, lambda: self._inverted(batch))
+        made = self.remembered(key, batch.ids, lambda: self._inverted(batch))
         found = {k: v.to(self.model.device) for k, v in made.items()}
         return Latent({Space.NOISE: found["noise"], Space.WEIGHTS: found["beta"]})
 
@@ -198,7 +198,7 @@ class Weights2Weights(Editor[DiffusionModel]):
         def learn() -> dict[str, Tensor]:
             return {"beta": self.coded(references, told, one)}
 
-        beta = self.cache.get_or_make("weights2weights", key, learn)["beta"].to(model.device)
+        beta = self.remembered(key, references.ids, learn)["beta"].to(model.device)
         condition = captioned(model, [without_subject(p) for p in prompts])
         guidance = model.guidance if self.guidance is None else self.guidance
         terms = guided(condition, model.unconditional(len(prompts)), guidance)
@@ -331,7 +331,8 @@ class Weights2Weights(Editor[DiffusionModel]):
         """Return what decides a beta, besides images."""
         self._refuse_unfitted()
         settings = (self.code_iterations, self.code_rate, self.steps, self.streams.seed)
-        return content_hash(self.model.fingerprint(), self.space_, self.scale, *settings)
+        known = (type(self).__name__, self.version, self.model.fingerprint())
+        return content_hash(*known, self.space_, self.scale, *settings)
 
     def _refuse_unfitted(self) -> None:
         if not self.space_:

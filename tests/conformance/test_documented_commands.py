@@ -43,8 +43,10 @@ MINUTES = (  # beginnings of commands that take minutes
     "python -m perf.editing_speed", "python -m perf.sweep_speed", "python -m perf.peak_memory",
     "latentbench reproduce", # tests/unit/cells/test_rerun.py runs it on tiny cells
 )  # fmt: skip
-WRITES = (  # tests/unit/test_new.py and tests/unit/reports/test_readme.py run them in copies
+WRITES = (  # tests/unit/test_new.py and tests/unit/reports/test_readme.py run them in copies,
+    # tests/unit/cells/test_fits.py with fits of its own
     "latentbench new", "python -m latentbench.reports.readme",
+    "latentbench fits show", "latentbench fits export", "latentbench fits import",
 )  # fmt: skip
 ELSEWHERE = ("dataset=pie_bench", "runtime.device=cuda")  # data or hardware that a test has not
 READS = (  # commands and modules that take a folder of records: a copy of the reference's

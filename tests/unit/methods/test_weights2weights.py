@@ -8,6 +8,7 @@ import torch
 from small_flows import noisiest, small_flow
 
 from latentbench.cache import Cache
+from latentbench.cells import fits
 from latentbench.conformance import toy
 from latentbench.errors import BadInput
 from latentbench.fitting import Fitting
@@ -215,8 +216,12 @@ def test_edits_move_along_the_direction_from_the_reconstruction(learned):
 def test_an_inversion_is_kept_and_its_code_is_part_of_it(pixel, tmp_path, learned):
     batch, editor = DATA.batch("test", [0]), attached(pixel, tmp_path)
     editor.load_state(learned.state())
+    editor.card = {group: {"name": "own"} for group in ("method", "model", "dataset")}
     code = editor.invert(batch)
     assert code.parts[Space.WEIGHTS].shape == (1, 5)
+    (kept,) = fits.every(tmp_path)
+    assert kept.card["subjects"] == ["test/0"]
+    assert torch.equal(kept.tensors["beta"], code.parts[Space.WEIGHTS])
     before = (pixel.evaluations.forward, pixel.evaluations.backward)
     editor.invert(batch)
     assert (pixel.evaluations.forward, pixel.evaluations.backward) == before
