@@ -11,6 +11,7 @@ from torch import Tensor
 from latentbench.cache import Cache
 from latentbench.conformance import toy, toy_models
 from latentbench.editor import VERBS, Editor
+from latentbench.fitting import Fitting
 from latentbench.model import LatentModel
 from latentbench.option import Option
 from latentbench.streams import Streams
@@ -73,10 +74,10 @@ class Trial:
         """Return the method, not attached."""
         return self.cls(**self.settings())
 
-    def attached(self, seed: int = 0) -> Editor:
+    def attached(self, seed: int = 0, fitting: Fitting | None = None) -> Editor:
         """Return the method with its model, not fitted."""
         editor = self.build()
-        editor.attach(self.model, Streams(seed), self.cache, self.parts())
+        editor.attach(self.model, Streams(seed), self.cache, self.parts(), fitting)
         return editor
 
     def parts(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class DeltaEdit(Editor[Any]):
         self.map_ = self._learn((s - s.mean(0)) / self.learned_["std"], c)
         if self.keep < 1:
             with torch.no_grad():
-                self.learned_["R"] = self._relevance(data)
+                self.learned_["R"] = self._relevance(data, c.shape[1])
 
     def state(self) -> dict[str, Tensor]:
         """Return M's weights, the code's statistics, the edits' texts and R."""
@@ -216,22 +216,24 @@ class DeltaEdit(Editor[Any]):
             adam.step()
         return M.requires_grad_(False)
 
-    def _relevance(self, data: Dataset) -> Float[Tensor, "k d"]:
+    def _relevance(self, data: Dataset, d: int) -> Float[Tensor, "k d"]:
         """Return the direction in which each channel moves the scorer's embedding."""
         batch = data.batch("generator", self._chosen(data, self.probes))
-        latent, found = self.invert(batch), []
+        latent = self.invert(batch)
         space, code = vector_code(latent)
+        batches, R = list(even_batches(code.shape[1], FIT_BATCH)), code.new_zeros(code.shape[1], d)
         scorer, std = self.parts["scorer"], self.learned_["std"]
-        for channels, kept in even_batches(code.shape[1], FIT_BATCH):
+        for k in self.fitting.steps("delta_edit-relevance", len(batches), {"R": R}):
+            channels, kept = batches[k]
             shift = FAR * torch.diag(std)[channels]
             seen = []
             for sign in (1, -1):
-                parts = {k: v.repeat_interleave(len(shift), 0) for k, v in latent.parts.items()}
+                parts = {p: v.repeat_interleave(len(shift), 0) for p, v in latent.parts.items()}
                 parts[space] = parts[space] + sign * shift.repeat(len(batch), 1)
                 images = self.decode(Latent(parts, latent.start)).clamp(-1, 1)
                 seen.append(scorer.image(images).unflatten(0, (len(batch), -1)))
-            found.append((seen[0] - seen[1]).mean(0)[:kept])
-        return normalize(torch.cat(found), dim=1)
+            R[channels[0] : channels[0] + kept] = (seen[0] - seen[1]).mean(0)[:kept]
+        return normalize(R, dim=1)
 
     def _chosen(self, data: Dataset, count: int) -> list[int]:
         return self.streams.choice("delta_edit/images", data.size("generator"), count)

@@ -13,6 +13,7 @@ from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
+from latentbench.fitting import Fitting
 from latentbench.model import Convention, DiffusionModel
 from latentbench.sampling.blending import latent_mask
 from latentbench.sampling.inversion import ddim_invert
@@ -124,7 +125,7 @@ class HSpaceJacobian(Editor[DiffusionModel]):
         """Find the directions of one image, the cell's seed's choice, for all others."""
         if self.variant == "transferred":
             chosen = self.streams.choice("fit/images", data.size("generator"), 1)
-            found = self._spectrum(data.batch("generator", chosen))
+            found = self._spectrum(data.batch("generator", chosen), self.fitting)
             self.learned_ = {name: value[0] for name, value in found.items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -194,28 +195,32 @@ class HSpaceJacobian(Editor[DiffusionModel]):
         drawn = self._noise.normal("random/hspace_jacobian", ids, v.shape[1:], v.device)
         return F.normalize(drawn.flatten(2), dim=2).reshape(v.shape)
 
-    def _spectrum(self, batch: Batch) -> dict[str, Tensor]:
+    def _spectrum(self, batch: Batch, fitting: Fitting | None = None) -> dict[str, Tensor]:
         """Return each image's directions at t* and its singular values at all steps."""
         model, grid, b = self.model, self.model.grid(self.steps), len(batch)
         x, told = self.invert(batch).parts[Space.NOISE], plain(model.unconditional(b))
-        recorder, values = Recorder(bottleneck=True), []
+        recorder = Recorder(bottleneck=True)
         with torch.no_grad():
             generate(model, x, told, grid=grid, interventions=[recorder])
         mask = part_mask(batch, self.part)
         if mask is not None:
             mask = latent_mask(mask[:, 0].to(x.device), x)
-        shape, vectors = recorder.h[0].shape[1:], x.new_zeros(0)
+        h, n = recorder.h[0], grid.n
         rows = [str(k) for k in range(self.rank)]
-        start = self.streams.normal("hspace_jacobian/start", rows, shape, x.device)
+        start = self.streams.normal("hspace_jacobian/start", rows, h.shape[1:], x.device)
+        found = {
+            VECTORS: h.new_zeros(b, self.rank, *h.shape[1:]),
+            VALUES: h.new_zeros(b, n, self.rank),
+        }
         run = {"iterations": self.iterations, "tolerance": self.tolerance}
-        for i in range(grid.n):
+        for i in (fitting or Fitting(None)).steps("hspace_jacobian", n, found):
             function = self._prediction(recorder.x[i], i, mask)
             with model.differentiable_attention():
                 v, s = singular_directions(function, torch.zeros_like(recorder.h[i]), start, **run)
-            values.append(s)
-            if i == int(self.at * grid.n):
-                vectors = v
-        return {VECTORS: vectors, VALUES: torch.stack(values, 1)}
+            found[VALUES][:, i] = s
+            if i == int(self.at * n):
+                found[VECTORS].copy_(v)
+        return found
 
     def _prediction(
         self, x: Float[Tensor, "b ..."], level: int, mask: Float[Tensor, "b 1 ..."] | None

@@ -201,16 +201,20 @@ class SelfDiscovery(Editor[DiffusionModel]):
 
     def _sampled(self, name: str, captions: Sequence[str]) -> Float[Tensor, "n ..."]:
         """Return clean latents of the model's own images under these captions."""
-        model, found = self.model, []
+        model, batches = self.model, list(even_batches(len(captions), SAMPLED))
+        latents = torch.zeros(len(captions), *model.latent_shape, device=model.device)
+        steps = self.fitting.steps(f"selfdiscovery-{name}-images", len(batches), {"z0": latents})
         scale = model.guidance if self.guidance is None else self.guidance
         with torch.no_grad():
-            for index, kept in even_batches(len(captions), SAMPLED):
-                ids = [f"{name}/{k}" for k in index]
+            for k in steps:
+                index, kept = batches[k]
+                ids = [f"{name}/{i}" for i in index]
                 x = model.prior(self.streams, ids).parts[Space.NOISE]
-                told = model.condition([captions[k] for k in index], len(index))
+                told = model.condition([captions[i] for i in index], len(index))
                 terms = guided(told, model.unconditional(len(index)), scale)
-                found.append(generate(model, x, terms, grid=model.grid(self.steps))[:kept])
-        return torch.cat(found)
+                z0 = generate(model, x, terms, grid=model.grid(self.steps))
+                latents[index[0] : index[0] + kept] = z0[:kept]
+        return latents
 
     def _shape(self) -> tuple[int, ...]:
         recorder, model = Recorder(bottleneck=True), self.model

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentbench.errors import NotFinite
+from latentbench.fitting import Fitting
 
 
 def singular_directions(
@@ -16,6 +17,8 @@ def singular_directions(
     *,
     iterations: int,
     tolerance: float,
+    fitting: Fitting | None = None,
+    name: str = "singular_directions",
 ) -> tuple[Float[Tensor, "b k ..."], Float[Tensor, "b k"]]:
     """Return the top k right singular vectors, and the singular values, of each row's Jacobian.
 
@@ -30,6 +33,8 @@ def singular_directions(
         start: k vectors to begin with, the same for all rows.
         iterations: at most.
         tolerance: of 1 - |<v, v'>|.
+        fitting: keeps the iterations of a fit, which goes on with them after it was killed.
+        name: of the iterations among those of the fit.
 
     Raises:
         NotFinite: products with the Jacobian overflow.
@@ -43,7 +48,12 @@ def singular_directions(
         ([[[0.0, 1.0]]], [[3.0]])
     """
     b, k, shape = len(at), len(start), at.shape[1:]
-    V = torch.linalg.qr(start.flatten(1).T).Q.T.to(at).expand(b, -1, -1)
+    V = (
+        torch.linalg.qr(start.flatten(1).T)
+        .Q.T.to(at)
+        .expand(b, -1, -1)
+        .clone(memory_format=torch.contiguous_format)
+    )
     S, done = at.new_zeros(b, k), torch.zeros(b, dtype=torch.bool, device=at.device)
     with torch.enable_grad():
         x = at.detach().requires_grad_()
@@ -54,7 +64,10 @@ def singular_directions(
         with torch.no_grad():
             return torch.func.jvp(function, (at,), (v.reshape(at.shape).contiguous(),))[1]
 
-    for _ in range(iterations):
+    kept = {"V": V, "S": S, "done": done}
+    for _ in (fitting or Fitting(None)).steps(name, iterations, kept):
+        if bool(done.all()):
+            continue
         U = [rises(V[:, j]) for j in range(k)]
         W = [torch.autograd.grad(y, x, u, retain_graph=True)[0].flatten(1) for u in U]
         found = torch.stack(W, 1)
@@ -64,12 +77,10 @@ def singular_directions(
                 "float16; choose model.dtype=bfloat16 or float32"
             )
         _, squares, turned = torch.linalg.svd(found, full_matrices=False)
-        kept = (V * turned).sum(2).abs().amin(1) >= 1 - tolerance
-        V = torch.where(done[:, None, None], V, turned)
-        S = torch.where(done[:, None], S, squares.sqrt())
-        done = done | kept
-        if bool(done.all()):
-            break
+        settled = (V * turned).sum(2).abs().amin(1) >= 1 - tolerance
+        V.copy_(torch.where(done[:, None, None], V, turned))
+        S.copy_(torch.where(done[:, None], S, squares.sqrt()))
+        done |= settled
     sign = torch.stack([rises(V[:, j]).flatten(1).mean(1) for j in range(k)], 1)
     V = V * torch.where(sign < 0, -1.0, 1.0)[..., None]
     return V.unflatten(2, shape), S

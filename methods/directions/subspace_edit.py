@@ -14,6 +14,7 @@ from latentbench.content import content_hash
 from latentbench.data.dataset import Dataset
 from latentbench.editor import Editor
 from latentbench.errors import BadInput
+from latentbench.fitting import Fitting
 from latentbench.model import Condition, Convention, DiffusionModel
 from latentbench.sampling.inversion import ddim_trajectory
 from latentbench.sampling.loop import Term, generate, plain, predict
@@ -137,7 +138,8 @@ class SubspaceEdit(Editor[DiffusionModel]):
         batch = data.batch(
             "generator", self.streams.choice("fit/images", data.size("generator"), 1)
         )
-        self.directions_ = self._vectors(batch, self.invert(batch).parts[Space.NOISE])[0]
+        x = self.invert(batch).parts[Space.NOISE]
+        self.directions_ = self._vectors(batch, x, self.fitting)[0]
 
     def state(self) -> dict[str, Tensor]:
         """Return the directions; every image's own ones are not kept."""
@@ -228,12 +230,14 @@ class SubspaceEdit(Editor[DiffusionModel]):
         )
         return made[DIRECTIONS].to(x.device)
 
-    def _vectors(self, batch: Batch, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b k ..."]:
+    def _vectors(
+        self, batch: Batch, x: Float[Tensor, "b ..."], fitting: Fitting | None = None
+    ) -> Float[Tensor, "b k ..."]:
         """Return the unit directions of each image's region, off those of the rest."""
         mask, empty = self._mask(batch), self._condition(None, len(x))
         inside = self._posterior_mean(empty, mask)
-        v = self._singular(inside, x, self.rank, "inside")
-        return v if mask is None else self._projected(v, x, empty, mask)
+        v = self._singular(inside, x, self.rank, "inside", fitting)
+        return v if mask is None else self._projected(v, x, empty, mask, fitting)
 
     def _texts_direction(self, batch: Batch, edit: Edit, x: Float[Tensor, "b ..."]) -> Tensor:
         """Return J^T of the change that the edit's text makes to the predicted image."""
@@ -262,23 +266,30 @@ class SubspaceEdit(Editor[DiffusionModel]):
         x: Float[Tensor, "b ..."],
         condition: Condition,
         mask: Float[Tensor, "b 1 h w"],
+        fitting: Fitting | None = None,
     ) -> Float[Tensor, "b k ..."]:
         """Return v - Vn (Vn^T v), of unit length."""
         if self.null_rank == 0:
             return _unit(v)
         outside = self._posterior_mean(condition, 1 - mask)
-        n = self._singular(outside, x, self.null_rank, "outside").flatten(2)
+        n = self._singular(outside, x, self.null_rank, "outside", fitting).flatten(2)
         along = torch.einsum("bkd,bnd->bkn", v.flatten(2), n)
         return _unit((v.flatten(2) - torch.einsum("bkn,bnd->bkd", along, n)).reshape(v.shape))
 
     def _singular(
-        self, function: Callable[[Tensor], Tensor], x: Tensor, rank: int, where: str
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Tensor,
+        rank: int,
+        where: str,
+        fitting: Fitting | None = None,
     ) -> Float[Tensor, "b k ..."]:
         rows = [str(k) for k in range(rank)]
         start = self.streams.normal(f"subspace_edit/{where}", rows, x.shape[1:], x.device)
         run = {"iterations": self.iterations, "tolerance": self.tolerance}
+        kept = {"fitting": fitting, "name": f"subspace_edit-{where}"}
         with self.model.differentiable_attention():
-            return singular_directions(function, x, start, **run)[0]
+            return singular_directions(function, x, start, **run, **kept)[0]
 
     def _posterior_mean(
         self, condition: Condition | Sequence[Term], mask: Float[Tensor, "b 1 h w"] | None

@@ -14,6 +14,7 @@ from latentbench.cache import Cache
 from latentbench.cells.catalogue import option
 from latentbench.conformance import toy, toy_models
 from latentbench.conformance.declarations import faults
+from latentbench.conformance.killing import learns, survivor
 from latentbench.conformance.laws import LAWS
 from latentbench.conformance.trial import NAMES, Trial, fits, missing, trials
 from latentbench.editor import VERBS, Editor
@@ -161,7 +162,55 @@ def test_a_missing_verb_says_which_there_are(name, unchecked):
 @pytest.mark.parametrize(("name", "trial"), BY_METHOD, ids=["-".join(pair) for pair in TRIALS])
 def test_a_method_keeps_every_law(name, trial, store):
     found = next(t for t in trials_of(name) if str(t) == trial)
-    assert not broken_laws(replace(found, cache=store))
+    assert not broken_laws(replace(found, cache=store), leaving=("resumed",))  # seen to below
+
+
+LEARNING = [(name, trial) for name in METHODS for trial in all_trials(name) if learns(trial)]
+FIRST = {name: str(trial) for name, trial in reversed(LEARNING)}  # the others take their time
+DEAR_KILLS = (
+    "asyrp", "concept_distillation", "hspace_jacobian", "neti", "one_actor", "p_plus",
+    "selfdiscovery", "subspace_edit",
+)  # fmt: skip
+KILLS = [
+    pytest.param(
+        name, trial, id=f"{name}-{trial}",
+        marks=() if str(trial) == FIRST[name] and name not in DEAR_KILLS else pytest.mark.slow,
+    )
+    for name, trial in LEARNING
+]  # fmt: skip
+ONE_PASS = {  # a fit without iterations -> what it does instead
+    "boundary_diffusion": "inverts images once, and separates their codes by a linear machine",
+    "code_algebra": "solves linear equations",
+    "hspace": "reads h of images once, and takes means",
+    "hspace_annotated": "reads h of samples once, and takes means",
+    "hspace_asymmetric": "reads h of images once, and takes means",
+    "hspace_pca": "reads h of images once, and takes principal components",
+    "hubness": "draws a pool, and counts neighbours",
+    "matrix_subspace_projection": "solves linear equations",
+    "noise_direction": "inverts images once, and takes means",
+    "relative_stitching": "solves linear equations",
+    "simplicial": "draws a pool, and takes a quantile",
+    "subspace_edit_text": "learns nothing: each text has its own direction",
+    "truncation": "draws a pool, and takes its mean",
+}
+
+
+@pytest.mark.parametrize(("name", "trial"), KILLS)
+def test_a_killed_fit_goes_on_where_it_stopped(name, trial, store):
+    """Killed in each of its loops; a fit that has none takes no gradient either."""
+    found = replace(trial, cache=store)
+    before = found.model.evaluations.backward
+    lived = survivor(found)
+    gradients = found.model.evaluations.backward - before
+    assert not list(lived.faults(found))
+    if name in ONE_PASS:
+        assert not lived.fitting.made and not gradients
+    else:
+        assert lived.fitting.killed
+
+
+def test_fits_of_one_pass_are_fits():
+    assert set(FIRST) >= {*ONE_PASS, *DEAR_KILLS}
 
 
 READS = frozenset({Space.ATTENTION, Space.TOKEN_MAPS})

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from latentbench import check as checking
 from latentbench.conformance.declarations import faults
-from latentbench.conformance.laws import LawBroken, results
+from latentbench.conformance.laws import LAWS, LawBroken, results
 from latentbench.conformance.trial import trials
 from latentbench.editor import Editor
 from latentbench.model import Condition, DiffusionModel
@@ -199,6 +199,67 @@ def test_a_variant_that_learns_nothing_needs_no_state_and_no_fit():
     (trial,) = (t for t in trials(method) if str(t) == "edit on pixel")
     found = {law for law, _, error in results([trial]) if error is not None}
     assert not found & {"state", "fitted_first"}
+
+
+class Trained(Shift):
+    """Learns its shifts by descent, in two loops."""
+
+    def fit(self, data, edits):
+        images = data.batch("generator", range(8)).images
+        self.made = Trained.runs = getattr(Trained, "runs", 0) + 1
+        self.drawn = torch.Generator().manual_seed(0)
+        for name in ("first", "second"):
+            shift = torch.zeros_like(images[0], requires_grad=True)
+            adam = torch.optim.Adam([shift], 0.1)
+            for step in self.counted(name, shift, adam):
+                draw = f"{name}/{step}"
+                drawn = self.streams.generator(draw)
+                if self.mistake == "one generator for all steps":
+                    drawn = self.drawn
+                row = int(torch.randint(8, (), generator=drawn))
+                adam.zero_grad()
+                (shift - images[row]).square().sum().backward()
+                adam.step()
+            self.shifts_[name] = shift.detach()
+        self.shifts_ |= {e.attribute: self.shifts_["first"] for e in edits}
+
+    def counted(self, name, shift, adam):
+        if self.mistake == "a loop of its own":
+            return range(4)
+        if self.mistake == "another name in each run":
+            name = f"{name}-{self.made}"
+        if self.mistake == "one name for two loops":
+            name = "loop"
+        tensors = {"shift": shift.clone() if self.mistake == "a copy is kept" else shift}
+        kept = None if self.mistake == "no optimizer" else adam
+        return self.fitting.steps(name, 4, tensors, kept)
+
+
+def killed(mistake):
+    """Kill a fit with this mistake in its loops."""
+    method = Option("trained", target(Trained), {"mistake": mistake})
+    (trial,) = (t for t in trials(method) if str(t) == "invert on pixel")
+    LAWS["resumed"].check(trial)
+
+
+def test_a_fit_that_keeps_its_steps_may_be_killed():
+    killed("")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("a loop of its own", "8 steps of Adam outside"),
+        ("another name in each run", "differ from run to run"),
+        ("one name for two loops", "ends with another 'second'"),
+        ("a copy is kept", "ends with another 'first'"),
+        ("no optimizer", "ends with another 'first'"),
+        ("one generator for all steps", "ends with another 'first'"),
+    ],
+)
+def test_a_fit_that_begins_again_is_found(mistake, words):
+    with pytest.raises(LawBroken, match=words):
+        killed(mistake)
 
 
 class Forgetful(Editor[DiffusionModel]):

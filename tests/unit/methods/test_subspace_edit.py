@@ -8,6 +8,7 @@ import torch
 from latentbench.cache import Cache
 from latentbench.conformance import toy
 from latentbench.errors import BadInput, NotFinite
+from latentbench.fitting import Fitting
 from latentbench.sampling.loop import plain, predict
 from latentbench.streams import Streams
 from latentbench.types import Batch, Edit, Space
@@ -60,6 +61,33 @@ def test_each_row_stops_by_itself():
     both, _ = singular_directions(lambda x: x * scales, torch.zeros(2, 3), random(1, 3), **run)
     one, _ = singular_directions(lambda x: x * scales[:1], torch.zeros(1, 3), random(1, 3), **run)
     assert torch.equal(both[:1], one)
+
+
+@pytest.mark.parametrize("after", [4, 39])
+def test_iterations_go_on_where_they_were_killed(tmp_path, after):
+    """Where one row has stopped, and where both have."""
+    scales, calls = torch.tensor([[9.0, 1.0, 0.1], [1.5, 1.0, 0.5]]), []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return x * scales
+
+    def found(fitting: Fitting) -> tuple[torch.Tensor, torch.Tensor, int]:
+        calls.clear()
+        run = {"iterations": 40, "tolerance": 1e-5, "fitting": fitting}
+        V, S = singular_directions(function, torch.zeros(2, 3), random(1, 3), **run)
+        return V, S, len(calls)
+
+    def kill(step: int, count: int) -> None:
+        if step == after:
+            raise KeyboardInterrupt
+
+    V, S, made = found(Fitting(None))
+    with pytest.raises(KeyboardInterrupt):
+        found(Fitting(tmp_path, 0.0, kill))
+    again, values, left = found(Fitting(tmp_path))
+    assert torch.equal(again, V) and torch.equal(values, S)
+    assert left == (made - 3 if after == 4 else 2)  # the steps that are kept; no step is left
 
 
 def test_products_that_overflow_are_refused_in_words():
