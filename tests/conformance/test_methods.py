@@ -60,6 +60,8 @@ DEAR = {  # further trials of methods that learn or optimise for seconds in each
     ("selfdiscovery", "invert on latent"), ("suppress_eot", "invert on latent"),
     ("null_text", "invert on latent"), ("noiseclr", "invert on latent"),
     ("diffattack", "edit on latent"), ("composed_mcmc", "compose on latent"),
+    *((name, "mixture on latent") for name in ("attend_and_excite", "composed_mcmc", "conform",
+                                               "coop_diffusion", "spatial_temporal_attention")),
     *(("weights2weights", trial) for trial in ("invert on pixel", "invert on latent",
                                                "edit on latent")),
     *(("sliderspace", trial) for trial in ("invert on pixel", "invert on latent",

@@ -197,7 +197,11 @@ TOGETHER = ("interference", "glasses+ hat+", ("all_asked", "interference"))
 
 @pytest.mark.parametrize(
     ("method", "asked", "rarest"),
-    [("Composer", 1, 0.5), ("Always", 1, 0), pytest.param("Neither", 0, 0, marks=pytest.mark.slow)],
+    [
+        pytest.param("Composer", 1, 0.5, marks=pytest.mark.slow),
+        ("Always", 1, 0),
+        pytest.param("Neither", 0, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_mixture_has_all_of_its_parts(figures, method, asked, rarest):
     """Of every alternative an answer is rendered, and the nearest counts."""
