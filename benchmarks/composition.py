@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -63,6 +63,7 @@ class Composition(Benchmark):
     verbs = frozenset({"compose"})
     needs = frozenset({Capability.LABELS, Capability.COUNTERFACTUALS})
     main_score = "edit_error_zoo1"
+    neutral: ClassVar[Mapping[str, Any]] = {"alone": None}
 
     def __init__(
         self,

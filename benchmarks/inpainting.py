@@ -1,8 +1,8 @@
 """Is a hole in an image filled with what belongs there?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -77,6 +77,7 @@ class Inpainting(Benchmark):
     """
 
     question = "Is a hole in an image filled with what belongs there?"
+    neutral: ClassVar[Mapping[str, Any]] = {"give_references": None}
     verbs = frozenset({"edit"})
     gives = frozenset({Capability.TARGET_PROMPTS, Capability.EDIT_MASKS})
     must_read = frozenset({Capability.EDIT_MASKS})

@@ -1,8 +1,8 @@
 """Does an edit stay inside the region that it has to change?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -50,6 +50,7 @@ class LocalEditing(AttributeEditing):
     """
 
     question = "Does an edit stay inside the region that it has to change?"
+    neutral: ClassVar[Mapping[str, Any]] = {"give_references": None}
     version = 3
     main_score = "edit_error_zoo1"
 

@@ -85,6 +85,8 @@ class Benchmark(ABC):
         others: setting -> group of conf/ ("model", "method", "scorer", "classifier") of which it
             names an option; `Bench.parts` holds the loaded part under the setting's name.
         main_score: the column that its table is sorted by; see `ranked_by`.
+        neutral: settings added later, with their defaults, at which it is what it was without them:
+            there they are no part of a cell's id, and older cells keep theirs.
         fixed_networks: embedded networks that it uses whatever its settings; their hashes are part
             of every cell's id.
     """
@@ -98,6 +100,7 @@ class Benchmark(ABC):
     must_read: ClassVar[frozenset[Capability]] = frozenset()
     others: ClassVar[Mapping[str, str]] = {}
     main_score: ClassVar[str]
+    neutral: ClassVar[Mapping[str, Any]] = {}
     fixed_networks: ClassVar[frozenset[str]] = frozenset()
 
     n: int

@@ -23,11 +23,7 @@ from latentbench.errors import unknown
 Parameters = Mapping[str, Parameter]
 TARGET, MISSING = "_target_", "???"  # in a config: the class's name; what a user must give
 ELSEWHERE = ("device",)  # settings that `runtime` gives
-OFF = (  # settings that are nothing while they are null, in an id either
-    "time_nodes",
-    "alone",
-    "give_references",
-)
+OFF = ("time_nodes",)  # settings that are nothing while they are null, in an id either
 FACTS = {"gpu_gib": bounds.Positive | None}  # in a yaml for launchers alone: no part of a cell
 
 
